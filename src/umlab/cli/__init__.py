@@ -1,0 +1,1 @@
+"""The ``umlab`` command line."""

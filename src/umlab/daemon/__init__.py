@@ -1,0 +1,1 @@
+"""Services of the lab daemon, without HTTP: what joins engines, transports and guests."""

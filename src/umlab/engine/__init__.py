@@ -1,0 +1,1 @@
+"""Engines move frames between the descriptors of ports, as ``umlab.switch`` decides."""

@@ -1,0 +1,194 @@
+"""Every exception that umlab raises on purpose.
+
+::
+
+    UmlabError
+    ├── ProtocolError
+    │   ├── LocalProtocolError          we were asked to send what the protocol cannot carry
+    │   └── RemoteProtocolError         the peer broke the protocol
+    │       ├── TruncatedMessage
+    │       ├── BadMagic
+    │       ├── UnsupportedVersion
+    │       └── OversizeMessage
+    ├── StateError                      a call that the object's state does not allow
+    ├── TransportError                  a socket or device cannot be set up
+    ├── SwitchError
+    │   └── NoSuchPort
+    ├── MconsoleError                   the guest answered with an error
+    │   └── MconsoleTimeout             the guest did not answer
+    └── LabError
+        ├── LabFileError
+        ├── PlanError
+        └── GuestFailed
+
+Each keeps its facts in attributes and forms its text in ``__str__``.  Anything else that escapes
+from umlab is a bug.  This module imports nothing: the smallest programs load it.
+"""
+
+from __future__ import annotations
+
+
+class UmlabError(Exception):
+    """Root of all errors that umlab raises on purpose."""
+
+
+class ProtocolError(UmlabError):
+    """A message is not what its protocol allows."""
+
+
+class LocalProtocolError(ProtocolError):
+    """The caller asked for a message that the protocol cannot carry."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The peer sent bytes that the protocol does not allow."""
+
+
+class TruncatedMessage(RemoteProtocolError):
+    """A message ends before its last field.
+
+    Attributes:
+        needed: Bytes that the message has in total, as far as known from what arrived.
+        got: Bytes that arrived.
+    """
+
+    def __init__(self, needed: int, got: int) -> None:
+        super().__init__(needed, got)
+        self.needed = needed
+        self.got = got
+
+    def __str__(self) -> str:
+        return f"message is cut: {self.got} of {self.needed} bytes"
+
+
+class BadMagic(RemoteProtocolError):
+    """A message does not begin with its protocol's magic number."""
+
+    def __init__(self, magic: int) -> None:
+        super().__init__(magic)
+        self.magic = magic
+
+    def __str__(self) -> str:
+        return f"bad magic {self.magic:#010x}"
+
+
+class UnsupportedVersion(RemoteProtocolError):
+    """A message has a version that we do not speak."""
+
+    def __init__(self, version: int) -> None:
+        super().__init__(version)
+        self.version = version
+
+    def __str__(self) -> str:
+        return f"version {self.version} is not supported"
+
+
+class OversizeMessage(RemoteProtocolError):
+    """A message is longer than its protocol allows."""
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(size, limit)
+        self.size = size
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return f"message of {self.size} bytes, the limit is {self.limit}"
+
+
+class StateError(UmlabError):
+    """A call that the object's present state does not allow."""
+
+
+class TransportError(UmlabError):
+    """A transport's socket or device cannot be set up."""
+
+
+class SwitchError(UmlabError):
+    """A switch cannot do what was asked."""
+
+
+class NoSuchPort(SwitchError):
+    """A port number to which nothing is attached."""
+
+    def __init__(self, port_no: int) -> None:
+        super().__init__(port_no)
+        self.port_no = port_no
+
+    def __str__(self) -> str:
+        return f"no port {self.port_no}"
+
+
+class MconsoleError(UmlabError):
+    """A guest answered a console command with an error.
+
+    Attributes:
+        umid: The guest, as it was named by the caller.
+        command: The command's text.
+        output: What the guest said, may be empty.
+    """
+
+    def __init__(self, umid: str, command: str, output: str) -> None:
+        super().__init__(umid, command, output)
+        self.umid = umid
+        self.command = command
+        self.output = output
+
+    def __str__(self) -> str:
+        return f"guest {self.umid}: {self.command}: {self.output or 'failed without a reason'}"
+
+
+class MconsoleTimeout(MconsoleError):
+    """A guest did not answer a console command in time; ``output`` has what came until then."""
+
+    def __str__(self) -> str:
+        return f"guest {self.umid} did not answer '{self.command}' in time; it may be hung or stopped"
+
+
+class LabError(UmlabError):
+    """A lab cannot be read, planned or run."""
+
+
+class LabFileError(LabError):
+    """A lab file is wrong.
+
+    Attributes:
+        file: The file's path.
+        line: The line, from 1.
+        key: The key path, such as ``guests.left.kernel``.
+        reason: What is wrong with it.
+    """
+
+    def __init__(self, file: str, line: int, key: str, reason: str) -> None:
+        super().__init__(file, line, key, reason)
+        self.file = file
+        self.line = line
+        self.key = key
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.key}: {self.reason}"
+
+
+class PlanError(LabError):
+    """A lab cannot be brought from its present to its desired state."""
+
+
+class GuestFailed(LabError):
+    """A guest died, or never became ready.
+
+    Attributes:
+        umid: The guest.
+        status: Exit status of its main process, negative for a signal, ``None`` while it runs.
+        console_tail: The last console output, as text.
+    """
+
+    def __init__(self, umid: str, status: int | None, console_tail: str) -> None:
+        super().__init__(umid, status, console_tail)
+        self.umid = umid
+        self.status = status
+        self.console_tail = console_tail
+
+    def __str__(self) -> str:
+        how = "is not ready" if self.status is None else f"ended with status {self.status}"
+        tail = f"; its last output:\n{self.console_tail}" if self.console_tail else ""
+        return f"guest {self.umid} {how}{tail}"

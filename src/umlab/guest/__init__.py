@@ -1,0 +1,1 @@
+"""Guests: kernel command line, root file systems, run directory, process."""

@@ -1,0 +1,1 @@
+"""The management console of a guest: a sans-IO session, an asyncio and a blocking client."""

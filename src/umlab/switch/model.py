@@ -1,0 +1,75 @@
+"""What a switch and its ports are told to be: plain frozen values that engines and transports share."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+SECOND_NS = 1_000_000_000
+
+#: Destination, source and type: what a frame must have before anything can look at it.
+MIN_FRAME = 14
+
+
+class Framing(enum.Enum):
+    """How frames lie in what a descriptor carries."""
+
+    #: A datagram socket, connected to the guest; one frame is one message and EOF does not exist.
+    DATAGRAM = "datagram"
+    #: A connected SOCK_SEQPACKET socket; one frame is one message, an empty read is EOF.
+    SEQPACKET = "seqpacket"
+    #: A character device such as a tap without packet information; one frame is one read or write.
+    DEVICE = "device"
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """The descriptors of one attachment, as an engine serves them.
+
+    Attributes:
+        fd: The non-blocking descriptor that the engine writes this port's frames to, and reads them
+            from unless ``rx_shared_fd`` is set.  The engine owns it from ``attach`` on.
+        framing: How frames lie in it.
+        rx_shared_fd: Where several ports receive on one datagram socket (daemon protocol v0), that
+            socket; it belongs to the transport and outlives the port.
+        rx_address: With ``rx_shared_fd``, the raw 108-byte path field of the sender that is this port
+            (padded with NULs).
+    """
+
+    fd: int
+    framing: Framing
+    rx_shared_fd: int | None = None
+    rx_address: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchConfig:
+    """One switch.
+
+    Attributes:
+        hub: Forward everything everywhere, look nothing up.
+        ageing_time_ns: Nanoseconds after which an unseen address is forgotten (802.1Q default: 300 s).
+        fdb_capacity: Most addresses that are learnt at once; more are counted as refused.
+        max_frame: Bytes of the longest frame that is forwarded, without FCS.
+        egress_queue_depth: Frames that wait for a port whose guest does not read; more are tail drops.
+        first_port_no: The lowest port number; a new port takes the lowest free one.
+    """
+
+    hub: bool = False
+    ageing_time_ns: int = 300 * SECOND_NS
+    fdb_capacity: int = 65_536
+    max_frame: int = 9018
+    egress_queue_depth: int = 512
+    first_port_no: int = 1
+
+    def __post_init__(self) -> None:
+        if self.ageing_time_ns <= 0:
+            raise ValueError("ageing_time_ns must be positive")
+        if self.fdb_capacity < 0:
+            raise ValueError("fdb_capacity must not be negative")
+        if not MIN_FRAME <= self.max_frame <= 65_535:
+            raise ValueError(f"max_frame must be between {MIN_FRAME} and 65535")
+        if self.egress_queue_depth < 1:
+            raise ValueError("egress_queue_depth must be at least 1")
+        if self.first_port_no < 1:
+            raise ValueError("first_port_no must be at least 1")

@@ -1,0 +1,1 @@
+"""Transports set sessions up with guests and yield the descriptors that an engine serves."""

@@ -1,0 +1,83 @@
+"""What every transport yields: sessions with a descriptor, a peer and a life of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from umlab.switch.model import Link
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The process behind a session.
+
+    Attributes:
+        pid: As SO_PEERCRED says, in our PID namespace; 0 where it is not visible.
+        uid: Its user.
+        gid: Its group.
+        boot: Inode of its deleted memory file, which changes at each boot of a guest while the pid
+            stays; ``None`` where it is not a UML kernel or cannot be looked into.
+    """
+
+    pid: int
+    uid: int
+    gid: int
+    boot: int | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Session:
+    """One attachment that a transport has set up, before it has a port.
+
+    Attributes:
+        kind: The transport's name, such as ``daemon`` or ``bess``.
+        link: The descriptors to serve.
+        peer: The process behind it, where there is one.
+        detail: What a person would want to see beside the kind, such as ``v3``; may be empty.
+        close: Ends the session from our side (its control stream, where it has one).  Idempotent.
+            Does not touch ``link.fd``.
+    """
+
+    kind: str
+    link: Link
+    peer: Peer | None
+    detail: str
+    close: Callable[[], None]
+
+
+class SessionSink(Protocol):
+    """Who takes the sessions of a listener; all calls come from the event loop's thread."""
+
+    def session_opened(self, session: Session) -> int:
+        """Give the session a port and return its number.  Frames may flow when this returns.
+
+        Raises:
+            SwitchError: It gets none; the listener closes what it made for it.
+        """
+
+    def session_closed(self, session: Session) -> None:
+        """The guest ended a session that was opened; not called after ``session.close()``."""
+
+    def session_refused(self, kind: str, reason: str, peer: Peer | None) -> None:
+        """An attach request came to nothing; ``reason`` is one line without control characters."""
+
+
+class Listener(Protocol):
+    """A place where guests attach."""
+
+    #: The transport's name.
+    kind: str
+    #: Where it listens, for people, such as a path.
+    where: str
+
+    async def start(self, sink: SessionSink) -> None:
+        """Begin to accept.
+
+        Raises:
+            TransportError: The place cannot be had; names it and says why.
+        """
+
+    async def close(self) -> None:
+        """Accept no more, end every session without reporting it, remove every file that was made."""

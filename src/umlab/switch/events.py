@@ -1,8 +1,12 @@
-"""What a switch reports beside forwarding: one frozen value for each kind of event."""
+"""What a switch reports beside forwarding: one frozen value for each kind of event, and their queue."""
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
+
+#: Events about stations that wait for a reader; more are counted in ``EventsLost``.
+MAX_WAITING_EVENTS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,3 +103,54 @@ Event = (
     | LinkClosed
     | EventsLost
 )
+
+
+class EventQueue:
+    """Events that wait for a reader, oldest first.
+
+    Guests cause the events about stations, as many as they like, so those are bounded: the newest are
+    thrown away and counted.  Events about ports are never lost: there are as many as the control side
+    has attached and detached, and a lost ``LinkClosed`` would leave a dead port for ever.
+    """
+
+    __slots__ = ("_lost", "_lost_at_ns", "_waiting")
+
+    def __init__(self) -> None:
+        self._waiting: deque[Event] = deque()
+        self._lost = 0
+        self._lost_at_ns = 0
+
+    def __len__(self) -> int:
+        return len(self._waiting) + (self._lost > 0)
+
+    def put_station(self, event: MacLearned | StationMoved | MacAged | UnknownUnicast | FdbFull) -> None:
+        """Add an event about a station; it may be lost."""
+        if len(self._waiting) >= MAX_WAITING_EVENTS:
+            self._lost += 1
+            self._lost_at_ns = event.at_ns
+            return
+        self._settle()
+        self._waiting.append(event)
+
+    def put_port(self, event: PortAttached | PortDetached | LinkClosed) -> None:
+        """Add an event about a port; it is never lost."""
+        self._settle()
+        self._waiting.append(event)
+
+    def next(self) -> Event | None:
+        """Take the oldest event; ``None`` when there is none."""
+        if not self._waiting:
+            self._settle()
+        return self._waiting.popleft() if self._waiting else None
+
+    def take(self) -> list[Event]:
+        """Take all events, oldest first."""
+        self._settle()
+        events = list(self._waiting)
+        self._waiting.clear()
+        return events
+
+    def _settle(self) -> None:
+        if self._lost:
+            self._waiting.append(EventsLost(self._lost_at_ns, self._lost))
+            self._lost = 0

@@ -1,0 +1,189 @@
+"""The rules of tests/conftest.py, each seen at work in a small test run of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+class Run:
+    """A project with our conftest, support code and pytest settings, but tests of its own."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        shutil.copytree(
+            HERE / "support", root / "tests/support", ignore=shutil.ignore_patterns("__pycache__")
+        )
+        shutil.copy(HERE / "conftest.py", root / "tests")
+        shutil.copy(HERE.parent / "pyproject.toml", root)
+        (root / "tools").mkdir()
+        (root / "tools/packages").write_text("test  made-up-tools  no_such_tool,cat  only for this test\n")
+
+    def __call__(self, code: str, *, require: str = "", integration: bool = True) -> tuple[int, str]:
+        mark = "pytestmark = pytest.mark.integration\n" if integration else ""
+        path = self.root / "tests/integration/test_it.py"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"import os, subprocess, sys, threading\nimport pytest\n{mark}{code}")
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests"],
+            cwd=self.root,
+            env=os.environ | {"UMLAB_REQUIRE": require, "UMLAB_TEST_TIMEOUT_FACTOR": "0.1"},
+            capture_output=True,
+            text=True,
+        )
+        return done.returncode, done.stdout + done.stderr
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run(tmp_path)
+
+
+SKIPS = {
+    "call": "def test_it():\n    pytest.skip('no peer here')\n",
+    "mark": "@pytest.mark.skip(reason='no peer here')\ndef test_it():\n    pass\n",
+    "fixture": "@pytest.fixture\ndef f():\n    pytest.skip('no peer here')\ndef test_it(f):\n    pass\n",
+    "module": "pytest.skip('no peer here', allow_module_level=True)\n",
+}
+
+
+@pytest.mark.parametrize("code", SKIPS.values(), ids=SKIPS)
+def test_skipped_integration_test_fails_only_where_all_is_required(run: Run, code: str) -> None:
+    status, output = run(code)
+    assert "no peer here" in output
+    assert "1 skipped" in output
+
+    status, output = run(code, require="all")
+    assert status == (2 if "allow_module_level" in code else 1)
+    assert "must not be skipped under UMLAB_REQUIRE=all: Skipped: no peer here" in output
+    assert "1 error" in output or "1 failed" in output
+
+
+def test_skipped_unit_test_stays_skipped(run: Run) -> None:
+    code = SKIPS["call"] + "def test_other():\n    pass\n"
+    status, output = run(code, require="all", integration=False)
+    assert status == 0
+    assert "1 passed, 1 skipped" in output
+
+
+def test_expected_failure_stays_expected(run: Run) -> None:
+    code = "@pytest.mark.xfail(strict=True)\ndef test_it():\n    raise ValueError\n"
+    status, output = run(code, require="all")
+    assert status == 0
+    assert "1 xfailed" in output
+
+
+def test_missing_program_names_its_package(run: Run) -> None:
+    code = (
+        "from support.require import require_program\ndef test_it():\n    require_program('no_such_tool')\n"
+    )
+    status, output = run(code)
+    assert "1 skipped" in output
+    assert "no_such_tool is missing: apt-get install made-up-tools" in output
+
+    status, output = run(code, require="all")
+    assert status == 1
+    assert "1 failed" in output
+
+
+def test_program_is_never_the_one_beside_the_interpreter(run: Run) -> None:
+    code = """
+from pathlib import Path
+from support.require import require_program
+
+def test_it(tmp_path, monkeypatch):
+    for name in ("python", "cat"):
+        (tmp_path / name).write_text("#!/bin/sh")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert require_program("cat") in (Path("/usr/bin/cat"), Path("/bin/cat"))
+"""
+    assert run(code)[0] == 0
+
+
+def test_program_that_no_package_list_names_is_refused(run: Run) -> None:
+    code = "from support.require import require_program\ndef test_it():\n    require_program('sh')\n"
+    status, output = run(code)
+    assert status == 1
+    assert "sh is not in tools/packages" in output
+
+
+def test_privilege_decides_which_tests_are_left_out(run: Run) -> None:
+    code = """
+@pytest.mark.needs_root
+def test_root():
+    assert os.geteuid() == 0
+
+@pytest.mark.needs_plain_user
+def test_plain_user():
+    assert os.geteuid() != 0
+"""
+    status, output = run(code, require="all")
+    assert status == 0
+    assert "1 passed, 1 deselected" in output
+
+
+LEAKS = {
+    "descriptor": ("def test_it():\n    os.dup(1)\n", "descriptor "),
+    "thread": (
+        "def test_it():\n"
+        "    threading.Thread(target=threading.Event().wait, daemon=True, name='left').start()\n",
+        "thread ",
+    ),
+    "child": (
+        "children = []\ndef test_it():\n    children.append(subprocess.Popen(['sleep', '1000']))\n",
+        "sleep",
+    ),
+    "zombie": (
+        "children = []\ndef test_it():\n    children.append(subprocess.Popen(['true']))\n",
+        "true (zombie: never waited for)",
+    ),
+    "detached": (
+        "def test_it():\n    subprocess.run(['setsid', '-f', 'sleep', '1000'], stdout=subprocess.DEVNULL)\n",
+        "sleep",
+    ),
+    "async": (
+        "import asyncio\nleft = []\n"
+        "async def test_it():\n    left.append(await asyncio.create_subprocess_exec('sleep', '1000'))\n",
+        "sleep",
+    ),
+}
+
+
+@pytest.mark.parametrize(("code", "leak"), LEAKS.values(), ids=LEAKS)
+def test_what_a_test_leaves_behind_fails_it(run: Run, code: str, leak: str) -> None:
+    status, output = run(code, integration=False)
+    assert status == 1
+    assert "the test left behind:" in output
+    assert leak in output
+
+
+def test_tidy_tests_pass_the_leak_check(run: Run) -> None:
+    code = """
+import asyncio, socket
+
+def test_plain(short_dir):
+    assert len(str(short_dir / "a-socket-name-of-32-characters.ctl")) <= 107
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(short_dir / "s"))
+    thread = threading.Thread(target=print)
+    thread.start()
+    thread.join()
+    subprocess.run(["true"], check=True)
+
+async def test_async():
+    process = await asyncio.create_subprocess_exec("true")
+    assert await process.wait() == 0
+    await asyncio.to_thread(print)
+"""
+    status, output = run(code, require="all")
+    assert status == 0, output
+    assert "2 passed" in output

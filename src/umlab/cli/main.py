@@ -1,0 +1,48 @@
+"""The ``umlab`` command: the map of its sub-commands, and how errors leave it."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from umlab import __version__
+from umlab.cli import demo, switch
+from umlab.errors import UmlabError
+
+EXIT_ERROR = 1
+
+app = typer.Typer(
+    name="umlab",
+    help="Labs of real Linux kernels on your own machine: no root, no KVM, no containers.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("demo")(demo.demo)
+app.add_typer(switch.app, name="switch")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"umlab {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Labs of real Linux kernels on your own machine: no root, no KVM, no containers."""
+
+
+def main() -> None:
+    """Run the command line; an error of ours is one line on stderr and status 1."""
+    try:
+        app()
+    except UmlabError as error:
+        print(f"umlab: {error}", file=sys.stderr)
+        sys.exit(EXIT_ERROR)

@@ -1,0 +1,64 @@
+"""Events and ports as plain records: what ``--json`` prints and what the lines for people are made of."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import re
+from typing import Any
+
+from umlab.wire.ethernet import format_mac
+
+_MAC_FIELDS = frozenset({"mac", "source", "destination"})
+
+
+def event_record(event: Any) -> dict[str, Any]:
+    """Return an event dataclass as a JSON-ready dict, its kind in snake case under ``event``."""
+    record: dict[str, Any] = {"event": re.sub(r"(?<!^)(?=[A-Z])", "_", type(event).__name__).lower()}
+    for field in dataclasses.fields(event):
+        record[field.name] = _plain(field.name, getattr(event, field.name))
+    return record
+
+
+def counters_record(counters: Any) -> dict[str, Any]:
+    """Return a counters dataclass as a JSON-ready dict; each reason to drop becomes ``drop_<reason>``."""
+    record: dict[str, Any] = {}
+    for field in dataclasses.fields(counters):
+        value = getattr(counters, field.name)
+        if isinstance(value, dict):
+            record |= {f"drop_{reason.value}": count for reason, count in sorted(value.items(), key=str)}
+        else:
+            record[field.name] = value
+    return record
+
+
+def _plain(name: str, value: Any) -> Any:
+    if isinstance(value, bytes):
+        return format_mac(value) if name in _MAC_FIELDS else value.hex()
+    if isinstance(value, enum.Enum):
+        return value.value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)}
+    return value
+
+
+def port_records(service: SwitchService) -> list[dict[str, Any]]:
+    """Return every port of a switch with its peer and counters, in port order."""
+    counters = service.snapshot().ports
+    return [
+        {
+            "port_no": port.port_no,
+            "kind": port.kind,
+            "detail": port.detail,
+            "pid": port.peer.pid if port.peer else None,
+            "uid": port.peer.uid if port.peer else None,
+            "counters": counters_record(counters[port.port_no]),
+        }
+        for port in service.ports()
+        if port.port_no in counters
+    ]
+
+
+def fdb_records(service: SwitchService) -> list[dict[str, Any]]:
+    """Return the learnt addresses of a switch and the port of each, oldest first."""
+    return [{"mac": format_mac(entry.mac), "port_no": entry.port_no} for entry in service.fdb()]

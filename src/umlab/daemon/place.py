@@ -1,0 +1,67 @@
+"""Where a lab keeps its sockets and pids."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import tempfile
+from pathlib import Path
+
+from umlab.errors import LabError
+
+MAX_NAME = 24
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def check_name(kind: str, name: str) -> str:
+    """Return a name that is fit for a path, a umid and a terminal.
+
+    Args:
+        kind: What is named, for the error text.
+        name: At most 24 characters: letters, digits, ``.``, ``_`` and ``-``, not first one of the last three.
+
+    Raises:
+        LabError: It is not.
+    """
+    if len(name) > MAX_NAME:
+        raise LabError(f"the {kind} name {name[:MAX_NAME]!r}... has {len(name)} characters, at most {MAX_NAME} fit")
+    if not _NAME.fullmatch(name):
+        raise LabError(
+            f"the {kind} name {name!r} is not usable: take letters, digits, '.', '_' and '-', "
+            "and begin with a letter or digit"
+        )
+    return name
+
+
+def runtime_directory(lab: str) -> Path:
+    """Make, when needed, and return the directory for a lab's sockets, mode 0700.
+
+    ``$XDG_RUNTIME_DIR/umlab/LAB``, or ``umlab-UID/LAB`` in the folder for temporary files where that
+    variable is unset.
+
+    Raises:
+        LabError: The name is not usable, or a directory on the way is a link, belongs to somebody else
+            or is open to others.
+    """
+    check_name("lab", lab)
+    base = os.environ.get("XDG_RUNTIME_DIR")
+    parent = Path(base) / "umlab" if base else Path(tempfile.gettempdir()) / f"umlab-{os.getuid()}"
+    directory = parent / lab
+    for path in (parent, directory):
+        _make_private(path)
+    return directory
+
+
+def _make_private(path: Path) -> None:
+    try:
+        path.mkdir(mode=0o700, exist_ok=True)
+        status = path.lstat()
+    except OSError as error:
+        raise LabError(f"cannot make the directory {path}: {error.strerror}") from None
+    if not stat.S_ISDIR(status.st_mode):
+        raise LabError(f"{path} is not a directory of its own; remove it")
+    if status.st_uid != os.getuid():
+        raise LabError(f"{path} belongs to user {status.st_uid}; remove it or set XDG_RUNTIME_DIR")
+    if status.st_mode & 0o077:
+        raise LabError(f"{path} is open to other users; run: chmod 700 {path}")

@@ -1,0 +1,53 @@
+# What people type.  The work is done in tools/.
+
+# The interpreter that .venv is made with, 3.11 or newer.
+PYTHON ?= python3
+export PYTHON
+
+# Seconds that `make fuzz` shares out among the fuzzers.
+FUZZ_TIME ?= 60
+
+.PHONY: help demo test test-unprivileged test-slow lint fuzz bench kernel clean
+
+help: ## say what there is
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 28
+
+demo: ## two guests on one switch, from nothing: sets everything up, then runs `umlab demo`
+	@tools/setup demo
+	@.venv/bin/umlab demo
+
+# pytest's summary of the main run comes last; as root, the other user's run comes before it.
+test: ## every test that is not slow; as root, the integration tests as a plain user as well
+	@tools/setup test
+	@if [ "$$(id -u)" = 0 ]; then tools/test-unprivileged; fi
+	@.venv/bin/python -m pytest
+
+test-unprivileged: ## the integration tests as the user nobody (root only)
+	@tools/setup test
+	@tools/test-unprivileged
+
+test-slow: ## the slow tests
+	@tools/setup test
+	@.venv/bin/python -m pytest -m slow
+
+lint: ## ruff and mypy
+	@tools/setup lint
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+
+fuzz: ## every fuzzer for its share of FUZZ_TIME=60 seconds
+	@tools/setup fuzz
+	@tools/fuzz $(FUZZ_TIME)
+
+bench: ## every benchmark
+	@tools/setup test
+	@set -e; for bench in tests/bench/bench_*.py; do echo "$$bench"; .venv/bin/python $$bench; done
+
+kernel: ## a kernel without the legacy transports, in ~/.cache/umlab (about 8 minutes)
+	@tools/setup kernel
+	@tools/build-kernel
+
+clean: ## remove .venv, caches and build output
+	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find src tests -name __pycache__ -prune -exec rm -rf {} +

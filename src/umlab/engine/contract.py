@@ -32,7 +32,8 @@ class Engine(Protocol):
     """One switch in motion: a thread that moves frames between attached descriptors.
 
     Calls come from one control thread; none of them waits for a frame.  The engine owns the
-    descriptor of each attached link and closes it at ``detach`` and ``stop``.
+    descriptor of each attached link and closes it at ``detach`` and ``stop``.  An engine whose thread
+    died of a bug raises RuntimeError from every call, and ``event_fd`` becomes readable.
     """
 
     #: ``py`` or ``native``.
@@ -43,7 +44,10 @@ class Engine(Protocol):
         """Start the thread.  Raises StateError if it was started before."""
 
     def stop(self) -> None:
-        """End the thread and close every attached descriptor; a second call does nothing."""
+        """End the thread, drop every port and close every descriptor; a second call does nothing.
+
+        ``event_fd`` is closed too, so stop watching it before; the events that wait are still to be taken.
+        """
 
     def attach(self, link: Link) -> int:
         """Serve a link as a new port and return its number, the lowest free one.
@@ -69,10 +73,17 @@ class Engine(Protocol):
         """Return a copy of all counters and queue lengths."""
 
     def event_fd(self) -> int:
-        """Return a descriptor that is readable while events wait; it belongs to the engine."""
+        """Return a descriptor that is readable while events wait; it belongs to the engine.
+
+        Raises:
+            StateError: The engine does not run.
+        """
 
     def take_events(self) -> list[Event]:
         """Return the events since the last call, oldest first, and make ``event_fd`` quiet."""
 
     def debug_counts(self) -> dict[str, int]:
-        """Return what is held right now (``ports``, ``descriptors``, ``threads``, ``queued_frames``), all 0 after ``stop``."""
+        """Return what is held right now, all 0 after ``stop``.
+
+        The keys are ``ports``, ``descriptors``, ``threads`` and ``queued_frames``.
+        """

@@ -1,0 +1,451 @@
+"""The Python engine: one thread, one epoll, system calls that never wait; defines what engines do.
+
+Two locks order the frame loop and the control calls.  ``_lock`` guards everything below and is held
+for one descriptor's burst or one control call at a time.  ``_turn`` is taken before it and released
+once ``_lock`` is held: so a control call waits for one burst at most, however busy the loop is.
+
+Descriptors are unregistered before they are closed, always: a duplicate in another process would keep
+a closed one in the epoll set, where nothing could take it out again.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from umlab._clock import Clock, MonotonicClock
+from umlab.engine._pyport import BURST, Port, SharedReceiver, address_key, open_port
+from umlab.engine.contract import SwitchSnapshot
+from umlab.errors import NoSuchPort, StateError, SwitchError
+from umlab.switch.core import SwitchCore
+from umlab.switch.counters import DropReason, PortCounters, SwitchCounters
+from umlab.switch.events import Event
+from umlab.switch.fdb import FdbEntry
+from umlab.switch.model import Framing, Link, SwitchConfig
+
+_READY_AT_ONCE = 256
+_BROKEN = select.EPOLLHUP | select.EPOLLERR
+_PEER_GONE = frozenset({errno.ECONNREFUSED, errno.ENOTCONN, errno.EPIPE, errno.ENOENT, errno.ECONNRESET})
+
+
+class PyEngine:
+    """A switch in motion, in plain Python; see ``umlab.engine.contract.Engine`` for the calls.
+
+    Args:
+        config: What the switch is told to be.
+        clock: Where the time comes from.
+    """
+
+    kind = "py"
+
+    def __init__(self, config: SwitchConfig, clock: Clock | None = None) -> None:
+        self.config = config
+        self._clock = clock or MonotonicClock()
+        self._core = SwitchCore(config)
+        self._read_size = config.max_frame + 1  # a longer frame is seen to be so
+        self._turn = threading.Lock()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._running = False
+        self._failure: BaseException | None = None
+        self._ports: dict[int, Port] = {}
+        self._port_by_fd: dict[int, Port] = {}
+        self._shared: dict[int, SharedReceiver] = {}
+        self._shared_by_own_fd: dict[int, SharedReceiver] = {}
+        # Grows with each attach and detach: what epoll said before may be about another file by now.
+        self._epoch = 0
+        self._event_signalled = False
+        self._epoll: select.epoll
+        self._wake_fd = self._event_fd = -1
+
+    def start(self) -> None:
+        """Start the thread.
+
+        Raises:
+            StateError: It was started before.
+        """
+        if self._thread is not None:
+            raise StateError("this engine was started before")
+        self._epoll = select.epoll()
+        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._event_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll.register(self._wake_fd, select.EPOLLIN)
+        self._running = True
+        self._thread = threading.Thread(target=self._run, name="umlab-engine", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread, drop every port and close every descriptor; a second call does nothing.
+
+        ``event_fd`` is closed too, so stop watching it before; what waited is still to be taken.
+
+        Raises:
+            RuntimeError: The thread had died of a bug; everything is closed all the same.
+        """
+        if self._thread is None:
+            return
+        with self._turn, self._lock:
+            was_running, self._running = self._running, False
+        if not was_running:
+            return
+        os.eventfd_write(self._wake_fd, 1)
+        self._thread.join()
+        for port_no in list(self._ports):
+            self._remove(port_no)
+        self._epoll.close()
+        os.close(self._wake_fd)
+        os.close(self._event_fd)
+        self._raise_failure()
+
+    def attach(self, link: Link) -> int:
+        """Serve a link as a new port and return its number, the lowest free one.
+
+        On any error the link's descriptor is still the caller's.
+
+        Raises:
+            StateError: The engine does not run.
+            SwitchError: The descriptor cannot be served.
+        """
+        with self._control():
+            if not self._running:
+                raise StateError("the engine does not run")
+            if link.fd in self._port_by_fd:
+                raise SwitchError(f"descriptor {link.fd} is attached already")
+            port = open_port(link, self._read_size)
+            try:
+                self._watch(port, link)
+            except (OSError, SwitchError) as error:
+                port.release()
+                raise SwitchError(f"descriptor {link.fd} cannot be served: {error}") from error
+            port.port_no = self._core.add_port(self._clock.now_ns())
+            port.counters = self._core.port_counters(port.port_no)
+            self._ports[port.port_no] = self._port_by_fd[port.fd] = port
+            self._epoch += 1
+            return port.port_no
+
+    def detach(self, port_no: int) -> None:
+        """Drop a port, its queue, its descriptor and every address learnt on it.
+
+        Raises:
+            NoSuchPort: Nothing is attached there.
+        """
+        with self._control():
+            if port_no not in self._ports:
+                raise NoSuchPort(port_no)
+            self._remove(port_no)
+
+    def fdb(self) -> list[FdbEntry]:
+        """Return the learnt addresses that have not aged, oldest first."""
+        with self._control():
+            return self._core.fdb(self._clock.now_ns())
+
+    def snapshot(self) -> SwitchSnapshot:
+        """Return a copy of all counters and queue lengths."""
+        with self._control():
+            core = self._core
+            return SwitchSnapshot(
+                at_ns=self._clock.now_ns(),
+                counters=_copy_switch_counters(core.counters),
+                ports={number: _copy_port_counters(core.port_counters(number)) for number in core.ports()},
+                queued={number: len(self._ports[number].queue) for number in core.ports()},
+            )
+
+    def event_fd(self) -> int:
+        """Return a descriptor that is readable while events wait; it belongs to the engine.
+
+        Raises:
+            StateError: The engine does not run.
+        """
+        with self._control():
+            if not self._running:
+                raise StateError("the engine does not run")
+            return self._event_fd
+
+    def take_events(self) -> list[Event]:
+        """Return the events since the last call, oldest first, and make ``event_fd`` quiet."""
+        with self._control():
+            if self._event_signalled and self._running:
+                os.eventfd_read(self._event_fd)
+            self._event_signalled = False
+            return self._core.take_events()
+
+    def debug_counts(self) -> dict[str, int]:
+        """Return what is held right now, all 0 after ``stop``."""
+        with self._control():
+            own = 3 if self._running else 0
+            return {
+                "ports": len(self._ports),
+                "descriptors": own + len(self._port_by_fd) + len(self._shared),
+                "threads": int(self._thread is not None and self._thread.is_alive()),
+                "queued_frames": sum(len(port.queue) for port in self._ports.values()),
+            }
+
+    @contextmanager
+    def _control(self) -> Iterator[None]:
+        """Hold the engine still for one control call, and report its events."""
+        with self._turn:
+            self._lock.acquire()
+        try:
+            self._raise_failure()
+            yield
+            self._signal_events()
+        finally:
+            self._lock.release()
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise RuntimeError("the engine's thread died of a bug") from self._failure
+
+    def _signal_events(self) -> None:
+        if not self._event_signalled and self._running and self._core.events_waiting():
+            self._event_signalled = True
+            os.eventfd_write(self._event_fd, 1)
+
+    # Ports.  All of these run with the lock held, or when the thread has ended.
+
+    def _watch(self, port: Port, link: Link) -> None:
+        if (link.rx_shared_fd is None) != (link.rx_address is None):
+            raise SwitchError("a shared receiver and an address go together")
+        if link.rx_shared_fd is None or link.rx_address is None:
+            port.mask = select.EPOLLIN
+            self._epoll.register(port.fd, port.mask)
+            return
+        self._epoll.register(port.fd, port.mask)
+        try:
+            self._join_shared(port, link.rx_shared_fd, address_key(link.rx_address))
+        except (OSError, SwitchError):
+            self._epoll.unregister(port.fd)
+            raise
+
+    def _join_shared(self, port: Port, shared_fd: int, address: bytes) -> None:
+        shared = self._shared.get(shared_fd)
+        if shared is None:
+            shared = SharedReceiver(shared_fd, self._read_size)
+            try:
+                self._epoll.register(shared.fd, select.EPOLLIN)
+            except OSError:
+                shared.close()
+                raise
+            self._shared[shared_fd] = self._shared_by_own_fd[shared.fd] = shared
+        elif address in shared.ports:
+            raise SwitchError("another port has this address")
+        shared.ports[address] = port
+        port.shared, port.rx_address = shared, address
+
+    def _leave_shared(self, port: Port, shared: SharedReceiver) -> None:
+        del shared.ports[port.rx_address]
+        if not shared.ports:
+            if not shared.closed:
+                self._epoll.unregister(shared.fd)
+            del self._shared[shared.key], self._shared_by_own_fd[shared.fd]
+            shared.close()
+
+    def _remove(self, port_no: int) -> None:
+        port = self._ports.pop(port_no)
+        del self._port_by_fd[port.fd]
+        if port.shared is not None:
+            self._leave_shared(port, port.shared)
+        if not port.closed:
+            self._epoll.unregister(port.fd)
+        port.close()
+        self._core.remove_port(port_no, self._clock.now_ns())
+        self._epoch += 1
+
+    def _close_link(self, port: Port, error_number: int) -> None:
+        """Serve a port's descriptor no more; the port stays, and its frames are dropped."""
+        port.closed = True
+        self._epoll.unregister(port.fd)
+        for _ in port.queue:
+            port.counters.count_drop(DropReason.PEER_GONE)
+        port.queue.clear()
+        self._core.link_closed(port.port_no, error_number, self._clock.now_ns())
+
+    # The frame loop.
+
+    def _run(self) -> None:
+        try:
+            while self._serve_once():
+                pass
+        except BaseException as error:
+            with self._lock:
+                self._failure = error
+                os.eventfd_write(self._event_fd, 1)
+            raise
+
+    def _serve_once(self) -> bool:
+        epoch = self._epoch
+        for fd, mask in self._epoll.poll(self._poll_timeout(), _READY_AT_ONCE):
+            with self._turn:
+                self._lock.acquire()
+            try:
+                if not self._running:
+                    return False
+                if epoch != self._epoch:
+                    return True
+                self._serve(fd, mask)
+                self._signal_events()
+            finally:
+                self._lock.release()
+        return True
+
+    def _poll_timeout(self) -> float | None:
+        """Return how long nothing needs to be done, in seconds, after doing what the timer asks."""
+        with self._turn:
+            self._lock.acquire()
+        try:
+            at_ns = self._core.get_timer()
+            if at_ns is None:
+                return None
+            now_ns = self._clock.now_ns()
+            if at_ns > now_ns:
+                return (at_ns - now_ns) / 1e9
+            self._core.handle_timer(now_ns)
+            self._signal_events()
+            return 0
+        finally:
+            self._lock.release()
+
+    def _serve(self, fd: int, mask: int) -> None:
+        port = self._port_by_fd.get(fd)
+        if port is None:
+            shared = self._shared_by_own_fd[fd]
+            if mask & _BROKEN:
+                self._close_shared(shared)
+            else:
+                self._receive_shared(shared)
+            return
+        if mask & select.EPOLLOUT:
+            self._drain(port)
+        if mask & ~select.EPOLLOUT:
+            # A device that is in error stays so; a socket's error is gone when it is read.
+            final = _BROKEN if port.framing is Framing.DEVICE else select.EPOLLHUP
+            if port.shared is None:
+                self._receive(port, bool(mask & final))
+            else:
+                self._mend(port, bool(mask & final))
+
+    def _receive(self, port: Port, hung_up: bool) -> None:
+        """Forward one burst; after a hang-up, close the link once nothing is left to read."""
+        receive = self._core.receive
+        send = self._send
+        read = port.read
+        ports = self._ports
+        port_no = port.port_no
+        now_ns = self._clock.now_ns()
+        for _ in range(BURST):
+            try:
+                frame = read()
+            except BlockingIOError:
+                port.read_worked()
+                if hung_up:
+                    self._close_link(port, port.errno)
+                return
+            except OSError as error:
+                if not port.survives(error):
+                    self._close_link(port, error.errno or errno.EIO)
+                    return
+                continue
+            if not frame and (hung_up or port.framing is not Framing.DATAGRAM):
+                self._close_link(port, port.errno)
+                return
+            port.read_worked()
+            for egress in receive(port_no, frame, now_ns).egress:
+                send(ports[egress], frame)
+
+    def _receive_shared(self, shared: SharedReceiver) -> None:
+        receive = self._core.receive
+        now_ns = self._clock.now_ns()
+        for _ in range(BURST):
+            try:
+                frame, address = shared.read()
+            except OSError:
+                return
+            port = shared.ports.get(address)
+            if port is None:
+                self._core.counters.unknown_sender += 1
+                continue
+            for egress in receive(port.port_no, frame, now_ns).egress:
+                self._send(self._ports[egress], frame)
+
+    def _close_shared(self, shared: SharedReceiver) -> None:
+        """Serve a shared receiver no more that its transport has shut down, nor the ports behind it."""
+        shared.closed = True
+        self._epoll.unregister(shared.fd)
+        for port in shared.ports.values():
+            if not port.closed:
+                self._close_link(port, 0)
+
+    def _mend(self, port: Port, hung_up: bool) -> None:
+        """Take the error off a descriptor that is never read, lest epoll report it for ever."""
+        error_number = port.take_error()
+        if hung_up:
+            self._close_link(port, error_number)
+
+    def _send(self, port: Port, frame: bytes) -> None:
+        if port.queue or port.closed:
+            self._enqueue(port, frame)
+            return
+        try:
+            port.write(frame)
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.ENOBUFS):
+                self._enqueue(port, frame)
+            else:
+                port.counters.count_drop(_drop_reason(error))
+            return
+        counters = port.counters
+        counters.tx_frames += 1
+        counters.tx_bytes += len(frame)
+
+    def _enqueue(self, port: Port, frame: bytes) -> None:
+        queue = port.queue
+        if port.closed:
+            port.counters.count_drop(DropReason.PEER_GONE)
+        elif len(queue) >= self.config.egress_queue_depth:
+            port.counters.count_drop(DropReason.TAIL)
+        else:
+            queue.append(frame)
+            if len(queue) == 1:
+                self._epoll.modify(port.fd, port.mask | select.EPOLLOUT)
+
+    def _drain(self, port: Port) -> None:
+        queue = port.queue
+        for _ in range(BURST):
+            if not queue:
+                break
+            frame = queue[0]
+            try:
+                port.write(frame)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                # ENOBUFS as well: epoll says "writable" all the while, and to wait would be to spin.
+                port.counters.count_drop(_drop_reason(error))
+            else:
+                port.counters.tx_frames += 1
+                port.counters.tx_bytes += len(frame)
+            queue.popleft()
+        if not queue:
+            self._epoll.modify(port.fd, port.mask)
+
+
+def _drop_reason(error: OSError) -> DropReason:
+    if error.errno in _PEER_GONE:
+        return DropReason.PEER_GONE
+    return DropReason.TAIL if error.errno == errno.ENOBUFS else DropReason.REFUSED
+
+
+def _copy_switch_counters(counters: SwitchCounters) -> SwitchCounters:
+    return SwitchCounters(
+        counters.learned, counters.moved, counters.aged, counters.learn_refused, counters.unknown_sender
+    )
+
+
+def _copy_port_counters(counters: PortCounters) -> PortCounters:
+    return PortCounters(
+        counters.rx_frames, counters.rx_bytes, counters.tx_frames, counters.tx_bytes, dict(counters.drops)
+    )

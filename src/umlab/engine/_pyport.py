@@ -1,0 +1,184 @@
+"""What the Python engine holds for each descriptor that it serves, and how it reads and writes it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+
+from umlab.errors import SwitchError
+from umlab.switch.counters import PortCounters
+from umlab.switch.model import Framing, Link
+
+#: Frames that are read from, or written to, one descriptor before the others have their turn.
+BURST = 64
+#: Bytes of the path field of a unix socket address.
+_PATH_SIZE = 108
+_SOCKET_TYPES = {Framing.DATAGRAM: socket.SOCK_DGRAM, Framing.SEQPACKET: socket.SOCK_SEQPACKET}
+_SEND_FLAGS = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
+
+
+class Port:
+    """One attached descriptor; owned by the engine, guarded by its lock.
+
+    Attributes:
+        fd: The descriptor.
+        framing: How frames lie in it.
+        read: Returns the next frame, one byte more than ``max_frame`` at most; raises OSError.
+        write: Takes one frame whole or raises OSError.
+        port_no: Its number, set once it has one; so is ``counters``.
+        counters: The core's own counters of the port.
+        queue: Frames that wait until the descriptor is writable.
+        mask: What epoll watches it for, EPOLLOUT left aside.
+        closed: It came to its end and is out of the epoll set; the port itself stays.
+        errno: The error that a read met before the end, 0 if none.
+        shared: Where the port's frames are received when not on ``fd``, under ``rx_address``.
+    """
+
+    __slots__ = (
+        "_read_errors",
+        "_socket",
+        "closed",
+        "counters",
+        "errno",
+        "fd",
+        "framing",
+        "mask",
+        "port_no",
+        "queue",
+        "read",
+        "rx_address",
+        "shared",
+        "write",
+    )
+
+    def __init__(self, fd: int, framing: Framing, sock: socket.socket | None, read_size: int) -> None:
+        self.fd = fd
+        self.framing = framing
+        self._socket = sock
+        self.read: Callable[[], bytes]
+        self.write: Callable[[bytes], object]
+        if sock is None:
+            self.read = partial(os.read, fd, read_size)
+            self.write = partial(os.write, fd)
+        else:
+            send = sock.send
+            self.read = partial(sock.recv, read_size, socket.MSG_DONTWAIT)
+            self.write = lambda frame: send(frame, _SEND_FLAGS)
+        self.port_no = 0
+        self.counters = PortCounters()
+        self.queue: deque[bytes] = deque()
+        self.mask = 0
+        self.closed = False
+        self.errno = 0
+        self._read_errors = 0
+        self.shared: SharedReceiver | None = None
+        self.rx_address = b""
+
+    def survives(self, error: OSError) -> bool:
+        """Tell whether a failed read leaves the descriptor usable; reading has cleared the error.
+
+        A connected datagram socket reports there what became of an earlier send.  A SOCK_SEQPACKET
+        socket reports once that its peer went without reading all, before what the peer still sent.
+        A burst of nothing but errors is no such thing.
+        """
+        if self.framing is Framing.DATAGRAM:
+            self._read_errors += 1
+            return self._read_errors < BURST
+        if self.framing is Framing.SEQPACKET and error.errno == errno.ECONNRESET and not self.errno:
+            self.errno = error.errno
+            return True
+        return False
+
+    def read_worked(self) -> None:
+        """Forget the read errors that came before."""
+        self._read_errors = 0
+
+    def take_error(self) -> int:
+        """Clear the descriptor's pending error and return its number, 0 if there was none."""
+        return self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if self._socket else 0
+
+    def release(self) -> None:
+        """Give the descriptor back to whoever attached it."""
+        if self._socket is not None:
+            self._socket.detach()
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        if self._socket is not None:
+            self._socket.close()
+        else:
+            os.close(self.fd)
+
+
+class SharedReceiver:
+    """A datagram socket on which several ports receive, told apart by the sender's address.
+
+    It is a duplicate of the transport's descriptor, so that ours can be closed at any time.
+
+    Attributes:
+        key: The transport's descriptor.
+        fd: Ours.
+        ports: By sender, as ``address_key`` writes it.
+        closed: It is out of the epoll set.
+    """
+
+    __slots__ = ("_read_size", "_socket", "closed", "fd", "key", "ports")
+
+    def __init__(self, shared_fd: int, read_size: int) -> None:
+        self.key = shared_fd
+        fd = os.dup(shared_fd)
+        try:
+            self._socket = socket.socket(fileno=fd)
+        except OSError:
+            os.close(fd)
+            raise
+        self._read_size = read_size
+        self.fd = self._socket.fileno()
+        self.ports: dict[bytes, Port] = {}
+        self.closed = False
+
+    def read(self) -> tuple[bytes, bytes]:
+        """Return the next frame and its sender's address; raises OSError."""
+        frame, address = self._socket.recvfrom(self._read_size, socket.MSG_DONTWAIT)
+        # Python gives a path as text, an abstract name as bytes and an unbound sender as neither.
+        if isinstance(address, str):
+            address = os.fsencode(address).ljust(_PATH_SIZE, b"\0")
+        return frame, address or b""
+
+    def close(self) -> None:
+        """Close our duplicate."""
+        self._socket.close()
+
+
+def address_key(rx_address: bytes) -> bytes:
+    """Return what the kernel tells of a sender with this path field.
+
+    A path ends at its first NUL, whatever follows it; an abstract name is all 108 bytes.
+    """
+    if rx_address[:1] == b"\0":
+        return rx_address
+    return rx_address.partition(b"\0")[0].ljust(_PATH_SIZE, b"\0")
+
+
+def open_port(link: Link, read_size: int) -> Port:
+    """Look at a link's descriptor and make its port; the descriptor stays the caller's on any error.
+
+    Raises:
+        SwitchError: The descriptor is not what the link says.
+    """
+    try:
+        if link.framing is Framing.DEVICE:
+            if os.get_blocking(link.fd):
+                raise SwitchError(f"device descriptor {link.fd} must not block")
+            return Port(link.fd, link.framing, None, read_size)
+        sock = socket.socket(fileno=link.fd)
+    except OSError as error:
+        raise SwitchError(f"descriptor {link.fd} cannot be served: {error}") from error
+    if sock.type != _SOCKET_TYPES[link.framing]:
+        sock.detach()
+        raise SwitchError(f"descriptor {link.fd} is not a {link.framing.value} socket")
+    return Port(link.fd, link.framing, sock, read_size)

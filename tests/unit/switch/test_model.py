@@ -1,0 +1,33 @@
+"""Limits of a switch's configuration."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from umlab.switch.model import SwitchConfig
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ageing_time_ns", 0),
+        ("fdb_capacity", -1),
+        ("max_frame", 13),
+        ("max_frame", 65_536),
+        ("egress_queue_depth", 0),
+        ("first_port_no", 0),
+    ],
+)
+def test_config_outside_its_limits_is_refused_and_named(name: str, value: int) -> None:
+    with pytest.raises(ValueError, match=name):
+        replace(SwitchConfig(), **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("ageing_time_ns", 1), ("fdb_capacity", 0), ("max_frame", 14), ("max_frame", 65_535)],
+)
+def test_config_at_its_limits_is_taken(name: str, value: int) -> None:
+    assert getattr(replace(SwitchConfig(), **{name: value}), name) == value

@@ -15,11 +15,13 @@
     ├── SwitchError
     │   └── NoSuchPort
     ├── MconsoleError                   the guest answered with an error
-    │   └── MconsoleTimeout             the guest did not answer
+    │   ├── MconsoleTimeout             the guest did not answer
+    │   └── MconsoleUnreachable         there is no guest to ask
     └── LabError
         ├── LabFileError
         ├── PlanError
-        └── GuestFailed
+        ├── GuestFailed
+        └── CommandTimeout          a command in a guest took too long
 
 Each keeps its facts in attributes and forms its text in ``__str__``.  Anything else that escapes
 from umlab is a bug.  This module imports nothing: the smallest programs load it.
@@ -125,13 +127,15 @@ class MconsoleError(UmlabError):
         umid: The guest, as it was named by the caller.
         command: The command's text.
         output: What the guest said, may be empty.
+        err: The guest's number for it: 1, or a negative errno.
     """
 
-    def __init__(self, umid: str, command: str, output: str) -> None:
-        super().__init__(umid, command, output)
+    def __init__(self, umid: str, command: str, output: str, err: int = 1) -> None:
+        super().__init__(umid, command, output, err)
         self.umid = umid
         self.command = command
         self.output = output
+        self.err = err
 
     def __str__(self) -> str:
         return f"guest {self.umid}: {self.command}: {self.output or 'failed without a reason'}"
@@ -142,6 +146,13 @@ class MconsoleTimeout(MconsoleError):
 
     def __str__(self) -> str:
         return f"guest {self.umid} did not answer '{self.command}' in time; it may be hung or stopped"
+
+
+class MconsoleUnreachable(MconsoleError):
+    """Nobody can be asked: ``output`` goes on from the guest's name, such as ``does not run: ...``."""
+
+    def __str__(self) -> str:
+        return f"guest {self.umid} {self.output}"
 
 
 class LabError(UmlabError):
@@ -192,3 +203,22 @@ class GuestFailed(LabError):
         how = "is not ready" if self.status is None else f"ended with status {self.status}"
         tail = f"; its last output:\n{self.console_tail}" if self.console_tail else ""
         return f"guest {self.umid} {how}{tail}"
+
+
+class CommandTimeout(LabError):
+    """A command in a guest did not end in time.
+
+    Attributes:
+        umid: The guest.
+        command: The command's text.
+        timeout: Seconds that it had.
+    """
+
+    def __init__(self, umid: str, command: str, timeout: float) -> None:
+        super().__init__(umid, command, timeout)
+        self.umid = umid
+        self.command = command
+        self.timeout = timeout
+
+    def __str__(self) -> str:
+        return f"guest {self.umid}: {self.command[:80]!r} did not end within {self.timeout:g} seconds"

@@ -1,0 +1,245 @@
+"""The kernel command line of a guest, built from a checked description."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from umlab.errors import LabError
+
+#: Characters of a umid; the kernel takes 63, ours leave room for a socket path.
+MAX_UMID = 24
+#: Bytes of a unix socket path, without the NUL.
+MAX_SOCKET_PATH = 107
+#: Bytes of memory below which no current kernel boots.
+MIN_MEMORY = 32 << 20
+#: Debian's kernel for guests, package ``user-mode-linux``.
+DEFAULT_KERNEL = "/usr/bin/linux"
+
+#: The kernel's COMMAND_LINE_SIZE on UML, including the NUL; what is longer is cut.
+_COMMAND_LINE_SIZE = 4096
+_UMID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
+_MODULE = re.compile(r"[A-Za-z0-9_-]+")
+#: What only the builder may set: a second one would replace the first.
+_RESERVED = frozenset({"umid", "uml_dir", "mem", "initrd", "con", "con0", "ssl", "ssl0", "root", "ubd0"})
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonNic:
+    """A NIC on the switch's daemon protocol: ``ethN=daemon,MAC,unix,CTL[,DATA]``.
+
+    Attributes:
+        control_path: The switch's control socket, absolute.
+        mac: Such as ``02:00:00:00:00:01``; without it the kernel takes a new random one at each boot.
+        data_path: The switch's data socket, for the old protocol version 0 only.
+    """
+
+    control_path: str
+    mac: str | None = None
+    data_path: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BessNic:
+    """A NIC on a SOCK_SEQPACKET listener: ``vecN:transport=bess,dst=PATH[,mac=..][,mtu=..]``.
+
+    Attributes:
+        path: The listener's socket, absolute.
+        mac: As in :class:`DaemonNic`.
+        mtu: Bytes without the Ethernet header, 576 to 65534; the kernel's default is 1500.
+    """
+
+    path: str
+    mac: str | None = None
+    mtu: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TinyRoot:
+    """Our initramfs: busybox, the agent, and kernel modules loaded at boot.
+
+    Attributes:
+        modules: Names as for modprobe; what they need comes along.
+    """
+
+    modules: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DiskRoot:
+    """A root file system on ``ubd0``.
+
+    Attributes:
+        path: The image, or with ``backing`` the COW file, absolute.  The guest can write to it.  A COW
+            file that does not exist yet is made by the kernel: name its folder in ``GuestSpec.writable``.
+        backing: The image under the COW file, absolute; never written to.
+    """
+
+    path: str
+    backing: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GuestSpec:
+    """One guest.
+
+    Attributes:
+        umid: Its name: at most 24 letters, digits, ``.``, ``_``, ``-``, beginning with a letter or digit.
+        kernel: The kernel's program file, absolute.
+        memory: Bytes of memory, at least 32 MiB.
+        root: Where its root file system comes from.
+        nics: Its NICs; each kind counts by itself (``eth0``, ``eth1`` and ``vec0``, ``vec1``).
+        extra: More kernel arguments, each one word.
+        writable: Host files and folders, absolute, that the guest's processes may write to beside its
+            own run directory (the folder of a hostfs mount, a COW file's folder).
+        landlock: ``False`` starts the guest without Landlock, so that a guest whose main process dies,
+            or that mounts a hostfs, has all of its user's rights on the host.
+    """
+
+    umid: str
+    kernel: str = DEFAULT_KERNEL
+    memory: int = 64 << 20
+    root: TinyRoot | DiskRoot = TinyRoot()
+    nics: tuple[DaemonNic | BessNic, ...] = ()
+    extra: tuple[str, ...] = ()
+    writable: tuple[str, ...] = ()
+    landlock: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse what would not reach the kernel as it is written here.
+
+        Raises:
+            LabError: A value is not usable; names it.
+        """
+        check_umid(self.umid)
+        _check_path("kernel", self.kernel, "")
+        if self.memory < MIN_MEMORY:
+            raise LabError(
+                f"guest {self.umid}: memory: {self.memory} bytes, at least {MIN_MEMORY} are needed"
+            )
+        for path in self.writable:
+            _check_path("writable", path, "")
+        for word in self.extra:
+            _check_extra(word)
+        for nic in self.nics:
+            _check_nic(nic)
+        _check_root(self.root)
+
+
+def check_umid(umid: str) -> None:
+    """Refuse a name that the kernel, a socket path or a terminal would not take.
+
+    Raises:
+        LabError: It is longer than 24 characters or has others than letters, digits, ``.``, ``_``, ``-``.
+    """
+    if len(umid) > MAX_UMID or not _UMID.fullmatch(umid):
+        raise LabError(
+            f"umid {umid[:64]!r} is not usable: take at most {MAX_UMID} letters, digits, '.', '_' and '-', "
+            "and begin with a letter or digit"
+        )
+
+
+def kernel_arguments(spec: GuestSpec, *, uml_dir: str, initrd: str | None, agent_fd: int) -> list[str]:
+    """Build the arguments of a guest's kernel, without its program name.
+
+    The first console goes to descriptor 1, reads nothing, and the others are off (Debian's default for
+    them does not work); the first serial line is the agent's.
+
+    Args:
+        spec: The guest.
+        uml_dir: The directory under which the kernel makes its umid directory, absolute.
+        initrd: The initramfs of a :class:`TinyRoot`.
+        agent_fd: The inherited descriptor of the agent's serial line.
+
+    Raises:
+        LabError: A path is not usable, or all arguments together are too long for the kernel.
+
+    Source: Linux arch/um/kernel/um_arch.c, arch/um/drivers/{line,chan_kern,ubd_kern,daemon_kern}.c and
+        vector_kern.c there.
+    """
+    _check_path("run directory", uml_dir, "")
+    arguments = [f"mem={spec.memory // 1024}K", f"umid={spec.umid}", f"uml_dir={uml_dir.rstrip('/')}/"]
+    arguments += ["con=null", "con0=null,fd:1", "ssl=null", f"ssl0=fd:{agent_fd}", "quiet"]
+    if isinstance(spec.root, DiskRoot):
+        disk = spec.root.path + (f",{spec.root.backing}" if spec.root.backing else "")
+        arguments += [f"ubd0={disk}", "root=/dev/ubda", "rw"]
+    elif initrd is not None:
+        _check_path("initrd", initrd, "")
+        arguments.append(f"initrd={initrd}")
+    arguments += _nic_arguments(spec.nics)
+    arguments += spec.extra
+    size = len(os.fsencode(" ".join(arguments)))
+    if size >= _COMMAND_LINE_SIZE:
+        raise LabError(
+            f"guest {spec.umid}: the kernel command line has {size} bytes, "
+            f"at most {_COMMAND_LINE_SIZE - 1} fit"
+        )
+    return arguments
+
+
+def _nic_arguments(nics: tuple[DaemonNic | BessNic, ...]) -> list[str]:
+    arguments: list[str] = []
+    eth = vec = 0
+    for nic in nics:
+        if isinstance(nic, DaemonNic):
+            data = f",{nic.data_path}" if nic.data_path else ""
+            arguments.append(f"eth{eth}=daemon,{nic.mac or ''},unix,{nic.control_path}{data}")
+            eth += 1
+        else:
+            mac = f",mac={nic.mac}" if nic.mac else ""
+            mtu = f",mtu={nic.mtu}" if nic.mtu else ""
+            arguments.append(f"vec{vec}:transport=bess,dst={nic.path}{mac}{mtu}")
+            vec += 1
+    return arguments
+
+
+def _check_nic(nic: DaemonNic | BessNic) -> None:
+    if nic.mac is not None and (not _MAC.fullmatch(nic.mac) or int(nic.mac[:2], 16) & 1):
+        raise LabError(f"mac {nic.mac[:64]!r} is not a unicast address such as 02:00:00:00:00:01")
+    if isinstance(nic, DaemonNic):
+        _check_socket("control_path", nic.control_path, ",")
+        if nic.data_path is not None:
+            _check_socket("data_path", nic.data_path, ",")
+        return
+    _check_socket("path", nic.path, ",=")
+    if nic.mtu is not None and not 576 <= nic.mtu <= 65534:
+        raise LabError(f"mtu {nic.mtu} is not between 576 and 65534")
+
+
+def _check_root(root: TinyRoot | DiskRoot) -> None:
+    if isinstance(root, TinyRoot):
+        for name in root.modules:
+            if not _MODULE.fullmatch(name):
+                raise LabError(f"module {name[:64]!r} is not a module's name")
+        return
+    _check_path("root image", root.path, ",:")
+    if root.backing is not None:
+        _check_path("backing image", root.backing, ",:")
+
+
+def _check_extra(word: str) -> None:
+    if not word or any(char.isspace() or not char.isprintable() for char in word):
+        raise LabError(f"kernel argument {word[:64]!r} is not one printable word without blanks")
+    key = re.split("[=:]", word, maxsplit=1)[0]
+    if key in _RESERVED:
+        raise LabError(f"kernel argument {word[:64]!r}: {key} is set from the guest's description")
+
+
+def _check_socket(what: str, path: str, forbidden: str) -> None:
+    _check_path(what, path, forbidden)
+    if len(os.fsencode(path)) > MAX_SOCKET_PATH:
+        raise LabError(
+            f"{what} {path!r} has {len(os.fsencode(path))} bytes, a socket path has at most {MAX_SOCKET_PATH}"
+        )
+
+
+def _check_path(what: str, path: str, forbidden: str) -> None:
+    """Refuse a path that would end early, or begin something else, where it stands."""
+    if not PurePosixPath(path).is_absolute():
+        raise LabError(f"{what} {path[:200]!r} is not an absolute path")
+    for char in path:
+        if char.isspace() or ord(char) < 0x20 or char in '\x7f"' or char in forbidden:
+            raise LabError(f"{what} {path[:200]!r} must not contain {char!r}")

@@ -1,0 +1,367 @@
+"""One guest as a process of ours: start, console, end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import BinaryIO
+
+from umlab.errors import GuestFailed, LabError, UmlabError
+from umlab.guest import landlock, launch
+from umlab.guest.agent import Agent
+from umlab.guest.cmdline import DiskRoot, GuestSpec, TinyRoot, kernel_arguments
+from umlab.guest.console import Console
+from umlab.guest.root import build_tiny, kernel_release
+from umlab.guest.rundir import RunDirectory
+from umlab.guest.watch import WatchedGroup
+
+_log = logging.getLogger(__name__)
+
+#: Seconds that a guest's kernel has to end itself after SIGTERM.
+TERM_TIMEOUT = 5.0
+#: Seconds after which processes that were killed are given up (:mod:`umlab.guest.watch` waits 10).
+_KILL_TIMEOUT = 15.0
+_READ_SIZE = 64 * 1024
+#: Reads of the console pipe after the guest's end: a process that has left the group may fill it for ever.
+_LAST_READS = 16
+#: Devices that a kernel writes to: its null channels and terminals.
+_DEVICES = ("/dev/null", "/dev/tty", "/dev/ptmx", "/dev/pts")
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """Which boot of which guest: a reboot keeps the pid and changes the inode.
+
+    Attributes:
+        pid: The main process.
+        inode: Of its deleted memory file.
+    """
+
+    pid: int
+    inode: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """One step of a stop ladder.
+
+    Attributes:
+        name: What is reported if it ends the guest.
+        action: Asks the guest to end.  An UmlabError or OSError from it means that this rung does not
+            hold, and the next one is taken at once.
+        timeout: Seconds for the action and the guest's end together.
+        until: Waits for a sign that this rung has done all that it can though the guest has not ended;
+            then the next one is taken.
+    """
+
+    name: str
+    action: Callable[[], Awaitable[object]]
+    timeout: float
+    until: Callable[[], Awaitable[object]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StopReport:
+    """How a guest ended.
+
+    Attributes:
+        rung: The rung that ended it; ``ended`` when it had ended before.
+        status: Exit status of its main process, negative for a signal.
+    """
+
+    rung: str
+    status: int
+
+
+class Guest:
+    """A running guest, made by :meth:`start`; an async context manager that ends it.
+
+    Its main process leads a process group of its own.  As soon as that process is dead, by whatever
+    cause, the whole group is killed, because the guest's programs would run on as host processes.
+
+    Attributes:
+        spec: What it was started from.
+        run: Its run directory, until the end of :meth:`stop`.
+        console: What it prints.
+        agent: Its command channel, where its root runs our agent.
+        pid: Its main process and process group.
+    """
+
+    def __init__(self, spec: GuestSpec, run: RunDirectory, log: BinaryIO | None) -> None:
+        """Use :meth:`start`."""
+        self.spec = spec
+        self.run = run
+        self.console = Console(log)
+        self.pid = 0
+        self.agent: Agent
+        self._loop = asyncio.get_running_loop()
+        self._ended: asyncio.Future[int] = self._loop.create_future()
+        self._output = -1
+        self._group: WatchedGroup
+        self._closed = False
+
+    @classmethod
+    async def start(cls, spec: GuestSpec, base: str, *, log: BinaryIO | None = None) -> Guest:
+        """Start a guest; returns when its process runs, long before it has booted.
+
+        Args:
+            spec: The guest.
+            base: An existing directory in which its run directory is made.
+            log: A file for its console output, beside the tail that is kept anyway.
+
+        Raises:
+            LabError: Something that it needs is missing or not usable, its name is in use, or it cannot
+                be contained: root needs Landlock, unless ``spec.landlock`` gives it up.
+        """
+        _check_containment(spec)
+        _check_kernel(spec)
+        run = RunDirectory(base, spec.umid)
+        try:
+            initrd = await asyncio.to_thread(_build_root, spec, run)
+            guest = cls(spec, run, log)
+            guest._spawn(initrd)
+        except BaseException:
+            run.remove()
+            raise
+        return guest
+
+    @property
+    def status(self) -> int | None:
+        """Exit status of the main process, negative for a signal, ``None`` while it runs."""
+        return self._ended.result() if self._ended.done() else None
+
+    @property
+    def boot(self) -> Boot | None:
+        """The present boot, ``None`` before the kernel has made its memory file and after its end."""
+        inode = memory_inode(self.pid) if self.status is None else None
+        return None if inode is None else Boot(self.pid, inode)
+
+    async def wait(self) -> int:
+        """Wait for the guest's end and return its exit status; its group is gone then."""
+        return await asyncio.shield(self._ended)
+
+    async def ready(self, timeout: float) -> None:  # noqa: ASYNC109
+        """Wait until its agent answers.
+
+        Args:
+            timeout: Seconds.
+
+        Raises:
+            GuestFailed: It ended, or was not ready in time; with the console's tail.
+            LabError: Its kernel found its name in use and boots under another one.
+        """
+        await self.agent.ready(timeout)
+        name = self.run.umid_of(self.pid)
+        if name is not None and name != self.spec.umid:
+            raise LabError(f"guest {self.spec.umid}: its name was in use, the kernel booted as {name}")
+
+    async def stop(self, rungs: Sequence[Rung] = (), *, term_timeout: float = TERM_TIMEOUT) -> StopReport:
+        """End the guest and remove all that it used.
+
+        Takes the rungs in turn, then SIGTERM to the main process, then SIGKILL to the group.  Cancelled,
+        it kills the group at once.
+
+        Args:
+            rungs: Softer steps that come first.
+            term_timeout: Seconds for SIGTERM; 0 leaves that rung out.
+
+        Raises:
+            GuestFailed: Even after SIGKILL there is no end: a process hangs in the host's kernel.
+        """
+        try:
+            report = await self._climb(rungs, term_timeout)
+        except BaseException:
+            self._group.kill()
+            self._group.join(_KILL_TIMEOUT)
+            raise
+        finally:
+            self._close()
+        return report
+
+    async def __aenter__(self) -> Guest:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    def _spawn(self, initrd: str | None) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._output, output = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(self._output, False)
+        try:
+            arguments = kernel_arguments(
+                self.spec, uml_dir=self.run.path, initrd=initrd, agent_fd=theirs.fileno()
+            )
+            self._group = WatchedGroup(
+                [*_launcher(self.spec, self.run), self.spec.kernel, *arguments],
+                cwd=self.run.path,
+                env=_environment(self.run),
+                output=output,
+                pass_fds=(theirs.fileno(),),
+                on_end=self._ended_in_thread,
+            )
+            self.pid = self._group.start()
+        except BaseException as error:
+            ours.close()
+            os.close(self._output)
+            if isinstance(error, OSError):
+                raise LabError(f"guest {self.spec.umid}: cannot be started: {error}") from None
+            raise
+        finally:
+            theirs.close()
+            os.close(output)
+        self._loop.add_reader(self._output, self._read_console)
+        self.agent = Agent(self.spec.umid, ours, ended=self.wait, console_text=lambda: self.console.text)
+
+    def _ended_in_thread(self, status: int) -> None:
+        # A closed loop has nobody left who waits.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._take_end, status)
+
+    def _take_end(self, status: int) -> None:
+        for _ in range(_LAST_READS):
+            if not self._read_console():
+                break
+        if not self._ended.done():
+            self._ended.set_result(status)
+
+    def _read_console(self) -> bool:
+        """Take what the console's pipe has; say whether there may be more."""
+        if self._output < 0:
+            return False
+        try:
+            data = os.read(self._output, _READ_SIZE)
+        except BlockingIOError:
+            return False
+        if data:
+            self.console.feed(data)
+        else:
+            self._loop.remove_reader(self._output)
+        return bool(data)
+
+    async def _climb(self, rungs: Sequence[Rung], term_timeout: float) -> StopReport:
+        if self.status is not None:
+            return StopReport("ended", self.status)
+        ladder = list(rungs)
+        if term_timeout > 0:
+            ladder.append(Rung("term", self._terminate, term_timeout))
+        for rung in ladder:
+            await self._take_rung(rung)
+            if self.status is not None:
+                return StopReport(rung.name, self.status)
+            _log.info("guest %s: %s did not end it", self.spec.umid, rung.name)
+        self._group.kill()
+        try:
+            status = await asyncio.wait_for(self.wait(), _KILL_TIMEOUT)
+        except TimeoutError:
+            raise GuestFailed(self.spec.umid, None, self.console.text) from None
+        return StopReport("kill", status)
+
+    async def _take_rung(self, rung: Rung) -> None:
+        """Do what a rung does and wait for the guest's end, the rung's sign, or its time limit."""
+        waiting: list[asyncio.Future[object]] = [asyncio.ensure_future(self.wait())]
+        if rung.until is not None:
+            waiting.append(asyncio.ensure_future(rung.until()))
+        try:
+            async with asyncio.timeout(rung.timeout):
+                # Let the sign's waiter begin before the guest is asked.
+                await asyncio.sleep(0)
+                await rung.action()
+                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        except TimeoutError:
+            return
+        except (UmlabError, OSError) as error:
+            _log.info("guest %s: %s: %s", self.spec.umid, rung.name, error)
+        finally:
+            for future in waiting:
+                future.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+
+    async def _terminate(self) -> None:
+        self._group.signal(signal.SIGTERM)
+
+    def _close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._group.join(_KILL_TIMEOUT)
+        self._loop.remove_reader(self._output)
+        os.close(self._output)
+        self._output = -1
+        self.agent.close()
+        self.run.remove()
+
+
+def memory_inode(pid: int) -> int | None:
+    """Return the inode of a UML kernel's deleted memory file, ``None`` where there is none to be seen.
+
+    Args:
+        pid: Its main process.
+    """
+    try:
+        numbers = sorted(int(name) for name in os.listdir(f"/proc/{pid}/fd"))
+        for number in numbers:
+            path = f"/proc/{pid}/fd/{number}"
+            target = os.readlink(path)
+            if target.startswith("/") and target.endswith(" (deleted)"):
+                return os.stat(path).st_ino
+    except OSError:
+        return None
+    return None
+
+
+def _check_containment(spec: GuestSpec) -> None:
+    if not spec.landlock:
+        _log.warning("guest %s: started without Landlock, it can change its user's files", spec.umid)
+    elif landlock.abi() < 1:
+        if os.geteuid() == 0:
+            raise LabError(
+                f"guest {spec.umid}: this kernel has no Landlock, so a guest of root could change the whole "
+                "host; run it as an ordinary user"
+            )
+        _log.warning("guest %s: this kernel has no Landlock, a guest can change its user's files", spec.umid)
+
+
+def _check_kernel(spec: GuestSpec) -> None:
+    if not os.access(spec.kernel, os.X_OK) or not os.path.isfile(spec.kernel):
+        raise LabError(
+            f"guest {spec.umid}: there is no kernel {spec.kernel}; install the package user-mode-linux "
+            "or name another kernel"
+        )
+
+
+def _build_root(spec: GuestSpec, run: RunDirectory) -> str | None:
+    if not isinstance(spec.root, TinyRoot):
+        return None
+    release = kernel_release(spec.kernel) if spec.root.modules else ""
+    path = os.path.join(run.path, "root.cpio.gz")
+    with open(path, "wb") as file:
+        file.write(build_tiny(spec.umid, spec.root.modules, release=release))
+    return path
+
+
+def _launcher(spec: GuestSpec, run: RunDirectory) -> list[str]:
+    """Return the command that restricts itself and becomes the kernel named after it."""
+    writable = [run.path, run.memory_path, *(device for device in _DEVICES if os.path.exists(device))]
+    if isinstance(spec.root, DiskRoot) and os.path.exists(spec.root.path):
+        writable.append(spec.root.path)
+    writable += spec.writable
+    contained = spec.landlock and landlock.abi() > 0
+    command = [sys.executable, "-I", "-S", launch.__file__, str(os.getpid()), str(int(contained))]
+    return [*command, str(len(writable)), *writable]
+
+
+def _environment(run: RunDirectory) -> dict[str, str]:
+    environment = {key: value for key, value in os.environ.items() if key not in ("TMP", "TEMP")}
+    environment["TMPDIR"] = run.memory_path
+    return environment

@@ -1,0 +1,121 @@
+"""The root ``tiny``: an initramfs of busybox, our init and agent, and kernel modules."""
+
+from __future__ import annotations
+
+import gzip
+import importlib.resources
+import os
+import shutil
+import struct
+import subprocess
+from collections.abc import Iterable, Sequence
+
+from umlab.errors import LabError
+from umlab.guest import cpio, module
+
+_DIRECTORIES = ("bin", "dev", "etc", "lib", "lib/modules", "mnt", "proc", "root", "run", "sys", "tmp", "var")
+_PT_INTERP = 3
+
+
+def find_busybox() -> str:
+    """Return the path of a statically linked busybox.
+
+    Raises:
+        LabError: There is none; names the package.
+    """
+    found = shutil.which("busybox") or "/bin/busybox"
+    try:
+        with open(found, "rb") as program:
+            head = program.read(4096)
+    except OSError:
+        raise LabError("the tiny root needs busybox; install the package busybox-static") from None
+    if not _is_static(head):
+        raise LabError(f"{found} is not statically linked; install the package busybox-static")
+    return found
+
+
+def build_tiny(
+    hostname: str, modules: Sequence[str] = (), *, release: str = "", modules_directory: str | None = None
+) -> bytes:
+    """Build the initramfs, gzip'd.
+
+    Equal arguments give equal bytes.  Blocks on files and a run of busybox, a tenth of a second or so.
+
+    Args:
+        hostname: The guest's host name.
+        modules: Kernel modules to load at boot, with what they need.
+        release: The kernel's release, for its modules; not used without ``modules``.
+        modules_directory: As for :func:`umlab.guest.module.load_index`.
+
+    Raises:
+        LabError: Busybox or a module is missing.
+    """
+    members = list(_base(hostname))
+    paths: list[str] = []
+    if modules:
+        where, index = module.load_index(release, modules_directory)
+        for path in index.load_order(modules):
+            name = f"lib/modules/{os.path.basename(path).removesuffix('.xz')}"
+            members.append(cpio.file(name, module.read_module(where, path)))
+            paths.append(f"/{name}\n")
+    members.append(cpio.file("etc/modules", "".join(paths).encode()))
+    return gzip.compress(cpio.serialize_archive(members), compresslevel=1, mtime=0)
+
+
+def kernel_release(kernel: str) -> str:
+    """Return what a UML kernel's ``--version`` says; blocks while it runs.
+
+    Raises:
+        LabError: There is no such kernel, or it does not say.
+    """
+    try:
+        done = subprocess.run(
+            [kernel, "--version"], stdin=subprocess.DEVNULL, capture_output=True, timeout=10, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise LabError(f"cannot run the kernel {kernel}: {error}") from None
+    words = done.stdout.decode("ascii", "replace").split()
+    if done.returncode != 0 or len(words) != 1:
+        raise LabError(f"{kernel} is not a User Mode Linux kernel: it does not tell its version")
+    return words[0]
+
+
+def _base(hostname: str) -> Iterable[cpio.Member]:
+    yield from (cpio.directory(name) for name in _DIRECTORIES)
+    yield cpio.symlink("sbin", "bin")
+    # What init needs before it mounts devtmpfs, or where the kernel has none.
+    yield cpio.character_device("dev/console", 5, 1)
+    yield cpio.character_device("dev/null", 1, 3, 0o666)
+    yield cpio.character_device("dev/ttyS0", 4, 64)
+    busybox = find_busybox()
+    with open(busybox, "rb") as program:
+        yield cpio.file("bin/busybox", program.read(), 0o755)
+    for applet in _applets(busybox):
+        yield cpio.symlink(f"bin/{applet}", "busybox")
+    scripts = importlib.resources.files("umlab.guest")
+    yield cpio.file("init", scripts.joinpath("init.sh").read_bytes(), 0o755)
+    yield cpio.file("bin/umlab-agent", scripts.joinpath("agent.sh").read_bytes(), 0o755)
+    yield cpio.file("etc/hostname", f"{hostname}\n".encode())
+    yield cpio.file("etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n")
+
+
+def _applets(busybox: str) -> list[str]:
+    try:
+        done = subprocess.run(
+            [busybox, "--list"], stdin=subprocess.DEVNULL, capture_output=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise LabError(f"cannot run {busybox}: {error}") from None
+    return sorted(name for name in done.stdout.decode("ascii").split() if name != "busybox")
+
+
+def _is_static(head: bytes) -> bool:
+    """Say whether a 64-bit ELF file, of which these are the first bytes, asks for no interpreter."""
+    if head[:5] != b"\x7fELF\x02" or len(head) < 64:
+        return False
+    (table,) = struct.unpack_from("<Q", head, 32)
+    size, count = struct.unpack_from("<HH", head, 54)
+    if table + size * count > len(head):
+        return False
+    types = [struct.unpack_from("<I", head, table + size * number)[0] for number in range(count)]
+    return _PT_INTERP not in types

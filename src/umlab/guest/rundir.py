@@ -1,0 +1,142 @@
+"""A guest's run directory: where its kernel makes the umid directory with pid file and console socket."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import shutil
+import tempfile
+
+from umlab.errors import LabError
+from umlab.guest.cmdline import MAX_SOCKET_PATH, check_umid
+
+_log = logging.getLogger(__name__)
+
+
+class RunDirectory:
+    """``BASE/UMID/``, mode 0700, for one guest at a time, and a place for its memory file.
+
+    ``BASE/UMID/`` is the kernel's ``uml_dir``: it makes ``BASE/UMID/UMID/{pid,mconsole}``.  A lock on the
+    directory lasts as long as this object's process, so that what a dead owner left is told from what a
+    live one uses.  The memory file gets a directory of its own where the kernel would put the file
+    (``$TMPDIR``, ``$TMP``, ``$TEMP``, else ``/dev/shm``, else ``/tmp``): the guest may write there and
+    must not write beside it.
+
+    Args:
+        base: An existing directory, absolute.
+        umid: The guest.
+
+    Raises:
+        LabError: The name is not usable, the console socket's path would be too long for the kernel
+            (which would boot without a console), the name is in use, or a directory cannot be made.
+    """
+
+    def __init__(self, base: str, umid: str) -> None:
+        check_umid(umid)
+        self.umid = umid
+        self.path = os.path.join(os.path.abspath(base), umid)
+        self.mconsole_path = os.path.join(self.path, umid, "mconsole")
+        size = len(os.fsencode(self.mconsole_path))
+        if size > MAX_SOCKET_PATH:
+            raise LabError(
+                f"guest {umid}: its console socket {self.mconsole_path} would have {size} bytes, "
+                f"a socket path has at most {MAX_SOCKET_PATH}"
+            )
+        try:
+            self._lock = self._take()
+        except OSError as error:
+            raise LabError(
+                f"guest {umid}: cannot make its run directory {self.path}: {error.strerror}"
+            ) from None
+        try:
+            self.memory_path = tempfile.mkdtemp(prefix=f"umlab-{umid}-", dir=_memory_parent())
+        except OSError as error:
+            self._release()
+            raise LabError(f"guest {umid}: no place for its memory file: {error}") from None
+
+    def umid_of(self, pid: int) -> str | None:
+        """Return the umid under which a kernel runs here, ``None`` when it has not got that far.
+
+        A kernel that finds its name in use boots on under a random one, so look before relying on it.
+
+        Args:
+            pid: The kernel's main process.
+        """
+        for entry in os.scandir(self.path):
+            if entry.is_dir(follow_symlinks=False) and _read_pid(os.path.join(entry.path, "pid")) == pid:
+                return entry.name
+        return None
+
+    def remove(self) -> None:
+        """Remove everything, after the guest's end.  Idempotent."""
+        shutil.rmtree(self.memory_path, ignore_errors=True)
+        self._release()
+
+    def _release(self) -> None:
+        if self._lock < 0:
+            return
+        # What a hostile guest left may resist; links in it are not followed.
+        shutil.rmtree(
+            self.path, onerror=lambda _call, path, info: _log.warning("cannot remove %s: %s", path, info[1])
+        )
+        os.close(self._lock)
+        self._lock = -1
+
+    def _take(self) -> int:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(self.path, 0o700)
+        lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            self._take_over(lock)
+        except BaseException:
+            os.close(lock)
+            raise
+        return lock
+
+    def _take_over(self, lock: int) -> None:
+        """Lock the directory and empty it of what a dead owner left."""
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LabError(f"guest {self.umid} runs already: {self.path} is in use") from None
+        if os.fstat(lock).st_uid != os.geteuid():
+            raise LabError(f"guest {self.umid}: {self.path} belongs to user {os.fstat(lock).st_uid}")
+        pid = _read_pid(os.path.join(self.path, self.umid, "pid"))
+        if pid is not None and _is_guest_of(pid, self.path):
+            raise LabError(
+                f"guest {self.umid} of an earlier run is alive as process group {pid}; end it first"
+            )
+        os.fchmod(lock, 0o700)
+        for entry in os.scandir(lock):
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(os.path.join(self.path, entry.name))
+            else:
+                os.unlink(entry.name, dir_fd=lock)
+
+
+def _memory_parent() -> str:
+    for variable in ("TMPDIR", "TMP", "TEMP"):
+        if os.environ.get(variable):
+            return os.environ[variable]
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK | os.X_OK) else "/tmp"
+
+
+def _read_pid(path: str) -> int | None:
+    """Read a pid file that the guest's side wrote: at most a few digits are believed."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    with open(descriptor, "rb") as file:
+        text = file.read(32).strip()
+    return int(text) if text.isdigit() and len(text) < 11 else None
+
+
+def _is_guest_of(pid: int, uml_dir: str) -> bool:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return f"uml_dir={uml_dir}/".encode() in file.read().split(b"\0")
+    except OSError:
+        return False

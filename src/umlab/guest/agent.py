@@ -1,15 +1,16 @@
 """The command channel into a guest that runs our agent, over its first serial line.
 
-A byte stream.  The guest greets with the line ``umlab-agent 1``.  A request is one line,
-``NUMBER LIMIT COMMAND``: a decimal number, the seconds after which the guest kills the command, and a
-shell script in base64.  The reply is the line ``NUMBER STATUS LENGTH`` and then exactly LENGTH bytes,
-the command's standard output and error.  Everything that comes from the guest is untrusted.
+A byte stream.  The guest greets with the line ``umlab-agent 1``.  A request is the line ``LIMIT
+LENGTH``, the seconds after which the guest kills the command and the bytes of a shell script; then the
+script in pieces of 2048 bytes, the last one shorter, each answered by the line ``more`` (a UML serial
+line that got 4 KiB at once would stop for ever).  The reply is the line ``STATUS LENGTH`` and then
+exactly LENGTH bytes, the command's standard output and error.  All that the guest sends is untrusted.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
+import contextlib
 import math
 import re
 import socket
@@ -20,15 +21,18 @@ from typing import NoReturn
 from umlab.errors import CommandTimeout, GuestFailed, LocalProtocolError, RemoteProtocolError, StateError
 
 #: Bytes of a command.
-MAX_COMMAND = 256 * 1024
+MAX_COMMAND = 1 << 20
 #: Bytes of output that are accepted from one command.
 MAX_OUTPUT = 64 << 20
+_PIECE = 2048
 _GREETING = b"umlab-agent 1\n"
-_REPLY = re.compile(rb"([0-9]{1,18}) ([0-9]{1,3}) ([0-9]{1,18})\n")
+_MORE = b"more\n"
+_REPLY = re.compile(rb"([0-9]{1,3}) ([0-9]{1,9})\n")
 #: Seconds that the guest gives a command beyond its caller's time limit before it kills it.
 _GUEST_GRACE = 1
 #: Seconds that a dead guest's exit status takes at most to arrive after the end of its serial line.
 _STATUS_TIMEOUT = 2.0
+_CLOSED = "it is closed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,44 +48,17 @@ class ExecResult:
     output: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class ReplyHead:
-    """The line that begins a reply: for which request, the exit status, the bytes that follow."""
-
-    number: int
-    status: int
-    length: int
-
-
-def serialize_request(number: int, limit: int, command: str) -> bytes:
-    """Build a request.
-
-    Raises:
-        LocalProtocolError: The command has more than 256 KiB.
-    """
-    script = command.encode("utf-8", "surrogateescape")
-    if len(script) > MAX_COMMAND:
-        raise LocalProtocolError(f"a command of {len(script)} bytes, at most {MAX_COMMAND} are sent")
-    return b"%d %d %s\n" % (
-        number,
-        limit,
-        base64.b64encode(script + b"\n"),
-    )  # the newline keeps the word from being empty
-
-
-def parse_reply_head(line: bytes) -> ReplyHead:
-    """Decode the line that begins a reply.
+def parse_reply_head(line: bytes) -> tuple[int, int]:
+    """Decode the line that begins a reply and return the exit status and the bytes that follow.
 
     Raises:
         RemoteProtocolError: It is no such line, or announces more than 64 MiB.
     """
     match = _REPLY.fullmatch(line)
-    if match is None:
+    status, length = (int(match[1]), int(match[2])) if match else (-1, 0)
+    if not 0 <= status <= 255 or length > MAX_OUTPUT:
         raise RemoteProtocolError(f"the guest's agent said {line[:80]!r}")
-    number, status, length = (int(field) for field in match.groups())
-    if length > MAX_OUTPUT or status > 255:
-        raise RemoteProtocolError(f"the guest's agent said {line!r}")
-    return ReplyHead(number, status, length)
+    return status, length
 
 
 class Agent:
@@ -107,16 +84,14 @@ class Agent:
         self._ended = ended
         self._console_text = console_text
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        # Held from a request to the end of its reply, also when its caller has gone away meanwhile.
         self._lock = asyncio.Lock()
-        self._number = 0
+        self._exchanging: asyncio.Task[ExecResult] | None = None
         self._greeted = False
-        self._closed = False
-        # The head of a reply whose output is not read yet: its caller may have gone away meanwhile.
-        self._head: ReplyHead | None = None
-        self._broken = ""
+        self._unusable = ""
 
     async def ready(self, timeout: float) -> None:  # noqa: ASYNC109
-        """Wait for the agent's greeting; returns at once when it has come already.
+        """Wait until the agent has greeted.
 
         Args:
             timeout: Seconds.
@@ -124,6 +99,7 @@ class Agent:
         Raises:
             GuestFailed: The guest ended, or did not greet in time.
             RemoteProtocolError: Something else greeted.
+            StateError: The channel is closed, or was broken before.
         """
         try:
             async with asyncio.timeout(timeout), self._lock:
@@ -144,91 +120,99 @@ class Agent:
         Raises:
             CommandTimeout: The time limit came first.
             GuestFailed: The guest ended.
-            LocalProtocolError: The command has more than 256 KiB.
+            LocalProtocolError: The command has more than 1 MiB.
             RemoteProtocolError: The guest sent something else than a reply.
             StateError: The channel is closed, or was broken before.
         """
-        self._number += 1
-        number = self._number
-        request = serialize_request(number, math.ceil(timeout) + _GUEST_GRACE, command)
+        script = command.encode("utf-8", "surrogateescape")
+        if len(script) > MAX_COMMAND:
+            raise LocalProtocolError(f"a command of {len(script)} bytes, at most {MAX_COMMAND} are sent")
+        limit = math.ceil(timeout) + _GUEST_GRACE
         try:
-            async with asyncio.timeout(timeout), self._lock:
-                await self._greet()
-                return await self._exchange(number, request)
+            async with asyncio.timeout(timeout):
+                return await asyncio.shield(await self._begin(limit, script))
         except TimeoutError:
             raise CommandTimeout(self._umid, command, timeout) from None
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Close the channel; commands that wait for a reply fail.  Idempotent."""
-        self._closed = True
+        self._unusable = _CLOSED
         if self._streams is not None:
             self._streams[1].transport.abort()
+            with contextlib.suppress(OSError):
+                await self._streams[1].wait_closed()
+        if self._exchanging is not None:
+            await asyncio.wait([self._exchanging])
         self._sock.close()
 
+    async def _begin(self, limit: int, script: bytes) -> asyncio.Task[ExecResult]:
+        await self._lock.acquire()
+        try:
+            await self._greet()
+            task = asyncio.create_task(self._exchange(limit, script))
+        except BaseException:
+            self._lock.release()
+            raise
+        self._exchanging = task
+        task.add_done_callback(self._exchanged)
+        return task
+
+    def _exchanged(self, task: asyncio.Task[ExecResult]) -> None:
+        self._exchanging = None
+        self._lock.release()
+        if not task.cancelled():
+            task.exception()  # Its caller may be gone; then nobody else looks.
+
+    async def _exchange(self, limit: int, script: bytes) -> ExecResult:
+        reader, writer = await self._connect()
+        try:
+            writer.write(b"%d %d\n" % (limit, len(script)))
+            for start in range(0, len(script), _PIECE):
+                writer.write(script[start : start + _PIECE])
+                await writer.drain()
+                line = await reader.readuntil(b"\n")
+                if line != _MORE:
+                    raise RemoteProtocolError(f"the guest's agent said {line[:80]!r}")
+            status, length = parse_reply_head(await reader.readuntil(b"\n"))
+            return ExecResult(status, await reader.readexactly(length))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            await self._fail()
+        except (RemoteProtocolError, asyncio.LimitOverrunError) as error:
+            self._break(str(error))
+
     async def _greet(self) -> None:
+        reader, _ = await self._connect()
         if self._greeted:
             return
-        reader, _ = await self._connect()
-        line = await self._read_line(reader)
+        try:
+            line = await reader.readuntil(b"\n")
+        except asyncio.LimitOverrunError as error:
+            self._break(str(error))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            await self._fail()
         if line != _GREETING:
             self._break(f"the guest's agent greeted with {line[:80]!r}")
         self._greeted = True
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        if self._closed:
-            raise StateError(f"guest {self._umid}: the command channel is closed")
-        if self._broken:
-            raise StateError(f"guest {self._umid}: the command channel is broken: {self._broken}")
+        if self._unusable:
+            raise StateError(f"guest {self._umid}: the command channel cannot be used: {self._unusable}")
         if self._streams is None:
             self._sock.setblocking(False)
             self._streams = await asyncio.open_unix_connection(sock=self._sock)
         return self._streams
 
-    async def _exchange(self, number: int, request: bytes) -> ExecResult:
-        reader, writer = await self._connect()
-        try:
-            writer.write(request)
-            await writer.drain()
-        except ConnectionError:
-            await self._fail()
-        while True:
-            if self._head is None:
-                self._head = self._parse(await self._read_line(reader), number)
-            try:
-                output = await reader.readexactly(self._head.length)
-            except (asyncio.IncompleteReadError, ConnectionError):
-                await self._fail()
-            head, self._head = self._head, None
-            if head.number == number:
-                return ExecResult(head.status, output)
-
-    def _parse(self, line: bytes, number: int) -> ReplyHead:
-        try:
-            head = parse_reply_head(line)
-        except RemoteProtocolError as error:
-            self._break(str(error))
-        if head.number > number:
-            self._break(f"the guest's agent answered request {head.number} before it was sent")
-        return head
-
-    async def _read_line(self, reader: asyncio.StreamReader) -> bytes:
-        try:
-            return await reader.readuntil(b"\n")
-        except asyncio.LimitOverrunError:
-            self._break("the guest's agent sent a line without an end")
-        except (asyncio.IncompleteReadError, ConnectionError):
-            await self._fail()
-
     async def _fail(self) -> NoReturn:
         """Report the end of the serial line, which as a rule is the end of the guest."""
-        if self._closed:
-            raise StateError(f"guest {self._umid}: the command channel is closed")
+        if self._unusable == _CLOSED:
+            raise StateError(f"guest {self._umid}: the command channel was closed")
         try:
-            status: int | None = await asyncio.wait_for(asyncio.ensure_future(self._ended()), _STATUS_TIMEOUT)
+            async with asyncio.timeout(_STATUS_TIMEOUT):
+                status: int | None = await self._ended()
         except TimeoutError:
             status = None
         raise GuestFailed(self._umid, status, self._console_text()) from None
 
     def _break(self, reason: str) -> NoReturn:
-        self._broken = reason
+        self._unusable = reason
         raise RemoteProtocolError(reason) from None

@@ -5,10 +5,15 @@ exec 3<>/dev/ttyS0
 output=/run/umlab.output
 script=/run/umlab.command
 echo "umlab-agent 1" >&3
-while read -r number limit command <&3; do
-	echo "$command" | base64 -d >$script
+while read -r limit left <&3; do
+	: >$script
+	while [ "$left" -gt 0 ]; do
+		size=$((left < 2048 ? left : 2048))
+		dd bs=$size count=1 iflag=fullblock <&3 2>/dev/null >>$script
+		left=$((left - size))
+		echo more >&3
+	done
 	timeout -s KILL "$limit" sh $script </dev/null >$output 2>&1 3>&-
-	status=$?
-	echo "$number $status $(wc -c <$output)" >&3
+	echo "$? $(wc -c <$output)" >&3
 	cat $output >&3
 done

@@ -184,6 +184,7 @@ class Guest:
             raise
         finally:
             self._close()
+            await self.agent.close()
         return report
 
     async def __aenter__(self) -> Guest:
@@ -298,7 +299,6 @@ class Guest:
         self._loop.remove_reader(self._output)
         os.close(self._output)
         self._output = -1
-        self.agent.close()
         self.run.remove()
 
 

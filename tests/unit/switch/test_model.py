@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from umlab.switch.model import SwitchConfig
+
+
+def config_with(name: str, value: int) -> SwitchConfig:
+    changes: dict[str, Any] = {name: value}
+    return replace(SwitchConfig(), **changes)
 
 
 @pytest.mark.parametrize(
@@ -22,7 +28,7 @@ from umlab.switch.model import SwitchConfig
 )
 def test_config_outside_its_limits_is_refused_and_named(name: str, value: int) -> None:
     with pytest.raises(ValueError, match=name):
-        replace(SwitchConfig(), **{name: value})
+        config_with(name, value)
 
 
 @pytest.mark.parametrize(
@@ -30,4 +36,4 @@ def test_config_outside_its_limits_is_refused_and_named(name: str, value: int) -
     [("ageing_time_ns", 1), ("fdb_capacity", 0), ("max_frame", 14), ("max_frame", 65_535)],
 )
 def test_config_at_its_limits_is_taken(name: str, value: int) -> None:
-    assert getattr(replace(SwitchConfig(), **{name: value}), name) == value
+    assert getattr(config_with(name, value), name) == value

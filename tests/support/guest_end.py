@@ -1,0 +1,152 @@
+"""Guests' ends of links: plain sockets, wired to an engine as the transports wire real guests."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from support.deadline import scaled
+from umlab.engine.contract import Engine
+from umlab.switch.events import Event
+from umlab.switch.model import Framing, Link
+
+BROADCAST = b"\xff" * 6
+_READ_SIZE = 70_000
+
+
+@dataclass
+class GuestEnd:
+    """One guest's socket.
+
+    Attributes:
+        sock: It; blocking, with a time limit.
+        port_no: The port that it is attached to.
+        to: Where it sends, ``None`` when it is connected.
+    """
+
+    sock: socket.socket
+    port_no: int
+    to: str | bytes | None = None
+
+    def send(self, frame: bytes) -> None:
+        """Send one frame, waiting while the switch is busy."""
+        if self.to is None:
+            self.sock.send(frame)
+        else:
+            self.sock.sendto(frame, self.to)
+
+    def receive(self) -> bytes:
+        """Return the next frame; raises TimeoutError when none comes."""
+        return self.sock.recv(_READ_SIZE)
+
+    def receive_many(self, count: int) -> list[bytes]:
+        """Return the next ``count`` frames."""
+        return [self.receive() for _ in range(count)]
+
+    def waiting(self) -> list[bytes]:
+        """Return the frames that are there already."""
+        frames = []
+        while select.select([self.sock], [], [], 0)[0]:
+            frames.append(self.receive())
+        return frames
+
+    def close(self) -> None:
+        """Go away, as a guest that dies does."""
+        self.sock.close()
+
+
+def mac(number: int) -> bytes:
+    """Return a locally administered unicast address."""
+    return b"\x02" + number.to_bytes(5, "big")
+
+
+def frame(dst: bytes, src: bytes, size: int = 60, payload: bytes = b"") -> bytes:
+    """Return a frame of at least ``size`` bytes."""
+    return (dst + src + b"\x88\xb5" + payload).ljust(size, b"\0")
+
+
+def plug(engine: Engine, framing: Framing = Framing.DATAGRAM) -> GuestEnd:
+    """Attach a guest over a socket pair: both ends are connected to each other."""
+    kind = socket.SOCK_DGRAM if framing is Framing.DATAGRAM else socket.SOCK_SEQPACKET
+    ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
+    return _attach(engine, Link(_surrender(ours), framing), theirs)
+
+
+def plug_unconnected(engine: Engine) -> GuestEnd:
+    """Attach a guest as UML's daemon transport is: its socket is bound and not connected.
+
+    Its queue takes ``max_dgram_qlen`` + 1 frames, then our end cannot send.
+    """
+    theirs = _named_datagram_socket()
+    ours = _named_datagram_socket()
+    ours.connect(theirs.getsockname())
+    name = ours.getsockname()
+    return _attach(engine, Link(_surrender(ours), Framing.DATAGRAM), theirs, to=name)
+
+
+def unread_limit() -> int:
+    """Return how many frames an unconnected guest's socket holds."""
+    return int(Path("/proc/sys/net/unix/max_dgram_qlen").read_text()) + 1
+
+
+def traffic_of(engine: Engine, port_no: int) -> int:
+    """Return how many frames a port has let in or dropped."""
+    counters = engine.snapshot().ports[port_no]
+    return counters.rx_frames + sum(counters.drops.values())
+
+
+def idle_cpu_ns() -> int:
+    """Return the least processor time that all our other threads used in one of three short spans.
+
+    A thread that spins uses all of each, one that waits uses none.
+    """
+    spans: list[int] = []
+    for _ in range(3):
+        before = _others_cpu_ns()
+        select.select([], [], [], 0.1)
+        spans.append(_others_cpu_ns() - before)
+    return min(spans)
+
+
+def events_until(engine: Engine, kind: type[Event]) -> list[Event]:
+    """Wait for an event of a kind by the engine's descriptor, and return all that came until then."""
+    events: list[Event] = []
+    while not any(isinstance(event, kind) for event in events):
+        assert select.select([engine.event_fd()], [], [], scaled(10))[0], f"no {kind.__name__}: {events}"
+        events += engine.take_events()
+    return events
+
+
+def is_open(fd: int) -> bool:
+    """Say whether a descriptor number is in use."""
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+def _others_cpu_ns() -> int:
+    own = str(threading.get_native_id())
+    tasks = [task for task in Path("/proc/self/task").iterdir() if task.name != own]
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks)
+
+
+def _named_datagram_socket() -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    sock.bind("")
+    return sock
+
+
+def _surrender(sock: socket.socket) -> int:
+    sock.setblocking(False)
+    return sock.detach()
+
+
+def _attach(engine: Engine, link: Link, theirs: socket.socket, to: str | bytes | None = None) -> GuestEnd:
+    theirs.settimeout(scaled(10))
+    return GuestEnd(theirs, engine.attach(link), to)

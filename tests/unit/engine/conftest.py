@@ -1,0 +1,36 @@
+"""An engine of each kind, running, stopped again whatever the test does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from umlab._clock import Clock
+from umlab.engine._py import PyEngine
+from umlab.engine.contract import Engine
+from umlab.switch.model import SwitchConfig
+
+EngineMaker = Callable[..., Engine]
+
+
+@pytest.fixture(params=[PyEngine], ids=["py"])
+def make_engine(request: pytest.FixtureRequest) -> Iterator[EngineMaker]:
+    """Return a function that starts an engine; every engine it made is stopped in the end."""
+    engines: list[Engine] = []
+
+    def make(config: SwitchConfig | None = None, clock: Clock | None = None) -> Engine:
+        engine: Engine = request.param(config or SwitchConfig(), clock)
+        engine.start()
+        engines.append(engine)
+        return engine
+
+    yield make
+    for engine in engines:
+        engine.stop()
+
+
+@pytest.fixture
+def engine(make_engine: EngineMaker) -> Engine:
+    """Return a running engine with the default configuration."""
+    return make_engine()

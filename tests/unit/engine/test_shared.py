@@ -1,0 +1,199 @@
+"""Ports that receive on one shared socket, told apart by the sender's address (daemon protocol v0)."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from support.deadline import scaled, wait_until
+from support.guest_end import BROADCAST, events_until, frame, idle_cpu_ns, is_open, mac, plug
+from umlab.engine.contract import Engine
+from umlab.errors import SwitchError
+from umlab.switch.counters import DropReason
+from umlab.switch.events import LinkClosed
+from umlab.switch.model import Framing, Link
+
+GARBAGE = b"\0of an older stack"
+
+
+@dataclass
+class SharedSwitch:
+    """The transport's part: the shared socket, and the guests that it attaches."""
+
+    engine: Engine
+    directory: Path
+    sock: socket.socket
+    guests: list[socket.socket]
+
+    def guest(self, name: bytes) -> socket.socket:
+        guest = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        guest.bind(name)
+        guest.settimeout(scaled(10))
+        self.guests.append(guest)
+        return guest
+
+    def link(self, name: bytes, rx_address: bytes | None = None) -> Link:
+        out = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        out.connect(name)
+        return Link(out.detach(), Framing.DATAGRAM, self.sock.fileno(), rx_address or name.ljust(108, b"\0"))
+
+    def path(self, name: str) -> bytes:
+        return os.fsencode(self.directory / name)
+
+    def attached(self, name: bytes, rx_address: bytes | None = None) -> socket.socket:
+        guest = self.guest(name)
+        self.engine.attach(self.link(name, rx_address))
+        return guest
+
+    def send(self, guest: socket.socket, data: bytes) -> None:
+        guest.sendto(data, self.sock.getsockname())
+
+
+@pytest.fixture
+def shared(engine: Engine, short_dir: Path) -> Iterator[SharedSwitch]:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    sock.bind(os.fspath(short_dir / "data"))
+    switch = SharedSwitch(engine, short_dir, sock, [])
+    yield switch
+    engine.stop()
+    assert is_open(sock.fileno()), "the engine closed what is not its own"
+    for each in (sock, *switch.guests):
+        each.close()
+
+
+def abstract(tail: bytes) -> bytes:
+    """Return a name as a UML guest binds it: all 108 bytes, whatever they are."""
+    return (b"\0\0\0\0\x9c\x78" + tail).ljust(107, b"\0") + b"\x42"
+
+
+def test_sender_address_selects_the_port(shared: SharedSwitch) -> None:
+    by_name = shared.attached(abstract(b"left"))
+    by_path = shared.attached(shared.path("right"))
+    by_dirty_path = shared.attached(shared.path("far"), (shared.path("far") + GARBAGE).ljust(108, b"\xaa"))
+    guests = [by_name, by_path, by_dirty_path]
+    for number, guest in enumerate(guests):
+        hello = frame(BROADCAST, mac(number))
+        shared.send(guest, hello)
+        assert [other.recv(100) for other in guests if other is not guest] == [hello, hello]
+    assert [(entry.mac, entry.port_no) for entry in shared.engine.fdb()] == [
+        (mac(0), 1),
+        (mac(1), 2),
+        (mac(2), 3),
+    ]
+
+
+def test_shared_and_own_sockets_are_one_broadcast_domain(shared: SharedSwitch) -> None:
+    old, new = shared.attached(abstract(b"old")), plug(shared.engine)
+    shared.send(old, frame(BROADCAST, mac(1)))
+    assert new.receive() == frame(BROADCAST, mac(1))
+    new.send(frame(mac(1), mac(2)))
+    assert old.recv(100) == frame(mac(1), mac(2))
+    new.close()
+
+
+def test_stranger_is_counted_and_not_forwarded(shared: SharedSwitch) -> None:
+    guest, other = shared.attached(abstract(b"guest")), shared.attached(abstract(b"other"))
+    prefix = shared.guest(abstract(b"guest")[:-1])  # a shorter name is another name
+    stranger = shared.guest(shared.path("stranger"))
+    unbound = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    for sender in (prefix, stranger, unbound):
+        shared.send(sender, frame(BROADCAST, mac(66)))
+    shared.send(guest, b"")
+    shared.send(guest, frame(BROADCAST, mac(1)))
+    assert other.recv(100) == frame(BROADCAST, mac(1))
+    snapshot = shared.engine.snapshot()
+    assert snapshot.counters.unknown_sender == 3
+    assert snapshot.ports[1].drops == {DropReason.RUNT: 1}
+    assert [entry.mac for entry in shared.engine.fdb()] == [mac(1)]
+    unbound.close()
+
+
+def test_address_of_another_port_is_refused(shared: SharedSwitch) -> None:
+    shared.attached(abstract(b"guest"))
+    link = shared.link(abstract(b"guest"))
+    with pytest.raises(SwitchError, match="address"):
+        shared.engine.attach(link)
+    assert is_open(link.fd)
+    os.close(link.fd)
+    assert shared.engine.debug_counts()["ports"] == 1
+
+
+@pytest.mark.parametrize("half", ["fd", "address"])
+def test_half_a_shared_link_is_refused(shared: SharedSwitch, half: str) -> None:
+    name = abstract(b"guest")
+    shared.guest(name)
+    whole = shared.link(name)
+    with pytest.raises(SwitchError, match="together"):
+        shared.engine.attach(
+            Link(
+                whole.fd,
+                whole.framing,
+                whole.rx_shared_fd if half == "fd" else None,
+                whole.rx_address if half == "address" else None,
+            )
+        )
+    os.close(whole.fd)
+
+
+@pytest.mark.parametrize("what", ["closed", "file"])
+def test_shared_descriptor_that_cannot_be_served_is_refused(shared: SharedSwitch, what: str) -> None:
+    name = abstract(b"guest")
+    shared.guest(name)
+    bad = os.open(shared.directory / "file", os.O_CREAT | os.O_RDWR) if what == "file" else 987_654
+    whole = shared.link(name)
+    with pytest.raises(SwitchError):
+        shared.engine.attach(Link(whole.fd, whole.framing, bad, whole.rx_address))
+    os.close(whole.fd)
+    if what == "file":
+        os.close(bad)
+    assert shared.attached(abstract(b"next")), "the engine goes on"
+
+
+def test_shared_socket_is_left_with_the_last_port_and_joined_again(shared: SharedSwitch) -> None:
+    name = abstract(b"guest")
+    guest, other = shared.attached(name), plug(shared.engine)
+    base = shared.engine.debug_counts()["descriptors"]
+    shared.engine.detach(1)
+    assert shared.engine.debug_counts()["descriptors"] == base - 2
+    shared.send(guest, frame(BROADCAST, mac(1)))
+    assert idle_cpu_ns() < 50_000_000
+    assert shared.engine.attach(shared.link(name)) == 1
+    assert other.receive() == frame(BROADCAST, mac(1)), "what waited in the transport's socket is served"
+    other.close()
+
+
+def test_dead_guest_is_counted_and_the_engine_stays_idle(shared: SharedSwitch) -> None:
+    guest, dead = shared.attached(abstract(b"guest")), shared.attached(abstract(b"dead"))
+    dead.close()
+    for _ in range(3):
+        shared.send(guest, frame(BROADCAST, mac(1)))
+    wait_until(lambda: shared.engine.snapshot().ports[2].drops, 5, "drops are counted")
+    assert idle_cpu_ns() < 50_000_000
+    assert shared.engine.snapshot().ports[2].drops == {DropReason.PEER_GONE: 3}
+
+
+@pytest.mark.parametrize("which", ["shared", "own"])
+def test_socket_that_was_shut_down_ends_the_link_without_spinning(shared: SharedSwitch, which: str) -> None:
+    name = abstract(b"guest")
+    shared.guest(name)
+    link = shared.link(name)
+    duplicate = os.dup(link.fd)
+    port_no = shared.engine.attach(link)
+    if which == "shared":
+        shared.sock.shutdown(socket.SHUT_RDWR)
+    else:
+        with socket.socket(fileno=duplicate) as own:
+            duplicate = -1
+            own.shutdown(socket.SHUT_RDWR)
+    events = events_until(shared.engine, LinkClosed)
+    assert [event.port_no for event in events if isinstance(event, LinkClosed)] == [port_no]
+    assert idle_cpu_ns() < 50_000_000
+    shared.engine.detach(port_no)
+    assert shared.engine.debug_counts()["ports"] == 0
+    if duplicate >= 0:
+        os.close(duplicate)

@@ -134,6 +134,26 @@ class Agent:
         except TimeoutError:
             raise CommandTimeout(self._umid, command, timeout) from None
 
+    async def reboot(self, reboot: Callable[[], Awaitable[object]], timeout: float) -> None:  # noqa: ASYNC109
+        """Reboot the guest and wait until its agent has greeted again; other callers wait meanwhile.
+
+        Args:
+            reboot: Makes the guest reboot.
+            timeout: Seconds for all of it.
+
+        Raises:
+            GuestFailed: The guest ended, or did not greet in time.
+        """
+        try:
+            async with asyncio.timeout(timeout), self._lock:
+                await self._greet()
+                await self._skip_greeting()
+                await reboot()
+                self._greeted = False
+                await self._greet()
+        except TimeoutError:
+            raise GuestFailed(self._umid, None, self._console_text()) from None
+
     async def close(self) -> None:
         """Close the channel; commands that wait for a reply fail.  Idempotent."""
         self._unusable = _CLOSED
@@ -149,6 +169,7 @@ class Agent:
         await self._lock.acquire()
         try:
             await self._greet()
+            await self._skip_greeting()
             task = asyncio.create_task(self._exchange(limit, script))
         except BaseException:
             self._lock.release()
@@ -173,7 +194,10 @@ class Agent:
                 line = await reader.readuntil(b"\n")
                 if line != _MORE:
                     raise RemoteProtocolError(f"the guest's agent said {line[:80]!r}")
-            status, length = parse_reply_head(await reader.readuntil(b"\n"))
+            line = await reader.readuntil(b"\n")
+            if line == _GREETING:  # The command rebooted the guest, or died with a reboot.
+                raise GuestFailed(self._umid, None, self._console_text())
+            status, length = parse_reply_head(line)
             return ExecResult(status, await reader.readexactly(length))
         except (asyncio.IncompleteReadError, ConnectionError):
             await self._fail()
@@ -193,6 +217,17 @@ class Agent:
         if line != _GREETING:
             self._break(f"the guest's agent greeted with {line[:80]!r}")
         self._greeted = True
+
+    async def _skip_greeting(self) -> None:
+        """Take the greeting of a guest that has rebooted by itself since the last reply."""
+        reader, _ = await self._connect()
+        # One turn of the event loop brings in what has arrived; a whole line is then had without waiting.
+        await asyncio.sleep(0)
+        with contextlib.suppress(TimeoutError, asyncio.IncompleteReadError, ConnectionError):
+            async with asyncio.timeout(0):
+                line = await reader.readuntil(b"\n")
+                if line != _GREETING:
+                    self._break(f"the guest's agent said {line[:80]!r} without being asked")
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         if self._unusable:

@@ -1,0 +1,100 @@
+"""A guest with its management console: what the guest and mconsole packages are together."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import BinaryIO
+
+from umlab.errors import MconsoleTimeout
+from umlab.guest.agent import ExecResult
+from umlab.guest.cmdline import GuestSpec
+from umlab.guest.process import Guest, Rung, StopReport
+from umlab.mconsole.aio import AsyncMconsole
+
+#: Seconds for the guest's own shutdown, after ctrl-alt-del.
+CAD_TIMEOUT = 10.0
+#: Seconds for the kernel's end, after halt.
+HALT_TIMEOUT = 6.0
+#: What the tiny root prints when ctrl-alt-del has ended all its programs; it leaves the rest to halt.
+_DOWN = b"umlab: guest is down"
+
+
+class GuestService:
+    """A running guest, made by :meth:`start`; an async context manager that stops it.
+
+    Attributes:
+        guest: Its process, console output and command channel.
+        mconsole: Its management console.
+    """
+
+    def __init__(self, guest: Guest) -> None:
+        self.guest = guest
+        self.mconsole = AsyncMconsole(guest.run.mconsole_path, guest.spec.umid)
+        self._silent = False
+
+    @classmethod
+    async def start(cls, spec: GuestSpec, base: str, *, log: BinaryIO | None = None) -> GuestService:
+        """Start a guest, as :meth:`umlab.guest.process.Guest.start` does."""
+        return cls(await Guest.start(spec, base, log=log))
+
+    @property
+    def umid(self) -> str:
+        """The guest's name."""
+        return self.guest.spec.umid
+
+    async def ready(self, timeout: float) -> None:  # noqa: ASYNC109
+        """Wait until its agent answers, as :meth:`umlab.guest.process.Guest.ready` does."""
+        await self.guest.ready(timeout)
+
+    async def run(self, command: str, timeout: float) -> ExecResult:  # noqa: ASYNC109
+        """Run a shell script in it, as :meth:`umlab.guest.agent.Agent.run` does."""
+        return await self.guest.agent.run(command, timeout)
+
+    async def reboot(self, timeout: float) -> None:  # noqa: ASYNC109
+        """Reboot it at once, without a shutdown of its programs, and wait until its agent answers again.
+
+        Args:
+            timeout: Seconds.
+
+        Raises:
+            GuestFailed: It ended, or was not ready in time.
+            MconsoleError: Its kernel did not take the command.
+        """
+        await self.guest.agent.reboot(self.mconsole.reboot, timeout)
+
+    async def stop(self) -> StopReport:
+        """End it and remove all that it used.
+
+        In turn: ``cad`` lets its programs end (10 seconds), ``halt`` ends its kernel (6), SIGTERM (5),
+        SIGKILL to the whole group.  A guest whose console is silent is not asked a second time.
+
+        Raises:
+            GuestFailed: A process hangs in the host's kernel and cannot be killed.
+        """
+        self._silent = False
+        return await self.guest.stop(
+            (
+                Rung("cad", self._cad, CAD_TIMEOUT, until=lambda: self.guest.console.wait_for(_DOWN)),
+                Rung("halt", self._halt, HALT_TIMEOUT),
+            )
+        )
+
+    async def _cad(self) -> None:
+        try:
+            await self.mconsole.cad()
+        except MconsoleTimeout:
+            self._silent = True
+            raise
+
+    async def _halt(self) -> None:
+        if self._silent:
+            raise MconsoleTimeout(self.umid, "halt", "")
+        await self.mconsole.halt()
+
+    async def __aenter__(self) -> GuestService:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()

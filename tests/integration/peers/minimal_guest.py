@@ -17,10 +17,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from support.deadline import scaled, wait_until
+from support.leaks import TAG_VARIABLE
+from support.require import require_program
 
 READY = b"minimal-guest-ready"
-KERNEL = "linux"
-BUSYBOX = "/bin/busybox"
 APPLETS = ("sh", "mount", "sleep", "echo", "cat")
 
 INIT = """#!/bin/sh
@@ -51,7 +51,7 @@ def write_initramfs(path: Path, extra: str = "") -> None:
     directory, regular, link = 0o040755, 0o100755, 0o120777
     members: list[tuple[str, int, bytes]] = [
         *((name, directory, b"") for name in ("bin", "dev", "proc", "sys", "tmp")),
-        ("bin/busybox", regular, Path(BUSYBOX).read_bytes()),
+        ("bin/busybox", regular, require_program("busybox").read_bytes()),
         *((f"bin/{applet}", link, b"busybox") for applet in APPLETS),
         ("init", regular, init.encode()),
         ("TRAILER!!!", 0, b""),
@@ -75,10 +75,19 @@ class MinimalGuest:
         self.log = work / f"{umid}.log"
         initramfs = work / f"{umid}.cpio"
         write_initramfs(initramfs, extra)
-        command = [KERNEL, "mem=64M", f"initrd={initramfs}", "con=null", "con0=null,fd:1", f"umid={umid}"]
+        command = [
+            str(require_program("linux.uml")),
+            "mem=64M",
+            f"initrd={initramfs}",
+            "con=null",
+            "con0=null,fd:1",
+            f"umid={umid}",
+        ]
         command += [f"uml_dir={work}/", *parameters]
-        # The memory file of a guest goes to /dev/shm when TMPDIR is not set.
-        environment = {name: value for name, value in os.environ.items() if name != "TMPDIR"}
+        # The memory file of a guest goes to /dev/shm when TMPDIR is not set.  A guest that several tests
+        # share starts processes while one of them runs: without the tag they are no leak of that test.
+        unwanted = ("TMPDIR", TAG_VARIABLE)
+        environment = {name: value for name, value in os.environ.items() if name not in unwanted}
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 command,

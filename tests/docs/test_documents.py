@@ -1,0 +1,38 @@
+"""Every command of the README and of the tutorials does what the document says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from support.console_blocks import run_document
+from support.require import ROOT
+
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs/tutorial").glob("*.md"))]
+LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)#\s]+)")
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_document_commands_run_as_written(document: Path, short_dir: Path) -> None:
+    assert run_document(document.read_text(), short_dir) > 0
+
+
+@pytest.mark.parametrize(
+    "document", [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))], ids=lambda path: path.name
+)
+def test_document_has_a_title_and_links_to_what_exists(document: Path) -> None:
+    text = document.read_text()
+    assert text.startswith("# ")
+    missing = [link for link in LINK.findall(text) if not (document.parent / link).exists()]
+    assert missing == []
+
+
+def test_every_document_is_in_the_index() -> None:
+    index = (ROOT / "docs/README.md").read_text()
+    listed = {(ROOT / "docs" / link).resolve() for link in LINK.findall(index)}
+    documents = set((ROOT / "docs").rglob("*.md")) - {ROOT / "docs/README.md"}
+    assert documents - listed == set()

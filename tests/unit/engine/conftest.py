@@ -6,21 +6,21 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from support.engines import ENGINES
 from umlab._clock import Clock
-from umlab.engine._py import PyEngine
 from umlab.engine.contract import Engine
 from umlab.switch.model import SwitchConfig
 
 EngineMaker = Callable[..., Engine]
 
 
-@pytest.fixture(params=[PyEngine], ids=["py"])
+@pytest.fixture(params=sorted(ENGINES))
 def make_engine(request: pytest.FixtureRequest) -> Iterator[EngineMaker]:
     """Return a function that starts an engine; every engine it made is stopped in the end."""
     engines: list[Engine] = []
 
     def make(config: SwitchConfig | None = None, clock: Clock | None = None) -> Engine:
-        engine: Engine = request.param(config or SwitchConfig(), clock)
+        engine = ENGINES[request.param](config or SwitchConfig(), clock)
         engine.start()
         engines.append(engine)
         return engine

@@ -9,9 +9,11 @@
     │       ├── TruncatedMessage
     │       ├── BadMagic
     │       ├── UnsupportedVersion
+    │       ├── UnsupportedType
     │       └── OversizeMessage
     ├── StateError                      a call that the object's state does not allow
     ├── TransportError                  a socket or device cannot be set up
+    │   └── SocketInUse                 another process listens there
     ├── SwitchError
     │   └── NoSuchPort
     ├── MconsoleError                   the guest answered with an error
@@ -85,6 +87,17 @@ class UnsupportedVersion(RemoteProtocolError):
         return f"version {self.version} is not supported"
 
 
+class UnsupportedType(RemoteProtocolError):
+    """A request asks for something that the protocol does not have."""
+
+    def __init__(self, request_type: int) -> None:
+        super().__init__(request_type)
+        self.request_type = request_type
+
+    def __str__(self) -> str:
+        return f"bad request type {self.request_type}"
+
+
 class OversizeMessage(RemoteProtocolError):
     """A message is longer than its protocol allows."""
 
@@ -103,6 +116,17 @@ class StateError(UmlabError):
 
 class TransportError(UmlabError):
     """A transport's socket or device cannot be set up."""
+
+
+class SocketInUse(TransportError):
+    """Another process serves the socket at a path."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.path = path
+
+    def __str__(self) -> str:
+        return f"the socket {self.path} has another switch attached to it; end that one or take another path"
 
 
 class SwitchError(UmlabError):

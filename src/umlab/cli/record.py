@@ -5,9 +5,12 @@ from __future__ import annotations
 import dataclasses
 import enum
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from umlab.wire.ethernet import format_mac
+
+if TYPE_CHECKING:
+    from umlab.daemon.switch import SwitchService
 
 _MAC_FIELDS = frozenset({"mac", "source", "destination"})
 
@@ -35,10 +38,14 @@ def counters_record(counters: Any) -> dict[str, Any]:
 def _plain(name: str, value: Any) -> Any:
     if isinstance(value, bytes):
         return format_mac(value) if name in _MAC_FIELDS else value.hex()
+    if isinstance(value, Exception):
+        return str(value)
     if isinstance(value, enum.Enum):
         return value.value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {
+            field.name: _plain(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)
+        }
     return value
 
 

@@ -28,7 +28,9 @@ Examples:
 
 @app.command("run", epilog=_RUN_EPILOG)
 def run(
-    name: Annotated[str, typer.Argument(help="The switch's name, at most 24 characters.", show_default=False)],
+    name: Annotated[
+        str, typer.Argument(help="The switch's name, at most 24 characters.", show_default=False)
+    ],
     listen: Annotated[
         list[str] | None,
         typer.Option(
@@ -116,7 +118,7 @@ def _port_table(ports: list[dict[str, Any]]) -> str:
     for port in ports:
         dropped = sum(count for name, count in port["counters"].items() if name.startswith("drop_"))
         lines.append(
-            f"{port['port_no']:>4}  {port['kind']:<8} {port['pid'] or '?':>8} {port['counters']['rx_frames']:>12} "
-            f"{port['counters']['tx_frames']:>12} {dropped:>9}"
+            f"{port['port_no']:>4}  {port['kind']:<8} {port['pid'] or '?':>8} "
+            f"{port['counters']['rx_frames']:>12} {port['counters']['tx_frames']:>12} {dropped:>9}"
         )
     return "\n".join(lines)

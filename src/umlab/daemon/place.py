@@ -25,7 +25,9 @@ def check_name(kind: str, name: str) -> str:
         LabError: It is not.
     """
     if len(name) > MAX_NAME:
-        raise LabError(f"the {kind} name {name[:MAX_NAME]!r}... has {len(name)} characters, at most {MAX_NAME} fit")
+        raise LabError(
+            f"the {kind} name {name[:MAX_NAME]!r}... has {len(name)} characters, at most {MAX_NAME} fit"
+        )
     if not _NAME.fullmatch(name):
         raise LabError(
             f"the {kind} name {name!r} is not usable: take letters, digits, '.', '_' and '-', "

@@ -1,1 +1,1 @@
-"""The pure switch: model, FDB, reference forwarding core, events and counters. Time comes in as ``now_ns``."""
+"""The pure switch: model, FDB, reference core, events and counters. Time comes in as ``now_ns``."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from umlab.errors import UmlabError
 from umlab.switch.model import Link
 
 
@@ -60,8 +61,8 @@ class SessionSink(Protocol):
     def session_closed(self, session: Session) -> None:
         """The guest ended a session that was opened; not called after ``session.close()``."""
 
-    def session_refused(self, kind: str, reason: str, peer: Peer | None) -> None:
-        """An attach request came to nothing; ``reason`` is one line without control characters."""
+    def session_refused(self, kind: str, reason: UmlabError, peer: Peer | None) -> None:
+        """An attach request came to nothing; the reason's text is one printable line."""
 
 
 class Listener(Protocol):

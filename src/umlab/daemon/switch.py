@@ -1,0 +1,225 @@
+"""One switch as a service: an engine, the places where guests attach, and who holds which port."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import resource
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from umlab._clock import Clock, MonotonicClock
+from umlab.daemon.lease import LeaseBook
+from umlab.engine.contract import Engine, SwitchSnapshot
+from umlab.engine.select import create_engine
+from umlab.errors import StateError, UmlabError
+from umlab.switch.events import Event, LinkClosed
+from umlab.switch.fdb import FdbEntry
+from umlab.switch.model import SwitchConfig
+from umlab.transports.contract import Listener, Peer, Session
+
+_log = logging.getLogger(__name__)
+
+#: Nanoseconds between two warnings about refused requests; the events have them all.
+_WARNING_INTERVAL_NS = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOpened:
+    """A guest has a port from now on."""
+
+    at_ns: int
+    port_no: int
+    kind: str
+    detail: str
+    peer: Peer | None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionClosed:
+    """A guest's port is gone.
+
+    Attributes:
+        cause: ``guest`` ended it, ``link`` came to its end, or a reboot ``retired`` it.
+    """
+
+    at_ns: int
+    port_no: int
+    kind: str
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRefused:
+    """A request for a port came to nothing.
+
+    Attributes:
+        error: Why; its text is one printable line.
+    """
+
+    at_ns: int
+    kind: str
+    error: UmlabError
+    peer: Peer | None
+
+
+ServiceEvent = Event | SessionOpened | SessionClosed | SessionRefused
+
+
+@dataclass(frozen=True, slots=True)
+class PortInfo:
+    """A port and what is plugged in."""
+
+    port_no: int
+    kind: str
+    detail: str
+    peer: Peer | None
+
+
+class SwitchService:
+    """A switch that guests attach to, from :meth:`start` to :meth:`stop`.
+
+    All calls belong to one event loop's thread.
+
+    Args:
+        name: The switch's name.
+        config: What it is told to be.
+        listeners: Where guests attach; all are one broadcast domain.
+        engine: What moves the frames; the best one unless given.
+        clock: Where the time of its own events comes from; give the engine the same.
+
+    Attributes:
+        name: The switch's name.
+        engine: What moves the frames.
+        listeners: Where guests attach.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        config: SwitchConfig,
+        listeners: Iterable[Listener],
+        *,
+        engine: Engine | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.name = name
+        self.listeners = tuple(listeners)
+        self._clock = clock or MonotonicClock()
+        self.engine = engine or create_engine(config, self._clock)
+        self._sessions: dict[int, Session] = {}
+        self._leases = LeaseBook()
+        self._subscribers: list[Callable[[ServiceEvent], None]] = []
+        self._running = False
+        self._event_fd = -1
+        self._warned_ns: int | None = None
+
+    def subscribe(self, callback: Callable[[ServiceEvent], None]) -> None:
+        """Have every event of the engine and of the service given to ``callback``, in the loop's thread."""
+        self._subscribers.append(callback)
+
+    async def start(self) -> None:
+        """Start the engine, then the listeners in turn; on an error nothing is left behind.
+
+        Raises:
+            TransportError: A listener cannot be had.
+            StateError: It was started before.
+        """
+        raise_descriptor_limit()
+        self.engine.start()
+        self._running = True
+        self._event_fd = self.engine.event_fd()
+        asyncio.get_running_loop().add_reader(self._event_fd, self._take_events)
+        try:
+            for listener in self.listeners:
+                await listener.start(self)
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """End every session, remove every socket, stop the engine; a second call does nothing."""
+        if not self._running:
+            return
+        self._running = False
+        # Sessions first: a port may still receive on a socket that its listener is about to close.
+        for port_no, session in self._sessions.items():
+            session.close()
+            self.engine.detach(port_no)
+        self._sessions.clear()
+        for listener in self.listeners:
+            await listener.close()
+        asyncio.get_running_loop().remove_reader(self._event_fd)
+        self.engine.stop()
+        for event in self.engine.take_events():
+            self._publish(event)
+
+    def ports(self) -> list[PortInfo]:
+        """Return every port and what is plugged in, in port order."""
+        return [
+            PortInfo(port_no, session.kind, session.detail, session.peer)
+            for port_no, session in sorted(self._sessions.items())
+        ]
+
+    def fdb(self) -> list[FdbEntry]:
+        """Return the learnt addresses, oldest first."""
+        return self.engine.fdb()
+
+    def snapshot(self) -> SwitchSnapshot:
+        """Return all counters."""
+        return self.engine.snapshot()
+
+    def session_opened(self, session: Session) -> int:
+        """Attach a session; see :class:`umlab.transports.contract.SessionSink`."""
+        if not self._running:
+            raise StateError(f"switch {self.name} does not run")
+        for port_no in self._leases.outdated_by(session.peer):
+            self._detach(port_no, "retired")
+        port_no = self.engine.attach(session.link)
+        self._sessions[port_no] = session
+        self._leases.grant(port_no, session.peer)
+        self._publish(
+            SessionOpened(self._clock.now_ns(), port_no, session.kind, session.detail, session.peer)
+        )
+        return port_no
+
+    def session_closed(self, session: Session) -> None:
+        """Detach a session that its guest ended."""
+        for port_no, held in self._sessions.items():
+            if held is session:
+                self._detach(port_no, "guest")
+                return
+
+    def session_refused(self, kind: str, reason: UmlabError, peer: Peer | None) -> None:
+        """Report a request that came to nothing."""
+        now_ns = self._clock.now_ns()
+        if self._warned_ns is None or now_ns - self._warned_ns >= _WARNING_INTERVAL_NS:
+            self._warned_ns = now_ns
+            _log.warning(
+                "switch %s: %s request of pid %s refused: %s", self.name, kind, peer and peer.pid, reason
+            )
+        self._publish(SessionRefused(now_ns, kind, reason, peer))
+
+    def _detach(self, port_no: int, cause: str) -> None:
+        session = self._sessions.pop(port_no)
+        self._leases.release(port_no)
+        session.close()
+        self.engine.detach(port_no)
+        self._publish(SessionClosed(self._clock.now_ns(), port_no, session.kind, cause))
+
+    def _take_events(self) -> None:
+        for event in self.engine.take_events():
+            self._publish(event)
+            if isinstance(event, LinkClosed) and event.port_no in self._sessions:
+                self._detach(event.port_no, "link")
+
+    def _publish(self, event: ServiceEvent) -> None:
+        for callback in self._subscribers:
+            callback(event)
+
+
+def raise_descriptor_limit() -> None:
+    """Let this process open as many descriptors as its hard limit allows: each guest takes two."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

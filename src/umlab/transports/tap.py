@@ -1,0 +1,81 @@
+"""A tap device of the host as a port.
+
+Source: Linux Documentation/networking/tuntap.rst, include/uapi/linux/if_tun.h.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+
+from umlab.errors import SwitchError, TransportError
+from umlab.switch.model import Framing, Link
+from umlab.transports.contract import Session, SessionSink
+
+_CLONE_DEVICE = "/dev/net/tun"
+_TUNSETIFF = 0x400454CA
+_IFF_TAP = 0x0002
+_IFF_NO_PI = 0x1000
+#: Bytes of an interface's name, without the NUL.
+_MAX_NAME = 15
+_FIXES = {
+    errno.ENOENT: f"{_CLONE_DEVICE} is missing; load the kernel module tun",
+    errno.ENODEV: f"{_CLONE_DEVICE} has no driver; load the kernel module tun",
+    errno.EPERM: "not permitted; let root make it for you: ip tuntap add dev {} mode tap user $USER",
+    errno.EACCES: f"{_CLONE_DEVICE} may not be opened; let root run: chmod 666 {_CLONE_DEVICE}",
+    errno.EBUSY: "another program has it open",
+    errno.EINVAL: "it is there and is no tap device",
+}
+
+
+class TapListener:
+    """One tap device, which becomes one port at once.
+
+    Args:
+        device: Its name; a device that does not exist is made where that is permitted.
+    """
+
+    kind = "tap"
+
+    def __init__(self, device: str) -> None:
+        self.where = device
+
+    async def start(self, sink: SessionSink) -> None:
+        """Open the device and give it a port; see :class:`umlab.transports.contract.Listener`."""
+        fd = open_tap(self.where)
+        session = Session(self.kind, Link(fd, Framing.DEVICE), None, self.where, _nothing_to_close)
+        try:
+            sink.session_opened(session)
+        except SwitchError as error:
+            os.close(fd)
+            raise TransportError(f"tap device {self.where}: {error}") from None
+
+    async def close(self) -> None:
+        """Do nothing: the engine closes the device."""
+
+
+def open_tap(device: str) -> int:
+    """Open a tap device without packet information, made if it must be, and return its descriptor.
+
+    Raises:
+        TransportError: The name is not usable or the device cannot be had; says what helps.
+    """
+    name = os.fsencode(device)
+    if not 0 < len(name) <= _MAX_NAME or b"/" in name or any(byte <= 0x20 for byte in name):
+        raise TransportError(f"{device!r} is not the name of an interface")
+    fd = -1
+    try:
+        fd = os.open(_CLONE_DEVICE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        fcntl.ioctl(fd, _TUNSETIFF, struct.pack("=16sH22x", name, _IFF_TAP | _IFF_NO_PI))
+    except OSError as error:
+        if fd >= 0:
+            os.close(fd)
+        reason = _FIXES.get(error.errno or 0, error.strerror or "").format(device)
+        raise TransportError(f"tap device {device}: {reason}") from None
+    return fd
+
+
+def _nothing_to_close() -> None:
+    """A device has no session beside its descriptor, which the engine closes."""

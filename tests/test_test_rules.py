@@ -46,31 +46,48 @@ def run(tmp_path: Path) -> Run:
     return Run(tmp_path)
 
 
-SKIPS = {
-    "call": "def test_it():\n    pytest.skip('no peer here')\n",
-    "mark": "@pytest.mark.skip(reason='no peer here')\ndef test_it():\n    pass\n",
-    "fixture": "@pytest.fixture\ndef f():\n    pytest.skip('no peer here')\ndef test_it(f):\n    pass\n",
-    "module": "pytest.skip('no peer here', allow_module_level=True)\n",
-}
+SKIPS = """
+def test_call():
+    pytest.skip("no peer: call")
+
+@pytest.mark.skip(reason="no peer: mark")
+def test_mark():
+    pass
+
+@pytest.fixture
+def peer():
+    pytest.skip("no peer: fixture")
+
+def test_fixture(peer):
+    pass
+"""
+MODULE_SKIP = 'pytest.skip("no peer: module", allow_module_level=True)\n'
 
 
-@pytest.mark.parametrize("code", SKIPS.values(), ids=SKIPS)
-def test_skipped_integration_test_fails_only_where_all_is_required(run: Run, code: str) -> None:
-    status, output = run(code)
-    assert "no peer here" in output
-    assert "1 skipped" in output
+def test_skips_stay_skips_on_a_users_machine(run: Run) -> None:
+    status, output = run(SKIPS)
+    assert status == 0
+    assert "3 skipped" in output
 
-    status, output = run(code, require="all")
-    assert status == (2 if "allow_module_level" in code else 1)
-    assert "must not be skipped under UMLAB_REQUIRE=all: Skipped: no peer here" in output
-    assert "1 error" in output or "1 failed" in output
+
+def test_skipped_integration_test_fails_where_all_is_required(run: Run) -> None:
+    status, output = run(SKIPS, require="all")
+    assert status == 1
+    assert "1 failed, 2 errors" in output
+    for how in ("call", "mark", "fixture"):
+        assert f"must not be skipped under UMLAB_REQUIRE=all: Skipped: no peer: {how}" in output
+
+
+def test_skipped_integration_module_fails_where_all_is_required(run: Run) -> None:
+    status, output = run(MODULE_SKIP, require="all")
+    assert status == 2
+    assert "must not be skipped under UMLAB_REQUIRE=all: Skipped: no peer: module" in output
 
 
 def test_skipped_unit_test_stays_skipped(run: Run) -> None:
-    code = SKIPS["call"] + "def test_other():\n    pass\n"
-    status, output = run(code, require="all", integration=False)
+    status, output = run(SKIPS, require="all", integration=False)
     assert status == 0
-    assert "1 passed, 1 skipped" in output
+    assert "3 skipped" in output
 
 
 def test_expected_failure_stays_expected(run: Run) -> None:
@@ -131,39 +148,41 @@ def test_plain_user():
     assert "1 passed, 1 deselected" in output
 
 
-LEAKS = {
-    "descriptor": ("def test_it():\n    os.dup(1)\n", "descriptor "),
-    "thread": (
-        "def test_it():\n"
-        "    threading.Thread(target=threading.Event().wait, daemon=True, name='left').start()\n",
-        "thread ",
-    ),
-    "child": (
-        "children = []\ndef test_it():\n    children.append(subprocess.Popen(['sleep', '1000']))\n",
-        "sleep",
-    ),
-    "zombie": (
-        "children = []\ndef test_it():\n    children.append(subprocess.Popen(['true']))\n",
-        "true (zombie: never waited for)",
-    ),
-    "detached": (
-        "def test_it():\n    subprocess.run(['setsid', '-f', 'sleep', '1000'], stdout=subprocess.DEVNULL)\n",
-        "sleep",
-    ),
-    "async": (
-        "import asyncio\nleft = []\n"
-        "async def test_it():\n    left.append(await asyncio.create_subprocess_exec('sleep', '1000'))\n",
-        "sleep",
-    ),
-}
+LEAKS = """
+import asyncio
+left = []
+
+def test_descriptor():
+    os.dup(1)
+
+def test_thread():
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+
+def test_child():
+    left.append(subprocess.Popen(["sleep", "1000"]))
+
+def test_zombie():
+    left.append(subprocess.Popen(["true"]))
+
+def test_detached():
+    subprocess.run(["setsid", "-f", "sleep", "1001"], stdout=subprocess.DEVNULL)
+
+async def test_async():
+    left.append(await asyncio.create_subprocess_exec("sleep", "1002"))
+"""
 
 
-@pytest.mark.parametrize(("code", "leak"), LEAKS.values(), ids=LEAKS)
-def test_what_a_test_leaves_behind_fails_it(run: Run, code: str, leak: str) -> None:
-    status, output = run(code, integration=False)
+def test_what_a_test_leaves_behind_fails_it(run: Run) -> None:
+    status, output = run(LEAKS, integration=False)
     assert status == 1
-    assert "the test left behind:" in output
-    assert leak in output
+    assert "6 passed, 6 errors" in output
+    reports = output.split("ERROR at teardown of ")[1:]
+    kinds = ["descriptor", "thread", "child", "zombie", "detached", "async"]
+    leaks = ["descriptor ", "thread ", "sleep", "true (zombie: never waited for)", "sleep", "sleep"]
+    for report, kind, leak in zip(reports, kinds, leaks, strict=True):
+        assert report.startswith(f"test_{kind} ")
+        assert "the test left behind:" in report
+        assert leak in report
 
 
 def test_tidy_tests_pass_the_leak_check(run: Run) -> None:

@@ -60,7 +60,7 @@ FORBIDDEN_TEXT = {
     "a package registry's host": r"(?i)pypi\.or[g]|pythonhosted\.or[g]|npmjs\.(?:or[g]|co[m])",
     "who wrote it": r"\bA[I]\b|\bLL[M]s?\b|(?i:claud[e]|anthropi[c]|chatgp[t])",
 }
-NOT_OURS = {".git", ".venv", "build", "dist", "__pycache__", "node_modules"}
+NOT_OURS = {"build", "dist", "__pycache__", "node_modules"}
 
 
 @dataclass(frozen=True)
@@ -268,9 +268,11 @@ def foreign_text(root: Path) -> list[str]:
 
 def _own_files(directory: Path) -> Iterator[Path]:
     for path in sorted(directory.iterdir()):
-        if path.name in NOT_OURS or path.name.endswith(("_cache", ".egg-info")) or path.is_symlink():
+        if path.name in NOT_OURS or path.name.endswith(".egg-info") or path.is_symlink():
             continue
         if path.is_dir():
+            if path.name.startswith(".") and path.name != ".ci":
+                continue
             yield from _own_files(path)
         elif path.is_file():
             yield path

@@ -7,8 +7,8 @@ A UML guest is not contained by itself: when its main process dies, its programs
 processes until their group is killed, and its root can write wherever the host user can through
 hostfs.  So, in this order:
 
-* SIGTERM when the parent dies (not SIGKILL, which would set the guest's programs free: on SIGTERM the
-  kernel ends them itself);
+* death with the starting thread, until the kernel runs: from then on it would set the guest's programs
+  free, and :mod:`umlab.guest.watch` takes over;
 * no core files, no new privileges;
 * as root, no capability but CAP_DAC_OVERRIDE: what runs away can neither mount, reboot nor load
   modules.  A guest that opens a tap itself therefore needs one that its user owns;
@@ -57,7 +57,7 @@ def main(argv: list[str]) -> None:
     """Restrict this process and become the kernel; returns only by an exception."""
     parent, use_landlock, count = int(argv[0]), argv[1] == "1", int(argv[2])
     writable, command = argv[3 : 3 + count], argv[3 + count :]
-    _must(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    _must(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         raise OSError("the starting process is gone")
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -71,6 +71,7 @@ def main(argv: list[str]) -> None:
     if use_landlock:
         landlock.restrict_writes(writable)
     seccomp.keep_in_group()
+    _must(_PR_SET_PDEATHSIG, 0)
     os.execv(command[0], command)
 
 

@@ -7,6 +7,7 @@ import fcntl
 import logging
 import os
 import shutil
+import stat
 import tempfile
 
 from umlab.errors import LabError
@@ -64,9 +65,9 @@ class RunDirectory:
         Args:
             pid: The kernel's main process.
         """
-        for entry in os.scandir(self.path):
-            if entry.is_dir(follow_symlinks=False) and _read_pid(os.path.join(entry.path, "pid")) == pid:
-                return entry.name
+        for name in os.listdir(self.path):
+            if _read_pid(os.path.join(self.path, name, "pid")) == pid:
+                return name
         return None
 
     def remove(self) -> None:
@@ -109,11 +110,11 @@ class RunDirectory:
                 f"guest {self.umid} of an earlier run is alive as process group {pid}; end it first"
             )
         os.fchmod(lock, 0o700)
-        for entry in os.scandir(lock):
-            if entry.is_dir(follow_symlinks=False):
-                shutil.rmtree(os.path.join(self.path, entry.name))
+        for name in os.listdir(lock):
+            if stat.S_ISDIR(os.stat(name, dir_fd=lock, follow_symlinks=False).st_mode):
+                shutil.rmtree(name, dir_fd=lock)
             else:
-                os.unlink(entry.name, dir_fd=lock)
+                os.unlink(name, dir_fd=lock)
 
 
 def _memory_parent() -> str:

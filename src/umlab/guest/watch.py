@@ -1,9 +1,13 @@
-"""A child that leads its own process group, and the thread that ends the whole group with it.
+"""A child that leads its own process group, and who ends the whole group with it.
 
 Only the main process of a UML guest holds the guest's programs back from the host.  So the group is
-killed as soon as the main process dies, by whatever cause.  A thread that does nothing else waits for
-that: a busy event loop does not delay it.  The same thread starts the child, because the kernel sends
-the parent-death signal when the starting *thread* ends, not the process.
+killed as soon as the main process dies, by whatever cause: a thread that does nothing else waits for
+that, and a busy event loop does not delay it.
+
+The group is killed, too, when our own process dies.  The kernel's parent-death signal cannot do that: it
+comes once for each of our threads, SIGTERM ends a UML kernel in order only the first time, and the second
+one kills the main process alone.  A shell of a few hundred kilobytes waits at the end of a pipe instead,
+the guard.
 """
 
 from __future__ import annotations
@@ -40,6 +44,46 @@ def group_members(group: int) -> list[int]:
         if int(fields[2]) == group and fields[0] not in (b"Z", b"X"):
             members.append(int(name))
     return members
+
+
+class _Guard:
+    """A process that kills a group when this process ends without having dismissed it."""
+
+    #: The first line is the group.  Then the end of the pipe is our end; a second line is the dismissal.
+    _SCRIPT = 'read -r group && { read -r line || kill -s KILL -- "-$group"; }'
+
+    def __init__(self) -> None:
+        reader, self._pipe = os.pipe2(os.O_CLOEXEC)
+        try:
+            # A session of its own: a terminal's interrupt is for us, not for the guard.
+            self._shell = subprocess.Popen(
+                ["/bin/sh", "-c", self._SCRIPT],
+                stdin=reader,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                cwd="/",
+                start_new_session=True,
+            )
+        except BaseException:
+            os.close(self._pipe)
+            raise
+        finally:
+            os.close(reader)
+
+    def arm(self, group: int) -> None:
+        """Name the group; it must be dismissed before the group's number can become another's."""
+        self._tell(f"{group}\n")
+
+    def dismiss(self) -> None:
+        """End the guard; armed before or not, it kills nothing."""
+        self._tell("\n\n")
+        os.close(self._pipe)
+        self._shell.wait()
+
+    def _tell(self, line: str) -> None:
+        # A guard that somebody has killed cannot be told anything.
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._pipe, line.encode())
 
 
 class WatchedGroup:
@@ -113,24 +157,22 @@ class WatchedGroup:
 
     def _run(self) -> None:
         try:
-            child = subprocess.Popen(
-                self._argv,
-                stdin=subprocess.DEVNULL,
-                stdout=self._output,
-                stderr=self._output,
-                cwd=self._cwd,
-                env=self._env,
-                pass_fds=self._pass_fds,
-                start_new_session=True,
-            )
+            guard = _Guard()
         except OSError as error:
             self._started.set_exception(error)
             return
+        try:
+            child = self._spawn()
+        except OSError as error:
+            guard.dismiss()
+            self._started.set_exception(error)
+            return
+        guard.arm(child.pid)
         self._pid = child.pid
         try:
             pidfd = os.pidfd_open(child.pid)
         except OSError as error:
-            self._end_group(child)
+            self._end_group(child, guard)
             self._started.set_exception(error)
             return
         self._started.set_result(child.pid)
@@ -138,11 +180,23 @@ class WatchedGroup:
         poller = select.poll()
         poller.register(pidfd, select.POLLIN)
         poller.poll()
-        status = self._end_group(child)
+        status = self._end_group(child, guard)
         os.close(pidfd)
         self._on_end(status)
 
-    def _end_group(self, child: subprocess.Popen[bytes]) -> int:
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            self._argv,
+            stdin=subprocess.DEVNULL,
+            stdout=self._output,
+            stderr=self._output,
+            cwd=self._cwd,
+            env=self._env,
+            pass_fds=self._pass_fds,
+            start_new_session=True,
+        )
+
+    def _end_group(self, child: subprocess.Popen[bytes], guard: _Guard) -> int:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, signal.SIGKILL)
         deadline = time.monotonic() + _GONE_TIMEOUT
@@ -151,6 +205,7 @@ class WatchedGroup:
                 _log.error("processes %s of guest %d do not die", members, child.pid)
                 break
             time.sleep(_GONE_POLL)
+        guard.dismiss()
         with self._lock:
             status = child.wait()
             self._reaped = True

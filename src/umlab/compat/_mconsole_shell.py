@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Shell"]
 
 NO_GUEST = "[None]"
-PROMPT_NAME = 10
+PROMPT_NAME = 11
 """Bytes of a name that the original's prompt shows."""
 
 LOG_PIECE = 506
@@ -103,11 +103,12 @@ class Shell:
         """Run one line and show what comes of it.
 
         Args:
-            line: The command, without a line's end.
+            line: The command; blanks at its end do not count.
 
         Returns:
             The exit status that a one-shot call has for it.
         """
+        line = line.rstrip()
         words = line.split(None, 1)
         word = words[0] if words and line.startswith(words[0]) else b""
         local = self._local.get(word)

@@ -91,6 +91,7 @@ def _typed(shell: Shell) -> Iterator[bytes]:
         except EOFError:
             return
         except KeyboardInterrupt:
+            shell.say(b"\n")
             _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
             os.kill(os.getpid(), _signal.SIGINT)
             return

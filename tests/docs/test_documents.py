@@ -14,15 +14,19 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs/tutorial").glob("*.md"))]
 LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)#\s]+)")
 
 
+def _relative(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
 @pytest.mark.integration
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=_relative)
 def test_document_commands_run_as_written(document: Path, short_dir: Path) -> None:
     assert run_document(document.read_text(), short_dir) > 0
 
 
 @pytest.mark.parametrize(
-    "document", [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))], ids=lambda path: path.name
+    "document", [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))], ids=_relative
 )
 def test_document_has_a_title_and_links_to_what_exists(document: Path) -> None:
     text = document.read_text()

@@ -221,7 +221,9 @@ class Agent:
     async def _skip_greeting(self) -> None:
         """Take the greeting of a guest that has rebooted by itself since the last reply."""
         reader, _ = await self._connect()
-        # One turn of the event loop brings in what has arrived; a whole line is then had without waiting.
+        # The second turn of the event loop comes after the reading of what has arrived; a whole line is
+        # then had without waiting.
+        await asyncio.sleep(0)
         await asyncio.sleep(0)
         with contextlib.suppress(TimeoutError, asyncio.IncompleteReadError, ConnectionError):
             async with asyncio.timeout(0):

@@ -1,0 +1,134 @@
+"""The kernel command line: what it says, and what is refused before it could say something else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from umlab.errors import LabError
+from umlab.guest.cmdline import (
+    MIN_MEMORY,
+    BessNic,
+    DaemonNic,
+    DiskRoot,
+    GuestSpec,
+    TinyRoot,
+    check_umid,
+    kernel_arguments,
+)
+
+MAC = "02:00:00:00:00:0a"
+
+
+def arguments(**fields: Any) -> list[str]:
+    return kernel_arguments(GuestSpec("g", **fields), uml_dir="/run/g", initrd="/run/g/root", agent_fd=7)
+
+
+def test_tiny_guest_has_console_agent_and_initrd() -> None:
+    assert arguments(memory=96 << 20) == [
+        "mem=98304K",
+        "umid=g",
+        "uml_dir=/run/g/",
+        "con=null",
+        "con0=null,fd:1",
+        "ssl=null",
+        "ssl0=fd:7",
+        "quiet",
+        "initrd=/run/g/root",
+    ]
+
+
+def test_disk_root_is_ubd0_with_its_backing() -> None:
+    assert arguments(root=DiskRoot("/d/cow", "/d/base"))[8:] == [
+        "ubd0=/d/cow,/d/base",
+        "root=/dev/ubda",
+        "rw",
+    ]
+    assert arguments(root=DiskRoot("/d/disk"))[8] == "ubd0=/d/disk"
+
+
+@pytest.mark.parametrize(
+    ("nic", "argument"),
+    [
+        (DaemonNic("/s/ctl"), "eth0=daemon,,unix,/s/ctl"),
+        (DaemonNic("/s/ctl", MAC), f"eth0=daemon,{MAC},unix,/s/ctl"),
+        (DaemonNic("/s/ctl", data_path="/s/data"), "eth0=daemon,,unix,/s/ctl,/s/data"),
+        (BessNic("/s/bess"), "vec0:transport=bess,dst=/s/bess"),
+        (BessNic("/s/bess", MAC, 9000), f"vec0:transport=bess,dst=/s/bess,mac={MAC},mtu=9000"),
+    ],
+)
+def test_nic_becomes_its_transport(nic: DaemonNic | BessNic, argument: str) -> None:
+    assert arguments(nics=(nic,))[-1] == argument
+
+
+def test_each_kind_of_nic_counts_by_itself_and_extra_comes_last() -> None:
+    nics = (DaemonNic("/a"), BessNic("/b"), DaemonNic("/c"), BessNic("/d"))
+    names = [
+        word.replace(":", "=").partition("=")[0] for word in arguments(nics=nics, extra=("con1=pty",))[9:]
+    ]
+    assert names == ["eth0", "vec0", "eth1", "vec1", "con1"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"kernel": "linux"}, "kernel"),
+        ({"kernel": "/a b"}, "kernel"),
+        ({"memory": MIN_MEMORY - 1}, "memory"),
+        ({"writable": ("relative",)}, "writable"),
+        ({"nics": (DaemonNic("/a,b"),)}, "control_path"),
+        ({"nics": (DaemonNic("/a b"),)}, "control_path"),
+        ({"nics": (DaemonNic("/a\nb"),)}, "control_path"),
+        ({"nics": (DaemonNic('/a"b'),)}, "control_path"),
+        ({"nics": (DaemonNic(""),)}, "control_path"),
+        ({"nics": (DaemonNic("/" + "x" * 107),)}, "107"),
+        ({"nics": (DaemonNic("/a", data_path="/b,c"),)}, "data_path"),
+        ({"nics": (DaemonNic("/a", mac="02:00:00:00:00:00,unix,/evil"),)}, "mac"),
+        ({"nics": (DaemonNic("/a", mac="01:00:00:00:00:00"),)}, "mac"),
+        ({"nics": (BessNic("/a=b"),)}, "path"),
+        ({"nics": (BessNic("/a,b"),)}, "path"),
+        ({"nics": (BessNic("/é" + "é" * 53),)}, "107"),
+        ({"nics": (BessNic("/a", mac=""),)}, "mac"),
+        ({"nics": (BessNic("/a", mtu=575),)}, "mtu"),
+        ({"nics": (BessNic("/a", mtu=65535),)}, "mtu"),
+        ({"root": TinyRoot(("../evil",))}, "module"),
+        ({"root": DiskRoot("/a:b")}, "root image"),
+        ({"root": DiskRoot("/a", "/b,c")}, "backing image"),
+        ({"extra": ("",)}, "argument"),
+        ({"extra": ("a b",)}, "argument"),
+        ({"extra": ("a\x7f",)}, "argument"),
+        ({"extra": ("umid=other",)}, "umid"),
+        ({"extra": ("ubd0:x",)}, "ubd0"),
+    ],
+)
+def test_value_that_would_break_out_is_refused_by_name(fields: dict[str, Any], named: str) -> None:
+    with pytest.raises(LabError, match=named):
+        arguments(**fields)
+
+
+def test_path_of_107_bytes_is_taken() -> None:
+    path = "/" + "x" * 106
+    assert arguments(nics=(BessNic(path),))[-1].endswith(path)
+
+
+@pytest.mark.parametrize("umid", ["", "x" * 25, "-a", ".a", "a/b", "a b", "a\n", "ä", "a,b"])
+def test_unusable_umid_is_refused(umid: str) -> None:
+    with pytest.raises(LabError, match="umid"):
+        check_umid(umid)
+
+
+@pytest.mark.parametrize("umid", ["a", "0", "x" * 24, "a.b-c_D"])
+def test_usable_umid_is_taken(umid: str) -> None:
+    check_umid(umid)
+
+
+@pytest.mark.parametrize("uml_dir", ["relative", "/a b"])
+def test_unusable_run_directory_is_refused(uml_dir: str) -> None:
+    with pytest.raises(LabError, match="run directory"):
+        kernel_arguments(GuestSpec("g"), uml_dir=uml_dir, initrd="/i", agent_fd=3)
+
+
+def test_command_line_that_the_kernel_would_cut_is_refused() -> None:
+    with pytest.raises(LabError, match="4095"):
+        arguments(extra=("x" * 4000,))

@@ -216,7 +216,7 @@ class Shell:
             self.complain(f"guest {self._guest.umid} does not run")
         except PermissionError:
             self.complain(f"guest {self._guest.umid} belongs to another user")
-        except (OSError, ValueError):
+        except (OSError, ValueError, OverflowError):
             self.say(b"Cannot determine the PID of your UML session, not sending signal.\n")
         else:
             return 0

@@ -169,9 +169,9 @@ def log(text: str) -> Command:
     """Put a line into the guest's kernel log.
 
     Args:
-        text: At most 507 bytes.
+        text: At most 506 bytes; its line's end is added, without which the kernel keeps it back.
     """
-    return Command(f"log {text}")
+    return Command(f"log {text.removesuffix(chr(10))}\n")
 
 
 def proc(path: str) -> Command:

@@ -13,6 +13,7 @@ from support.guest_end import (
     BROADCAST,
     GuestEnd,
     frame,
+    idle_cpu_ns,
     mac,
     plug,
     plug_unconnected,
@@ -189,6 +190,7 @@ def test_guest_that_stops_reading_loses_its_own_frames_only(make_engine: EngineM
     assert stopped.receive() == reader.receive() == after
     wait_until(lambda: engine.snapshot().ports[3].tx_frames == kept + 1, 5, "the queue is sent")
     assert engine.snapshot().queued[3] == 0
+    assert idle_cpu_ns() < 50_000_000, "the engine waits for room that it has no use for"
     close_all([sender, reader, stopped])
 
 

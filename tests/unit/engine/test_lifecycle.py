@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
@@ -25,6 +26,7 @@ from support.guest_end import (
 )
 from umlab._clock import ManualClock
 from umlab.engine._py import PyEngine
+from umlab.engine._pyport import BURST
 from umlab.engine.contract import Engine
 from umlab.errors import NoSuchPort, StateError, SwitchError
 from umlab.switch.core import SwitchCore
@@ -251,7 +253,7 @@ class TestBrokenLinks:
     def test_end_of_a_full_port_counts_what_waited(self, engine: Engine) -> None:
         sender, stopped, other = plug(engine), plug(engine, Framing.SEQPACKET), plug(engine)
         sent = 0
-        while not engine.snapshot().queued[2]:
+        while engine.snapshot().queued[2] < 3 * BURST:
             sender.send(frame(BROADCAST, mac(1), 9000))
             other.receive()
             sent += 1
@@ -320,6 +322,14 @@ class TestBrokenLinks:
         assert engine.snapshot().ports[port_no].rx_frames == 1
         sender.close()
         other.close()
+
+    def test_device_that_breaks_is_closed_with_its_error(self, engine: Engine) -> None:
+        ours, theirs = os.openpty()
+        os.set_blocking(ours, False)
+        port_no = engine.attach(Link(ours, Framing.DEVICE))
+        os.close(theirs)
+        assert closed_links(events_until(engine, LinkClosed)) == [(port_no, errno.EIO)]
+        assert idle_cpu_ns() < SPINNING_NS
 
 
 class TestEvents:

@@ -177,6 +177,24 @@ def test_dead_guest_is_counted_and_the_engine_stays_idle(shared: SharedSwitch) -
     assert shared.engine.snapshot().ports[2].drops == {DropReason.PEER_GONE: 3}
 
 
+def test_error_on_a_socket_that_is_only_written_is_taken_off(shared: SharedSwitch) -> None:
+    """A guest that connects to our socket, then elsewhere, leaves ECONNRESET on it: epoll reports that
+    until somebody takes it, and nobody reads there."""
+    guest, other = shared.guest(abstract(b"guest")), plug(shared.engine)
+    elsewhere = shared.guest(shared.path("elsewhere"))
+    link = shared.link(abstract(b"guest"))
+    with socket.socket(fileno=os.dup(link.fd)) as ours:
+        ours.bind("")
+        where = ours.getsockname()
+    shared.engine.attach(link)
+    guest.connect(where)
+    guest.connect(elsewhere.getsockname())
+    assert idle_cpu_ns() < 50_000_000
+    shared.send(guest, frame(BROADCAST, mac(1)))
+    assert other.receive() == frame(BROADCAST, mac(1))
+    other.close()
+
+
 @pytest.mark.parametrize("which", ["shared", "own"])
 def test_socket_that_was_shut_down_ends_the_link_without_spinning(shared: SharedSwitch, which: str) -> None:
     name = abstract(b"guest")

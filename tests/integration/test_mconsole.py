@@ -27,14 +27,14 @@ pytestmark = pytest.mark.integration
 Call = Callable[..., str]
 
 
-MOUNTS = 400
-"""Enough to make ``proc mounts`` an answer of about fifty fragments."""
-LONG_PROC = f"i=0; while [ $i -lt {MOUNTS} ]; do mount -t tmpfs file-system-with-a-long-name-$i /tmp; i=$((i+1)); done"
+MOUNTS = 60
+LONG_NAME = "a-file-system-with-a-name-that-makes-proc-mounts-an-answer-of-over-twenty-fragments-" + "x" * 120
+MOUNT_LOOP = f"i=0; while [ $i -lt {MOUNTS} ]; do mount -t tmpfs {LONG_NAME}-$i /tmp; i=$((i+1)); done"
 
 
 @pytest.fixture(scope="module")
 def guest() -> Iterator[MinimalGuest]:
-    with minimal_guest("lib1", extra=LONG_PROC) as running:
+    with minimal_guest("lib1", extra=MOUNT_LOOP) as running:
         yield running
 
 
@@ -135,7 +135,7 @@ def test_sysrq_and_stack_arrive_whole(call: Call) -> None:
 
 def test_long_proc_file_is_whole(call: Call) -> None:
     names = [line.split()[0] for line in call("proc", "mounts").splitlines()]
-    assert names[-MOUNTS:] == [f"file-system-with-a-long-name-{at}" for at in range(MOUNTS)]
+    assert names[-MOUNTS:] == [f"{LONG_NAME}-{at}" for at in range(MOUNTS)]
 
 
 @pytest.mark.parametrize("text", [b"proc mounts", b"sysrq m"])
@@ -207,8 +207,8 @@ def test_panicking_guest_says_so() -> None:
         minimal_guest("lib3", f"mconsole=notify:{folder}/n") as guest,
     ):
         assert _next(receiver).kind == wire.SOCKET
-        with pytest.raises(MconsoleError):
-            Mconsole(str(guest.socket), guest.umid).raw("sysrq c", 1)
+        with pytest.raises(MconsoleUnreachable, match="guest lib3 does not run"):
+            Mconsole(str(guest.socket), guest.umid).sysrq("c")
         assert _next(receiver) == wire.Notification(wire.PANIC, b"sysrq triggered crash")
 
 

@@ -9,7 +9,7 @@ from typing import Any, Concatenate, ParamSpec
 
 from umlab._clock import MonotonicClock
 from umlab.mconsole import command as commands
-from umlab.mconsole.endpoint import RECEIVE_SIZE, open_console, unreachable
+from umlab.mconsole.endpoint import CHECK_INTERVAL, RECEIVE_SIZE, check_listening, open_console, unreachable
 from umlab.mconsole.locate import locate
 from umlab.mconsole.session import Answer, MconsoleSession, Silence
 
@@ -81,18 +81,18 @@ class AsyncMconsole:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM, 0, raw.detach()) as sock:
                 sock.setblocking(False)
                 try:
-                    return await self._converse(sock, session)
+                    return await self._converse(sock, session, shown)
                 except OSError as error:
                     raise unreachable(self.path, self.umid, shown, error) from error
 
-    async def _converse(self, sock: socket.socket, session: MconsoleSession) -> Answer | Silence:
+    async def _converse(self, sock: socket.socket, session: MconsoleSession, shown: str) -> Answer | Silence:
         loop = asyncio.get_running_loop()
         outgoing = session.data_to_send()
         while True:
             deadline_ns = session.get_timer()
             left_ns = 0 if deadline_ns is None else deadline_ns - self._clock.now_ns()
             try:
-                async with asyncio.timeout(left_ns / 1e9):
+                async with asyncio.timeout(min(left_ns / 1e9, CHECK_INTERVAL)):
                     # The guest's queue may be full of requests that nobody reads: sending waits as well.
                     while outgoing:
                         await loop.sock_sendall(sock, outgoing[0])
@@ -101,6 +101,7 @@ class AsyncMconsole:
                 session.receive_datagram(data, self._clock.now_ns())
             except TimeoutError:
                 session.handle_timer(self._clock.now_ns())
+                check_listening(self.path, self.umid, shown)
             if event := session.next_event():
                 return event
 

@@ -13,10 +13,13 @@ import stat
 
 from umlab.errors import MconsoleUnreachable
 
-__all__ = ["RECEIVE_SIZE", "open_console", "unreachable"]
+__all__ = ["CHECK_INTERVAL", "RECEIVE_SIZE", "check_listening", "open_console", "unreachable"]
 
 RECEIVE_SIZE = 4096
 """Bytes to read at once: a reply has at most 524, so more than that shows as oversize."""
+
+CHECK_INTERVAL = 1.0
+"""Seconds of waiting after which a client makes sure that the guest still listens."""
 
 MAX_PATH = 107
 """Bytes of a socket's path that ``sockaddr_un`` holds with its NUL."""
@@ -57,6 +60,20 @@ def open_console(path: str, umid: str, command: str) -> _socket.socket:
         sock.close()
         raise
     return sock
+
+
+def check_listening(path: str, umid: str, command: str) -> None:
+    """Return if a guest still listens: a datagram socket does not tell that the other side is gone.
+
+    Args:
+        path: The console's socket.
+        umid: The guest's name, for errors.
+        command: The command, for errors.
+
+    Raises:
+        MconsoleUnreachable: Nobody listens there.
+    """
+    open_console(path, umid, command).close()
 
 
 def unreachable(path: str, umid: str, command: str, error: OSError) -> MconsoleUnreachable:

@@ -16,7 +16,7 @@ import _thread
 import time
 
 from umlab.mconsole import command as commands
-from umlab.mconsole.endpoint import RECEIVE_SIZE, open_console, unreachable
+from umlab.mconsole.endpoint import CHECK_INTERVAL, RECEIVE_SIZE, check_listening, open_console, unreachable
 from umlab.mconsole.locate import locate
 from umlab.mconsole.session import Answer, MconsoleSession, Silence
 
@@ -89,19 +89,20 @@ class Mconsole:
             session.request(text, time.monotonic_ns(), int(timeout * 1e9))
             sock = open_console(self.path, self.umid, shown)
             try:
-                return self._converse(sock, session)
+                return self._converse(sock, session, shown)
             except OSError as error:
                 raise unreachable(self.path, self.umid, shown, error) from error
             finally:
                 sock.close()
 
-    def _converse(self, sock: _socket.socket, session: MconsoleSession) -> Answer | Silence:
+    def _converse(self, sock: _socket.socket, session: MconsoleSession, shown: str) -> Answer | Silence:
         outgoing = session.data_to_send()
         while True:
             deadline_ns = session.get_timer()
             if deadline_ns is not None:
                 # The shortest wait is not 0, which would make the socket non-blocking.
-                sock.settimeout(max(deadline_ns - time.monotonic_ns(), 1) / 1e9)
+                left = max(deadline_ns - time.monotonic_ns(), 1) / 1e9
+                sock.settimeout(min(left, CHECK_INTERVAL))
             try:
                 # The guest's queue may be full of requests that nobody reads: sending waits as well.
                 while outgoing:
@@ -110,6 +111,7 @@ class Mconsole:
                 session.receive_datagram(sock.recv(RECEIVE_SIZE), time.monotonic_ns())
             except TimeoutError:
                 session.handle_timer(time.monotonic_ns())
+                check_listening(self.path, self.umid, shown)
             if event := session.next_event():
                 return event
 

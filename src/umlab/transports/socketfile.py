@@ -4,51 +4,70 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import socket
 import stat
+from collections.abc import Iterator
 
 from umlab.errors import SocketInUse, TransportError
 
 #: Bytes of a path that fit with the NUL behind them.
 MAX_SOCKET_PATH = 107
+#: Connections that wait to be accepted.
+_BACKLOG = 128
 
 
 class SocketFile:
-    """A bound socket and the file that stands for it.
+    """A bound socket and the file that stands for it; of a kind that connects, it listens already.
 
     Args:
-        path: Where to bind; relative paths are kept as they are.
+        path: Where to bind.  The kernel is given a relative path as it is, and shows it so.
         kind: ``socket.SOCK_STREAM``, ``SOCK_DGRAM`` or ``SOCK_SEQPACKET``.
 
     Attributes:
-        path: Where it is bound.
+        path: Where it is bound, absolute: it still holds after a chdir.
         socket: The socket, non-blocking.
 
     Raises:
-        SocketInUse: A living process serves a socket there.
+        SocketInUse: A living process serves a socket there, or is about to.
         TransportError: The path is too long, something else than a socket is there, or it cannot be bound.
     """
 
-    def __init__(self, path: str, kind: int) -> None:
-        check_socket_path(path)
-        _remove_stale(path, kind)
-        self.path = os.path.abspath(path)
-        self.socket = socket.socket(socket.AF_UNIX, kind | socket.SOCK_NONBLOCK)
+    def __init__(self, path: str | os.PathLike[str], kind: int) -> None:
+        given = os.fspath(path)
+        check_socket_path(given)
+        try:
+            self.path = os.path.abspath(given)
+            self.socket = socket.socket(socket.AF_UNIX, kind | socket.SOCK_NONBLOCK)
+        except OSError as error:
+            raise TransportError(f"cannot make the socket {given}: {error.strerror}") from None
+        try:
+            with _only_one_at(given):
+                _remove_stale(given, kind)
+                status = self._bind(given, kind)
+        except BaseException:
+            self.socket.close()
+            raise
+        self._identity = (status.st_dev, status.st_ino)
+
+    def _bind(self, path: str, kind: int) -> os.stat_result:
         try:
             self.socket.bind(path)
-            status = os.stat(path)
+            status = os.lstat(path)
+            if kind != socket.SOCK_DGRAM:
+                self.socket.listen(_BACKLOG)
         except OSError as error:
-            self.socket.close()
             if error.errno == errno.EADDRINUSE:
                 raise SocketInUse(path) from None
             raise TransportError(f"cannot bind the socket {path}: {error.strerror}") from None
-        self._identity = (status.st_dev, status.st_ino)
+        return status
 
     def close(self) -> None:
         """Close the socket and remove its file, unless another one has taken its place.  Idempotent."""
         if self.socket.fileno() < 0:
             return
+        # While the socket is open its inode cannot belong to another file.
         with contextlib.suppress(OSError):
             status = os.lstat(self.path)
             if (status.st_dev, status.st_ino) == self._identity:
@@ -69,6 +88,28 @@ def check_socket_path(path: str) -> None:
         raise TransportError(
             f"the socket path {path} has {size} bytes, at most {MAX_SOCKET_PATH} fit; take a shorter one"
         )
+
+
+@contextlib.contextmanager
+def _only_one_at(path: str) -> Iterator[None]:
+    """Keep other switches from the same path until ours listens there.
+
+    A socket that is bound and does not listen yet looks as dead as one whose process died, and between
+    a look at a dead one and its removal another switch may have put its own there.  The lock is an
+    abstract name, which goes when its socket does.
+    """
+    folder, name = os.path.split(path)
+    try:
+        status = os.stat(folder or ".")
+    except OSError as error:
+        raise TransportError(f"cannot bind the socket {path}: {error.strerror}") from None
+    digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as lock:
+        try:
+            lock.bind(f"\0umlab-bind-{status.st_dev:x}-{status.st_ino:x}-{digest}".encode())
+        except OSError:
+            raise SocketInUse(path) from None
+        yield
 
 
 def _remove_stale(path: str, kind: int) -> None:

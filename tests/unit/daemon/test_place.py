@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 
 import pytest
+
 from umlab.daemon.place import check_name, runtime_directory
 from umlab.errors import LabError
 
@@ -16,7 +17,9 @@ def test_check_name_accepts_plain_names(name: str) -> None:
     assert check_name("switch", name) == name
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "-a", "a/b", "a\nb", "a b", "ä", "x" * 25, "x" * 200, "a\x00"])
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "-a", "a/b", "a\nb", "a b", "ä", "x" * 25, "x" * 200, "a\x00"]
+)
 def test_check_name_refuses_what_a_path_or_terminal_would_not_take(name: str) -> None:
     with pytest.raises(LabError, match="switch name"):
         check_name("switch", name)
@@ -60,7 +63,9 @@ def test_runtime_directory_open_to_others_is_refused(tmp_path: Path, monkeypatch
         runtime_directory("lan")
 
 
-def test_runtime_directory_that_cannot_be_made_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runtime_directory_that_cannot_be_made_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "missing"))
 
     with pytest.raises(LabError, match="missing"):

@@ -381,13 +381,14 @@ class TestBug:
         engine.start()
         guest = plug(engine)
         engine.take_events()
+        event_fd = engine.event_fd()
 
         def broken(*_: object) -> None:
             raise ZeroDivisionError("a bug")
 
         monkeypatch.setattr(SwitchCore, "receive", broken)
         guest.send(frame(BROADCAST, mac(1)))
-        assert select.select([engine.event_fd()], [], [], scaled(10))[0]
+        assert select.select([event_fd], [], [], scaled(10))[0]
         with pytest.raises(RuntimeError, match="died of a bug") as caught:
             engine.take_events()
         assert isinstance(caught.value.__cause__, ZeroDivisionError)

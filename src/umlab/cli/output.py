@@ -21,6 +21,6 @@ class Output:
         """Print one fact: ``record`` as a line of JSON, or ``text``; flushed at once."""
         print(json.dumps(record) if self.as_json else text, flush=True)
 
-    def progress(self, text: str) -> None:
-        """Print a line that only people need; with JSON it goes to standard error."""
-        print(text, file=sys.stderr if self.as_json else sys.stdout, flush=True)
+    def progress(self, text: str, end: str = "\n") -> None:
+        """Print what only people need, and ``end`` behind it; with JSON it goes to standard error."""
+        print(text, end=end, file=sys.stderr if self.as_json else sys.stdout, flush=True)

@@ -8,10 +8,10 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from umlab.daemon.guest import GuestService
 from umlab.daemon.switch import SwitchService
@@ -32,6 +32,13 @@ _DEVICES = {"left": "eth0", "right": "vec0"}
 _PINGS = 3
 
 
+class Progress(Protocol):
+    """Takes text for people whenever something begins or has happened."""
+
+    def __call__(self, text: str, end: str = "\n") -> None:
+        """Print ``text`` and ``end``."""
+
+
 class StepFailed(LabError):
     """A step of the demo did not show what it should."""
 
@@ -41,10 +48,10 @@ class Scenario:
 
     Args:
         kernel: Program file of both kernels.
-        progress: Takes a line for people whenever something has happened.
+        progress: Where the run shows how far it is.
     """
 
-    def __init__(self, kernel: str, *, progress: Callable[[str], None]) -> None:
+    def __init__(self, kernel: str, *, progress: Progress) -> None:
         self._kernel = os.path.abspath(kernel)
         self._progress = progress
         self._steps: list[dict[str, Any]] = []
@@ -62,10 +69,10 @@ class Scenario:
         try:
             async with self._everything():
                 await self._take_steps()
-            await self._step("nothing is left behind", self._check_nothing_left())
+            await self._step("see that nothing is left behind", self._check_nothing_left())
         except (UmlabError, OSError) as failure:
             error = str(failure)
-            self._progress(f"FAILED: {error}")
+            self._progress(error)
         seconds = round(time.monotonic() - begin, 2)
         if not error:
             self._progress(f"done in {seconds:.1f} s: two kernels, one switch, no root needed")
@@ -84,28 +91,30 @@ class Scenario:
                 BessListener(str(self._directory / "switch.bess")),
             ]
             self._switch = SwitchService("demo", SwitchConfig(), listeners)
-            await self._step("the switch is up", self._switch.start())
+            await self._step("start a switch", self._switch.start())
             stack.push_async_callback(self._switch.stop)
             yield
 
     async def _take_steps(self) -> None:
-        await self._step("both guests have booted", self._boot())
-        await self._step("their NICs are up", self._configure())
+        await self._step("boot two guests", self._boot())
+        await self._step("bring their NICs up", self._configure())
         await self._step("left pings right", self._ping("left", "right"))
         await self._step("right pings left", self._ping("right", "left"))
-        await self._step("the switch has learnt both addresses", self._check_fdb())
+        await self._step("see both addresses in the FDB", self._check_fdb())
         for name in self._guests:
             await self._step(f"console: {name} version", self._version(name))
             await self._step(f"console: {name} proc uptime", self._uptime(name))
-        await self._step("console: a second NIC plugged into left", self._hot_plug())
+        await self._step("console: plug a second NIC into left", self._hot_plug())
         for name in self._guests:
-            await self._step(f"console: {name} halted", self._halt(name))
+            await self._step(f"console: {name} halt", self._halt(name))
 
     async def _step(self, name: str, work: Coroutine[Any, Any, str | None]) -> None:
         begin = time.monotonic()
+        self._progress(f"  {name} ... ", end="")
         try:
             detail = await work or ""
         except (UmlabError, OSError) as failure:
+            self._progress("FAILED")
             self._steps.append({"step": name, "ok": False, "detail": str(failure)})
             raise
         seconds = time.monotonic() - begin

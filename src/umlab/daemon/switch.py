@@ -138,19 +138,24 @@ class SwitchService:
             raise
 
     async def stop(self) -> None:
-        """End every session, remove every socket, stop the engine; a second call does nothing."""
+        """End every session, remove every socket, stop the engine; a second call does nothing.
+
+        Raises:
+            RuntimeError: The engine's thread had died of a bug; everything is closed all the same.
+        """
         if not self._running:
             return
         self._running = False
-        # Sessions first: a port may still receive on a socket that its listener is about to close.
-        for port_no, session in self._sessions.items():
-            session.close()
-            self.engine.detach(port_no)
-        self._sessions.clear()
-        for listener in self.listeners:
-            await listener.close()
         asyncio.get_running_loop().remove_reader(self._event_fd)
-        self.engine.stop()
+        for session in self._sessions.values():
+            session.close()
+        self._sessions.clear()
+        try:
+            # The engine first: a port may still receive on a socket that its listener is about to close.
+            self.engine.stop()
+        finally:
+            for listener in self.listeners:
+                await listener.close()
         for event in self.engine.take_events():
             self._publish(event)
 
@@ -208,7 +213,13 @@ class SwitchService:
         self._publish(SessionClosed(self._clock.now_ns(), port_no, session.kind, cause))
 
     def _take_events(self) -> None:
-        for event in self.engine.take_events():
+        try:
+            events = self.engine.take_events()
+        except RuntimeError:
+            # Its thread died of a bug, and the descriptor stays readable for ever.
+            asyncio.get_running_loop().remove_reader(self._event_fd)
+            raise
+        for event in events:
             self._publish(event)
             if isinstance(event, LinkClosed) and event.port_no in self._sessions:
                 self._detach(event.port_no, "link")

@@ -16,7 +16,6 @@ import os
 import socket
 
 from umlab.errors import (
-    OversizeMessage,
     RemoteProtocolError,
     StateError,
     SwitchError,
@@ -25,12 +24,14 @@ from umlab.errors import (
     UmlabError,
 )
 from umlab.switch.model import Framing, Link
-from umlab.transports.contract import Peer, Session, SessionSink
+from umlab.transports.acceptor import Acceptor
+from umlab.transports.contract import Session, SessionSink
 from umlab.transports.peer import peer_of
 from umlab.transports.socketfile import SocketFile
 from umlab.wire import sockaddr
 from umlab.wire.daemon import (
     MAX_ATTACH_REQUEST,
+    PADDED_V3,
     AttachRequest,
     parse_attach_request,
     serialize_attach_reply,
@@ -40,11 +41,8 @@ from umlab.wire.daemon import (
 HELLO_TIMEOUT = 10.0
 #: Connections that may be without a request at a time; one more, and the oldest is closed.
 MAX_SILENT = 128
-_BACKLOG = 128
 #: Bytes of frames on their way to a guest; the kernel may give less.
 _SEND_BUFFER = 1 << 20
-#: Bytes of a v3 request with the kernel's padding; only these two bytes may come late.
-_PADDED_V3 = 124
 
 
 class DaemonListener:
@@ -57,16 +55,14 @@ class DaemonListener:
 
     kind = "daemon"
 
-    def __init__(self, control_path: str, data_path: str | None = None) -> None:
-        self.where = control_path if data_path is None else f"{control_path},{data_path}"
-        self._control_path = control_path
-        self._data_path = data_path
-        self._control: SocketFile | None = None
-        self._data: SocketFile | None = None
-        self._server: asyncio.AbstractServer | None = None
+    def __init__(
+        self, control_path: str | os.PathLike[str], data_path: str | os.PathLike[str] | None = None
+    ) -> None:
+        self._paths = [os.fspath(path) for path in (control_path, data_path) if path is not None]
+        self.where = ",".join(self._paths)
+        self._files: list[SocketFile] = []
+        self._acceptor: Acceptor | None = None
         self._connections: set[_Connection] = set()
-        self._all_left = asyncio.Event()
-        self._all_left.set()
         #: Those without a request yet, oldest first (a dict keeps its order).
         self._silent: dict[_Connection, None] = {}
         self.sink: SessionSink
@@ -74,117 +70,92 @@ class DaemonListener:
     @property
     def data_socket(self) -> socket.socket | None:
         """The data socket of v0 guests, if they are served."""
-        return self._data.socket if self._data else None
+        return self._files[1].socket if len(self._files) > 1 else None
 
     async def start(self, sink: SessionSink) -> None:
         """Bind and begin to accept; see :class:`umlab.transports.contract.Listener`."""
         self.sink = sink
         try:
-            self._control = SocketFile(self._control_path, socket.SOCK_STREAM)
-            if self._data_path is not None:
-                self._data = SocketFile(self._data_path, socket.SOCK_DGRAM)
-            loop = asyncio.get_running_loop()
-            self._server = await loop.create_unix_server(
-                lambda: _Connection(self), sock=self._control.socket, backlog=_BACKLOG
-            )
+            for path, kind in zip(self._paths, (socket.SOCK_STREAM, socket.SOCK_DGRAM), strict=False):
+                self._files.append(SocketFile(path, kind))
         except BaseException:
             await self.close()
             raise
+        self._acceptor = Acceptor(self._files[0].socket, self._paths[0], self._take)
 
     async def close(self) -> None:
         """Accept no more, end every session without reporting it, remove the sockets."""
-        if self._server is not None:
-            self._server.close()
+        if self._acceptor is not None:
+            self._acceptor.close()
+            self._acceptor = None
         for connection in list(self._connections):
             connection.close()
-        if self._server is not None:
-            # The aborted connections leave in the next turn of the loop.
-            await self._server.wait_closed()
-            self._server = None
-            await self._all_left.wait()
-        for file in (self._control, self._data):
-            if file is not None:
-                file.close()
-        self._control = self._data = None
+        while self._files:
+            self._files.pop().close()
 
-    def connection_arrived(self, connection: _Connection) -> None:
-        """Take note of a new connection; closes the oldest silent one if there are too many."""
+    def _take(self, sock: socket.socket) -> None:
+        connection = _Connection(self, sock)
         self._connections.add(connection)
-        self._all_left.clear()
         self._silent[connection] = None
+        connection.receive()
         if len(self._silent) > MAX_SILENT:
             oldest = next(iter(self._silent))
-            oldest.refuse(
-                TransportError(f"one of more than {MAX_SILENT} connections that have not asked for a port")
-            )
+            # Its request may have come since the loop last looked.
+            oldest.receive()
+            if oldest in self._silent:
+                oldest.refuse(TransportError(f"more than {MAX_SILENT} connections have not asked for a port"))
 
     def connection_spoke(self, connection: _Connection) -> None:
-        """Take note that a connection has sent its request, or never will."""
+        """Take note that a connection has sent its request."""
         self._silent.pop(connection, None)
 
     def connection_left(self, connection: _Connection) -> None:
         """Forget a connection."""
-        self.connection_spoke(connection)
+        self._silent.pop(connection, None)
         self._connections.discard(connection)
-        if not self._connections:
-            self._all_left.set()
 
 
-class _Connection(asyncio.Protocol):
+class _Connection:
     """One control connection: a request, a reply, and then silence until it ends."""
 
-    def __init__(self, listener: DaemonListener) -> None:
+    def __init__(self, listener: DaemonListener, sock: socket.socket) -> None:
         self._listener = listener
-        self._transport: asyncio.Transport
-        self._peer: Peer | None = None
-        self._received = bytearray()
+        self._socket = sock
+        self._peer = peer_of(sock)
+        self._received = b""
+        #: Bytes that the guest may send, its request included.
+        self._limit = MAX_ATTACH_REQUEST
+        self._incomplete: RemoteProtocolError = RemoteProtocolError("the connection ended before a request")
         self._session: Session | None = None
-        self._ended = False
-        self._deadline: asyncio.TimerHandle
+        self._open = True
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(sock, self.receive)
+        self._deadline = self._loop.call_later(HELLO_TIMEOUT, self._late)
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        with contextlib.suppress(OSError):
-            self._peer = peer_of(transport.get_extra_info("socket"))
-        self._deadline = asyncio.get_running_loop().call_later(HELLO_TIMEOUT, self._late)
-        self._listener.connection_arrived(self)
-
-    def data_received(self, data: bytes) -> None:
-        if self._ended:
+    def receive(self) -> None:
+        """Read what there is; acts on a request, on bytes that should not be there, and on the end."""
+        try:
+            data = self._socket.recv(self._limit + 1 - len(self._received))
+        except BlockingIOError:
+            return
+        except OSError:
+            # As when the guest's process died and left our reply unread.
+            data = b""
+        if not data:
+            self._ended()
             return
         self._received += data
         if self._session is not None:
-            if len(self._received) > _PADDED_V3:
-                self._end_session(self._session)
+            self._check_silence(self._session)
             return
         try:
-            request = parse_attach_request(
-                bytes(self._received[: MAX_ATTACH_REQUEST + 1]), v0=self._listener.data_socket is not None
-            )
-            if len(self._received) > MAX_ATTACH_REQUEST:
-                raise OversizeMessage(len(self._received), MAX_ATTACH_REQUEST)
-        except TruncatedMessage:
-            return
+            request = parse_attach_request(self._received, v0=self._listener.data_socket is not None)
+        except TruncatedMessage as error:
+            self._incomplete = error
         except RemoteProtocolError as error:
             self.refuse(error)
         else:
             self._attach(request)
-
-    def eof_received(self) -> bool:
-        return False
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self._deadline.cancel()
-        self._listener.connection_left(self)
-        if self._ended:
-            return
-        self._ended = True
-        if self._session is not None:
-            self._listener.sink.session_closed(self._session)
-        else:
-            reason = TruncatedMessage(_PADDED_V3, len(self._received)) if self._received else _never_asked()
-            self._listener.sink.session_refused(self._listener.kind, reason, self._peer)
 
     def refuse(self, reason: UmlabError) -> None:
         """Close the connection and report why it gets no port."""
@@ -193,10 +164,13 @@ class _Connection(asyncio.Protocol):
 
     def close(self) -> None:
         """End the connection without a report.  Idempotent."""
-        self._ended = True
-        self._listener.connection_spoke(self)
+        if not self._open:
+            return
+        self._open = False
         self._deadline.cancel()
-        self._transport.abort()
+        self._loop.remove_reader(self._socket)
+        self._socket.close()
+        self._listener.connection_left(self)
 
     def _late(self) -> None:
         self.refuse(TransportError(f"no whole request in {HELLO_TIMEOUT:g} seconds"))
@@ -204,56 +178,92 @@ class _Connection(asyncio.Protocol):
     def _attach(self, request: AttachRequest) -> None:
         self._deadline.cancel()
         self._listener.connection_spoke(self)
+        # The two bytes of padding may come late; every other byte is one too many from here on.
+        self._limit = max(len(self._received), PADDED_V3 if request.version == 3 else 0)
         shared = self._listener.data_socket if request.version == 0 else None
+        name = None if shared is not None else sockaddr.pad_path(b"\0umlab" + os.urandom(16))
         try:
-            sock, name = _open_data_socket(request, bound=request.version != 0)
+            data_socket = _open_data_socket(request.path, name, self._peer.uid)
         except TransportError as error:
             self.refuse(error)
             return
-        link = Link(sock.fileno(), Framing.DATAGRAM)
+        link = Link(data_socket.fileno(), Framing.DATAGRAM)
         if shared is not None:
-            link = Link(sock.fileno(), Framing.DATAGRAM, shared.fileno(), request.path)
+            link = Link(data_socket.fileno(), Framing.DATAGRAM, shared.fileno(), request.path)
         session = Session(self._listener.kind, link, self._peer, f"v{request.version}", self.close)
         try:
             self._listener.sink.session_opened(session)
         except (SwitchError, StateError) as error:
-            sock.close()
+            data_socket.close()
             self.refuse(error)
             return
-        sock.detach()
+        data_socket.detach()
         self._session = session
-        if request.version != 0:
-            self._transport.write(serialize_attach_reply(name))
+        if name is not None:
+            self._reply(name)
 
-    def _end_session(self, session: Session) -> None:
+    def _reply(self, name: bytes) -> None:
+        # Where nobody reads it any more, the end of the stream is what we read next.
+        with contextlib.suppress(OSError):
+            self._socket.send(serialize_attach_reply(name), socket.MSG_NOSIGNAL)
+
+    def _check_silence(self, session: Session) -> None:
         """Close a session whose guest says more than its request, which no guest does."""
+        if len(self._received) > self._limit:
+            self.close()
+            self._listener.sink.session_closed(session)
+            self.refuse(RemoteProtocolError("bad request on an attached connection"))
+
+    def _ended(self) -> None:
+        if self._session is None:
+            self.refuse(self._incomplete)
+            return
         self.close()
-        self._listener.sink.session_closed(session)
-        self._listener.sink.session_refused(
-            self._listener.kind, RemoteProtocolError("bad request on an attached connection"), self._peer
-        )
+        self._listener.sink.session_closed(self._session)
 
 
-def _never_asked() -> UmlabError:
-    return RemoteProtocolError("the connection ended before a request")
-
-
-def _open_data_socket(request: AttachRequest, *, bound: bool) -> tuple[socket.socket, bytes]:
-    """Return a socket that is connected to the guest's, and the 108-byte name it is bound to.
+def _open_data_socket(path: bytes, name: bytes | None, uid: int) -> socket.socket:
+    """Return a socket that is connected to the guest's, and bound to a 108-byte name if one is given.
 
     Raises:
-        TransportError: There is no such socket, or it takes no datagrams from us.
+        TransportError: There is no such socket, it takes no datagrams from us, or it is not the user's.
     """
-    name = sockaddr.pad_path(b"\0umlab" + os.urandom(16)) if bound else bytes(sockaddr.PATH_SIZE)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    sock: socket.socket | None = None
     try:
+        address = sockaddr.socket_address(path)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
-        if bound:
+        # Connected first: from its first instant under a name it takes frames of this guest only.
+        if address[0] == 0:
+            sock.connect(address)
+        else:
+            _connect_to_file(sock, address, uid)
+        if name is not None:
             sock.bind(name)
-        sock.connect(sockaddr.socket_address(request.path))
     except (OSError, ValueError) as error:
-        sock.close()
+        if sock is not None:
+            sock.close()
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        shown = sockaddr.printable(request.path)
+        shown = sockaddr.printable(path)
         raise TransportError(f"the guest's data socket {shown} cannot be reached: {reason}") from None
-    return sock, name
+    return sock
+
+
+def _connect_to_file(sock: socket.socket, path: bytes, uid: int) -> None:
+    """Connect to a socket file that belongs to a user, or to any one for root.
+
+    A switch may be allowed to write to sockets that its guests are not, such as those of the system's
+    services; it must not carry frames there for them.  The descriptor keeps the file from being
+    exchanged after the look at its owner.
+
+    Raises:
+        OSError: There is no such socket, or it cannot be connected to.
+        ValueError: It belongs to somebody else.
+    """
+    fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        if uid not in (0, os.fstat(fd).st_uid):
+            raise ValueError("it belongs to another user")
+        sock.connect(f"/proc/self/fd/{fd}")
+    finally:
+        os.close(fd)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import socket
 import stat
@@ -12,6 +14,8 @@ from umlab.transports.contract import Peer
 _CREDENTIALS = struct.Struct("=iII")
 #: A guest's memory is never smaller; other deleted files of a process may be.
 _MIN_MEMORY = 1 << 20
+#: Descriptors that are looked at: another program may have very many.
+_MAX_DESCRIPTORS = 256
 
 
 def peer_of(sock: socket.socket) -> Peer:
@@ -35,18 +39,19 @@ def boot_of(pid: int) -> int | None:
     Returns:
         The inode; ``None`` for other programs and where ``/proc`` does not let us look.
     """
-    folder = f"/proc/{pid}/fd"
-    try:
-        numbers = sorted(int(name) for name in os.listdir(folder))
-    except OSError:
-        return None
-    for number in numbers:
-        try:
-            if not os.readlink(f"{folder}/{number}").endswith(" (deleted)"):
-                continue
-            status = os.stat(f"{folder}/{number}")
-        except OSError:
-            continue
-        if stat.S_ISREG(status.st_mode) and status.st_size >= _MIN_MEMORY:
-            return status.st_ino
+    with contextlib.suppress(OSError), os.scandir(f"/proc/{pid}/fd") as descriptors:
+        # Listed in ascending order.
+        for entry in itertools.islice(descriptors, _MAX_DESCRIPTORS):
+            if (inode := _memory_inode(entry.path)) is not None:
+                return inode
+    return None
+
+
+def _memory_inode(link: str) -> int | None:
+    # The process lives on meanwhile and may have closed this one.
+    with contextlib.suppress(OSError):
+        if os.readlink(link).endswith(" (deleted)"):
+            status = os.stat(link)
+            if stat.S_ISREG(status.st_mode) and status.st_size >= _MIN_MEMORY:
+                return status.st_ino
     return None

@@ -40,28 +40,21 @@ class SocketFile:
         try:
             self.path = os.path.abspath(given)
             self.socket = socket.socket(socket.AF_UNIX, kind | socket.SOCK_NONBLOCK)
-        except OSError as error:
-            raise TransportError(f"cannot make the socket {given}: {error.strerror}") from None
-        try:
-            with _only_one_at(given):
-                _remove_stale(given, kind)
-                status = self._bind(given, kind)
-        except BaseException:
-            self.socket.close()
-            raise
-        self._identity = (status.st_dev, status.st_ino)
-
-    def _bind(self, path: str, kind: int) -> os.stat_result:
-        try:
-            self.socket.bind(path)
-            status = os.lstat(path)
-            if kind != socket.SOCK_DGRAM:
-                self.socket.listen(_BACKLOG)
+            try:
+                with _only_one_at(given):
+                    _remove_stale(given, kind)
+                    self.socket.bind(given)
+                    status = os.lstat(given)
+                    if kind != socket.SOCK_DGRAM:
+                        self.socket.listen(_BACKLOG)
+            except BaseException:
+                self.socket.close()
+                raise
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
-                raise SocketInUse(path) from None
-            raise TransportError(f"cannot bind the socket {path}: {error.strerror}") from None
-        return status
+                raise SocketInUse(given) from None
+            raise TransportError(f"cannot bind the socket {given}: {error.strerror}") from None
+        self._identity = (status.st_dev, status.st_ino)
 
     def close(self) -> None:
         """Close the socket and remove its file, unless another one has taken its place.  Idempotent."""
@@ -99,36 +92,26 @@ def _only_one_at(path: str) -> Iterator[None]:
     abstract name, which goes when its socket does.
     """
     folder, name = os.path.split(path)
-    try:
-        status = os.stat(folder or ".")
-    except OSError as error:
-        raise TransportError(f"cannot bind the socket {path}: {error.strerror}") from None
+    status = os.stat(folder or ".")
     digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as lock:
-        try:
-            lock.bind(f"\0umlab-bind-{status.st_dev:x}-{status.st_ino:x}-{digest}".encode())
-        except OSError:
-            raise SocketInUse(path) from None
+        lock.bind(f"\0umlab-bind-{status.st_dev:x}-{status.st_ino:x}-{digest}".encode())
         yield
 
 
 def _remove_stale(path: str, kind: int) -> None:
     """Remove a socket that nobody serves; leave everything else alone."""
     try:
-        status = os.lstat(path)
+        mode = os.lstat(path).st_mode
     except FileNotFoundError:
         return
-    except OSError as error:
-        raise TransportError(f"cannot look at {path}: {error.strerror}") from None
-    if not stat.S_ISSOCK(status.st_mode):
+    if not stat.S_ISSOCK(mode):
         raise TransportError(f"{path} is there already and is no socket; remove it or take another path")
     with socket.socket(socket.AF_UNIX, kind | socket.SOCK_NONBLOCK) as probe:
         try:
             probe.connect(path)
-        except ConnectionRefusedError:
+        except (ConnectionRefusedError, FileNotFoundError):
             pass
-        except FileNotFoundError:
-            return
         except OSError as error:
             if error.errno in (errno.EAGAIN, errno.EPROTOTYPE):
                 raise SocketInUse(path) from None
@@ -136,8 +119,7 @@ def _remove_stale(path: str, kind: int) -> None:
         else:
             raise SocketInUse(path)
     try:
-        os.unlink(path)
-    except FileNotFoundError:
-        return
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
     except OSError as error:
         raise TransportError(f"cannot remove the dead socket {path}: {error.strerror}") from None

@@ -36,6 +36,8 @@ from umlab.wire.sockaddr import AF_UNIX, SOCKADDR_SIZE, is_unnamed, parse_sockad
 MAGIC = 0xFEEDFACE
 #: The request type for a new port, the only one in use.
 NEW_PORT = 0
+#: Bytes of a v3 request as the kernel sends it, its two bytes of padding included.
+PADDED_V3 = 124
 #: Bytes of a text that a VDE client appends.
 MAX_DESCRIPTION = 128
 #: Bytes of the longest request: v3 with such a text.
@@ -62,19 +64,8 @@ class AttachRequest:
     mac: bytes | None = None
 
 
-def request_size(data: bytes, *, v0: bool) -> int:
-    """Return how many bytes the request that begins with ``data`` has at least.
-
-    Args:
-        data: What has arrived.
-        v0: Whether a first word other than the magic is a v0 request.
-
-    Raises:
-        TruncatedMessage: Fewer than the 4 or 8 bytes that tell the version.
-        BadMagic: The first word is not the magic and v0 is off.
-        UnsupportedVersion: Version 2, or above 3.
-        UnsupportedType: The second word is 1, which is neither a type nor a version.
-    """
+def _request_size(data: bytes, *, v0: bool) -> int:
+    """Return how many bytes the request that begins with ``data`` has at least."""
     if len(data) < 4:
         raise TruncatedMessage(4, len(data))
     (magic,) = _WORD.unpack_from(data)
@@ -88,7 +79,8 @@ def request_size(data: bytes, *, v0: bool) -> int:
     if second == 0:
         return _V1.size + SOCKADDR_SIZE
     if second == 1:
-        raise UnsupportedType(1)
+        # Neither a version nor a type of v1: the second word of v1 is its type.
+        raise UnsupportedType(second)
     if second != 3:
         raise UnsupportedVersion(second)
     return _V3.size + SOCKADDR_SIZE
@@ -98,21 +90,21 @@ def parse_attach_request(data: bytes, *, v0: bool = False) -> AttachRequest:
     """Decode one attach request read from a switch's control stream; the module shows the layout.
 
     Args:
-        data: All bytes read so far, at most ``MAX_ATTACH_REQUEST`` (250).  Bytes behind a v3 request
-            (padding, a VDE client's text) are not looked at.
+        data: All bytes read so far.  Bytes behind a v3 request (padding, a VDE client's text) are not
+            looked at.
         v0: Whether a first word other than the magic is a v0 request.
 
     Raises:
         TruncatedMessage: Fewer bytes than the version requires; ``needed`` says how many in total.
         BadMagic: The first word is not the magic and v0 is off.
         UnsupportedVersion: Version 2, or above 3.
-        OversizeMessage: More bytes than the version's longest request.
+        OversizeMessage: More bytes than the version's longest request (v3: ``MAX_ATTACH_REQUEST``).
         UnsupportedType: Another type than 0.
         RemoteProtocolError: A socket name that is empty or of another family.
 
     Source: Linux arch/um/drivers/daemon_user.c ``struct request_v3``; vectors ``daemon_*``.
     """
-    size = request_size(data, v0=v0)
+    size = _request_size(data, v0=v0)
     if len(data) < size:
         raise TruncatedMessage(size, len(data))
     (magic,) = _WORD.unpack_from(data)

@@ -119,9 +119,7 @@ class Scenario:
             raise
         seconds = time.monotonic() - begin
         self._steps.append({"step": name, "ok": True, "detail": detail, "seconds": round(seconds, 2)})
-        self._progress(
-            f"  {name} ({seconds:.1f} s)" + "".join(f"\n      {line}" for line in detail.splitlines())
-        )
+        self._progress("\n      ".join([f"{seconds:.1f} s", *detail.splitlines()]))
 
     async def _boot(self) -> str:
         control = str(self._directory / "switch.ctl")

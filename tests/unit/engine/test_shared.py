@@ -178,16 +178,18 @@ def test_dead_guest_is_counted_and_the_engine_stays_idle(shared: SharedSwitch) -
 
 
 def test_error_on_a_socket_that_is_only_written_is_taken_off(shared: SharedSwitch) -> None:
-    """A guest that connects to our socket, then elsewhere, leaves ECONNRESET on it: epoll reports that
-    until somebody takes it, and nobody reads there."""
+    """A guest that connects to our socket, then elsewhere with frames unread, leaves ECONNRESET on it:
+    epoll reports that until somebody takes it, and nobody reads there."""
     guest, other = shared.guest(abstract(b"guest")), plug(shared.engine)
     elsewhere = shared.guest(shared.path("elsewhere"))
     link = shared.link(abstract(b"guest"))
     with socket.socket(fileno=os.dup(link.fd)) as ours:
         ours.bind("")
         where = ours.getsockname()
-    shared.engine.attach(link)
+    port_no = shared.engine.attach(link)
     guest.connect(where)
+    other.send(frame(BROADCAST, mac(2)))
+    wait_until(lambda: shared.engine.snapshot().ports[port_no].tx_frames, 5, "a frame waits for the guest")
     guest.connect(elsewhere.getsockname())
     assert idle_cpu_ns() < 50_000_000
     shared.send(guest, frame(BROADCAST, mac(1)))

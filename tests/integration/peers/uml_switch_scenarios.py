@@ -1,0 +1,527 @@
+"""Scenes that are played to both ``uml_switch`` programs, and what each prints, does and leaves.
+
+`play` runs one scene and returns its transcript: text that the recordings in
+``recorded/uml_switch`` hold for the C original, and that ours is compared with.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import pty
+import shutil
+import signal
+import socket
+import stat
+import struct
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from integration.peers.fake_guest import BROADCAST, MAGIC, FakeGuest, attach_request, frame, mac
+from integration.peers.uml_switch import UmlSwitch, program_path, uml_switch
+
+#: Frames that wait in a socket which nobody reads: net.unix.max_dgram_qlen and one.
+SOCKET_QUEUE = int(Path("/proc/sys/net/unix/max_dgram_qlen").read_text()) + 1
+GROUP_SOURCE = b"\x03\0\0\0\0\1"
+
+
+class Scene:
+    """What a scene works with.
+
+    Attributes:
+        switch: The switch, attached, or ended where it refuses to start.
+        directory: Where it runs; its control socket is ``ctl`` in there.
+        notes: What was seen beside the switch's output.
+    """
+
+    def __init__(self, switch: UmlSwitch, directory: Path, terminal: int | None) -> None:
+        self.switch = switch
+        self.directory = directory
+        self.notes: list[str] = []
+        self._terminal = terminal
+        self._guests = contextlib.ExitStack()
+
+    def new_guest(self, control: str = "ctl") -> FakeGuest:
+        """Connect a guest that has not asked for anything."""
+        # v0 guests and the ones that never get a reply need the data socket's path.
+        data = self.directory / "data"
+        return self._guests.enter_context(FakeGuest(self.directory / control, data))
+
+    async def attach(self, version: int = 3) -> FakeGuest:
+        """Attach a guest and wait for the line that says so."""
+        connected = self.switch.stdout.count("New connection")
+        guest = self.new_guest().attach(version)
+        await self.switch.wait_line("New connection", connected + 1)
+        return guest
+
+    async def teach(self, guest: FakeGuest, number: int) -> None:
+        """Let the switch learn ``mac(number)`` behind a guest; every other guest must read one frame."""
+        guest.send(frame(BROADCAST, mac(number)))
+        await self.switch.wait_line(f"Addr: 02:00:00:00:00:{number:02x} New port")
+
+    def note_stream(self, guest: FakeGuest) -> None:
+        """Note whether the guest's control stream still stands."""
+        guest.stream.setblocking(False)
+        try:
+            state = "closed" if guest.stream.recv(200) == b"" else "answered"
+        except BlockingIOError:
+            state = "still open"
+        except ConnectionResetError:
+            state = "closed"
+        self.notes.append(f"control stream {state}")
+
+    def type_keys(self, keys: bytes) -> None:
+        """Type on the switch's terminal."""
+        assert self._terminal is not None
+        os.write(self._terminal, keys)
+
+    def hang_up(self) -> None:
+        """Close the switch's terminal."""
+        assert self._terminal is not None
+        os.close(self._terminal)
+        self._terminal = None
+
+    def close(self) -> None:
+        """Close every guest and the terminal."""
+        self._guests.close()
+        if self._terminal is not None:
+            self.hang_up()
+
+
+Act = Callable[[Scene], Awaitable[None]]
+Prepare = Callable[[Path], Callable[[], None]]
+
+
+async def _nothing(scene: Scene) -> None:
+    pass
+
+
+def _prepare_nothing(directory: Path) -> Callable[[], None]:
+    return lambda: None
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One scene.
+
+    Attributes:
+        options: The switch's command line.
+        act: What happens while it runs; afterwards it gets SIGINT unless it has ended.
+        prepare: What lies in its directory beforehand; returns what undoes it.
+        terminal: Whether its standard input is a terminal instead of /dev/null.
+        user: ``root`` or ``plain`` where only one of them sees this.
+    """
+
+    options: tuple[str, ...]
+    act: Act = _nothing
+    prepare: Prepare = _prepare_nothing
+    terminal: bool = False
+    user: str = ""
+
+
+async def play(which: str, scenario: Scenario) -> str:
+    """Play a scene to a switch and return its transcript.
+
+    Args:
+        which: ``original`` or ``ours``.
+        scenario: The scene.
+
+    Returns:
+        Lines that name their source; the program's path is ``uml_switch`` in them.
+    """
+    with _directory() as directory:
+        undo = scenario.prepare(directory)
+        before = set(os.listdir(directory))
+        terminal, stdin = pty.openpty() if scenario.terminal else (None, asyncio.subprocess.DEVNULL)
+        try:
+            async with uml_switch(which, scenario.options, cwd=directory, stdin=stdin) as switch:
+                if scenario.terminal:
+                    os.close(stdin)
+                scene = Scene(switch, directory, terminal)
+                try:
+                    if switch.process.returncode is None:
+                        await scenario.act(scene)
+                finally:
+                    with contextlib.suppress(ProcessLookupError):
+                        if switch.process.returncode is None:
+                            switch.signal(signal.SIGINT)
+                    status = await switch.wait()
+                    scene.close()
+        finally:
+            undo()
+        name = str(program_path(which))
+        lines = [f"$ uml_switch {' '.join(map(repr_word, scenario.options))}".rstrip()]
+        lines += [f"stdout: {line}" for line in switch.stdout]
+        lines += [f"stderr: {line}" for line in _without_repetition(switch.stderr)]
+        lines += [f"seen: {note}" for note in scene.notes]
+        lines += [f"status: {status}" if status >= 0 else f"signal: {-status}"]
+        lines += [f"left: {line}" for line in _listing(directory, before)]
+        return "".join(line.replace(name, "uml_switch") + "\n" for line in lines)
+
+
+def repr_word(word: str) -> str:
+    """Return a word of a command line as a reader can tell it: long ones cut, the empty one quoted."""
+    return "''" if not word else word if len(word) < 40 else f"{word[:8]}...({len(word)} bytes)"
+
+
+@contextlib.contextmanager
+def _directory() -> Iterator[Path]:
+    directory = Path(tempfile.mkdtemp(prefix="uml"))
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory)
+
+
+def _without_repetition(lines: list[str]) -> Iterator[str]:
+    """Yield lines, runs of failed sends as one: how many frames a socket holds depends on the kernel."""
+    for line, run in itertools.groupby(lines):
+        count = len(list(run))
+        if line.startswith("send_sock") and count > 1:
+            yield f"{line} (repeated)"
+        else:
+            yield from [line] * count
+
+
+def _listing(directory: Path, before: set[str]) -> list[str]:
+    lines = []
+    for path in sorted(directory.iterdir()):
+        mode = path.lstat().st_mode
+        kind = "socket" if stat.S_ISSOCK(mode) else "directory" if stat.S_ISDIR(mode) else "file"
+        lines.append(f"{kind} {repr_word(path.name)}")
+    gone = before - set(os.listdir(directory))
+    return lines + [f"{name} is gone" for name in sorted(gone)]
+
+
+def _stale(*names: str) -> Prepare:
+    """Leave the sockets of a switch that has died: control first, then data."""
+
+    def prepare(directory: Path) -> Callable[[], None]:
+        for name, kind in zip(names, (socket.SOCK_STREAM, socket.SOCK_DGRAM), strict=False):
+            with socket.socket(socket.AF_UNIX, kind) as dead:
+                dead.bind(str(directory / name))
+        return lambda: None
+
+    return prepare
+
+
+def _live(name: str, kind: socket.SocketKind) -> Prepare:
+    """Put the socket of another server there."""
+
+    def prepare(directory: Path) -> Callable[[], None]:
+        server = socket.socket(socket.AF_UNIX, kind)
+        server.bind(str(directory / name))
+        if kind == socket.SOCK_STREAM:
+            server.listen()
+        return server.close
+
+    return prepare
+
+
+def _file(name: str) -> Prepare:
+    def prepare(directory: Path) -> Callable[[], None]:
+        (directory / name).write_text("precious\n")
+        return lambda: None
+
+    return prepare
+
+
+def _folder(name: str) -> Prepare:
+    def prepare(directory: Path) -> Callable[[], None]:
+        (directory / name).mkdir()
+        return lambda: None
+
+    return prepare
+
+
+def _attach_and_leave(version: int) -> Act:
+    async def act(scene: Scene) -> None:
+        guest = await scene.attach(version)
+        await scene.teach(guest, 1)
+        guest.close()
+        await scene.switch.wait_line("Disconnect")
+
+    return act
+
+
+async def _learn_and_move(scene: Scene) -> None:
+    first, second = await scene.attach(3), await scene.attach(1)
+    await scene.teach(first, 1)
+    second.receive()
+    second.send(frame(mac(1), mac(2)))
+    scene.notes.append(f"first gets {len(first.receive())} bytes by unicast")
+    await scene.switch.wait_line("02:00:00:00:00:02 New port")
+    second.send(frame(BROADCAST, mac(1)))
+    first.receive()
+    await scene.switch.wait_line("old port")
+
+
+async def _group_source(scene: Scene) -> None:
+    first, second = await scene.attach(), await scene.attach()
+    first.send(frame(BROADCAST, GROUP_SOURCE))
+    scene.notes.append(f"second gets {len(second.receive())} bytes")
+
+
+async def _unknown_destination(scene: Scene) -> None:
+    first, second = await scene.attach(), await scene.attach()
+    await scene.teach(first, 1)
+    for number in (7, 7, 8):
+        first.send(frame(mac(number), mac(1)))
+        second.receive()
+    await scene.switch.wait_line("unknown Addr")
+    await scene.teach(second, 2)
+    second.send(frame(mac(7), mac(2)))
+    await scene.switch.wait_line("unknown Addr: 02:00:00:00:00:02")
+
+
+async def _reuse_port(scene: Scene) -> None:
+    guests = [await scene.attach() for _ in range(3)]
+    guests[0].close()
+    await scene.switch.wait_line("Disconnect")
+    guests[1].close()
+    await scene.switch.wait_line("Disconnect", 2)
+    for number in (1, 2):
+        await scene.teach(await scene.attach(), number)
+
+
+async def _relearn_after_leaving(scene: Scene) -> None:
+    first, second = await scene.attach(), await scene.attach()
+    await scene.teach(first, 1)
+    second.receive()
+    first.close()
+    await scene.switch.wait_line("Disconnect")
+    second.send(frame(BROADCAST, mac(1)))
+    await scene.switch.wait_line("New port 6")
+
+
+async def _flood_in_hub(scene: Scene) -> None:
+    guests = [await scene.attach() for _ in range(3)]
+    for number, guest in enumerate(guests, 1):
+        guest.send(frame(BROADCAST, mac(number)))
+        for other in guests:
+            if other is not guest:
+                other.receive()
+    guests[0].send(frame(mac(2), mac(1)))
+    scene.notes += [f"{who} gets {len(guest.receive())} bytes" for who, guest in enumerate(guests[1:], 2)]
+
+
+async def _own_address(scene: Scene) -> None:
+    first, second = await scene.attach(), await scene.attach()
+    await scene.teach(first, 1)
+    second.receive()
+    first.send(frame(mac(1), mac(1)))
+    first.send(frame(BROADCAST, mac(1)))
+    second.receive()
+    scene.notes.append(f"sender gets {len(first.receive_waiting())} of its own frames back")
+
+
+async def _odd_lengths(scene: Scene) -> None:
+    first, second = await scene.attach(), await scene.attach()
+    await scene.teach(first, 1)
+    second.receive()
+    long = frame(BROADCAST, mac(1), size=1600)
+    for data in (b"abc", b"", long[:13], long[:1514], long, long[:60]):
+        first.send(data)
+    lengths: list[int] = []
+    while not lengths or lengths[-1] != 60:
+        lengths.append(len(second.receive()))
+    scene.notes.append(f"of 3, 0, 13, 1514, 1600 and 60 bytes came {lengths}")
+
+
+async def _stranger(scene: Scene) -> None:
+    guest = await scene.attach()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as stranger:
+        stranger.bind(b"\0stranger".ljust(108, struct.pack("=I", os.getpid())[:1] or b"x"))
+        assert guest.switch_name is not None
+        try:
+            stranger.sendto(frame(BROADCAST, mac(9)), guest.switch_name)
+        except PermissionError:
+            scene.notes.append("a stranger's frame is refused")
+        else:
+            scene.notes.append(f"a stranger's frame of {len(guest.receive())} bytes is forwarded")
+
+
+async def _slow_reader(scene: Scene) -> None:
+    first, second, third = [await scene.attach() for _ in range(3)]
+    await scene.teach(first, 1)
+    second.receive()
+    third.receive()
+    for number in range(20):
+        first.send(frame(BROADCAST, mac(1), bytes((number,))))
+        third.receive()
+    got = [second.receive() for _ in range(SOCKET_QUEUE)]
+    # What waited in the switch, if it lets frames wait, comes before the frame that is sent now.
+    first.send(frame(BROADCAST, mac(1), b"\xff"))
+    while got[-1][14] != 0xFF:
+        got.append(second.receive())
+    scene.notes.append(f"the slow guest reads {'all' if len(got) == 21 else 'only some'} of 20 frames")
+
+
+async def _data_socket_gone(scene: Scene) -> None:
+    first, second, third = [await scene.attach() for _ in range(3)]
+    second.datagrams.close()
+    first.send(frame(BROADCAST, mac(1)))
+    scene.notes.append(f"third gets {len(third.receive())} bytes")
+
+
+def _request(data: bytes, line: str, *, usable: bool = True) -> Act:
+    """Send a request that is not in order; a good guest follows, and shows that frames are still moved.
+
+    The original serves control connections, but no frames any more, after one of them (not ``usable``).
+    """
+
+    async def act(scene: Scene) -> None:
+        guest = scene.new_guest()
+        guest.stream.sendall(data)
+        await scene.switch.wait_line(line)
+        good = await scene.attach()
+        if usable:
+            await scene.teach(good, 1)
+        scene.note_stream(guest)
+
+    return act
+
+
+async def _leave_without_request(scene: Scene) -> None:
+    scene.new_guest().close()
+    await scene.switch.wait_line("EOF from new port")
+    await scene.teach(await scene.attach(), 1)
+
+
+async def _split_request(scene: Scene) -> None:
+    guest = scene.new_guest()
+    request = attach_request(3, guest.name)
+    guest.stream.sendall(request[:60])
+    await scene.attach()
+    with contextlib.suppress(BrokenPipeError):
+        guest.stream.sendall(request[60:])
+    reply = guest.read_reply()
+    scene.notes.append(f"reply of {len(reply)} bytes")
+    await scene.attach()
+    scene.note_stream(guest)
+
+
+async def _talk_after_request(scene: Scene) -> None:
+    guest = await scene.attach()
+    guest.stream.sendall(b"more")
+    await scene.switch.wait_line("Bad request")
+    guest.wait_closed()
+
+
+async def _v0_guest(scene: Scene) -> None:
+    first, second = await scene.attach(0), await scene.attach(3)
+    await scene.teach(first, 1)
+    scene.notes.append(f"v3 guest gets {len(second.receive())} bytes from the v0 guest")
+    second.send(frame(mac(1), mac(2)))
+    scene.notes.append(f"v0 guest gets {len(first.receive())} bytes from the v3 guest")
+    await scene.switch.wait_line("02:00:00:00:00:02 New port")
+
+
+async def _v0_without_data_socket(scene: Scene) -> None:
+    guest = scene.new_guest()
+    guest.stream.sendall(attach_request(0, guest.name))
+    await scene.teach(await scene.attach(), 1)
+    scene.note_stream(guest)
+
+
+def _signal(number: signal.Signals) -> Act:
+    async def act(scene: Scene) -> None:
+        await scene.attach()
+        scene.switch.signal(number)
+        await scene.switch.wait()
+
+    return act
+
+
+async def _end_of_input(scene: Scene) -> None:
+    scene.type_keys(b"some words\n")
+    await scene.teach(await scene.attach(), 1)
+    scene.type_keys(b"\x04")
+    await scene.switch.wait()
+
+
+async def _hang_up(scene: Scene) -> None:
+    await scene.attach()
+    scene.hang_up()
+    await scene.switch.wait()
+
+
+def _v3(version: int = 3, request_type: int = 0, name: bytes = b"\0name") -> bytes:
+    return attach_request(version, name.ljust(108, b"\0"), request_type)
+
+
+_CTL = ("-unix", "ctl")
+
+SCENARIOS: dict[str, Scenario] = {
+    "start_plain": Scenario(_CTL),
+    "start_hub": Scenario(("-hub", *_CTL)),
+    "start_hub_last": Scenario((*_CTL, "-hub")),
+    "start_hub_twice": Scenario(("-hub", "-hub", *_CTL)),
+    "start_last_unix_counts": Scenario((*_CTL, "-unix", "other")),
+    "start_compat": Scenario(("-compat-v0", *_CTL, "data")),
+    "start_compat_last_unix_counts": Scenario(("-compat-v0", "-unix", "a", "b", *_CTL, "data")),
+    "start_compat_later": Scenario((*_CTL, "-compat-v0", "-unix", "other", "data")),
+    "start_compat_takes_any_word": Scenario(("-compat-v0", *_CTL, "-hub")),
+    "start_older_syntax": Scenario((*_CTL, "data")),
+    "start_older_syntax_hub": Scenario((*_CTL, "data", "-hub")),
+    "usage_unknown_option": Scenario(("-x",)),
+    "usage_help": Scenario(("--help",)),
+    "usage_word": Scenario(("word",)),
+    "usage_empty_word": Scenario(("",)),
+    "usage_unix_without_path": Scenario(("-unix",)),
+    "usage_compat_without_data": Scenario(("-compat-v0", *_CTL)),
+    "usage_tap_without_device": Scenario((*_CTL, "-tap")),
+    "usage_after_hub": Scenario(("-hub", "-x")),
+    "path_in_no_directory": Scenario(("-unix", "none/ctl")),
+    "path_is_directory": Scenario(_CTL, prepare=_folder("ctl")),
+    "path_is_file": Scenario(_CTL, prepare=_file("ctl")),
+    "path_is_empty": Scenario(("-unix", "")),
+    "path_too_long": Scenario(("-unix", "x" * 120)),
+    "data_path_in_no_directory": Scenario(("-compat-v0", *_CTL, "none/data")),
+    "data_path_is_file": Scenario(("-compat-v0", *_CTL, "data"), prepare=_file("data")),
+    "stale_control": Scenario(_CTL, prepare=_stale("ctl")),
+    "stale_control_and_data": Scenario(("-compat-v0", *_CTL, "data"), prepare=_stale("ctl", "data")),
+    "live_control": Scenario(_CTL, prepare=_live("ctl", socket.SOCK_STREAM)),
+    "live_data": Scenario(("-compat-v0", *_CTL, "data"), prepare=_live("data", socket.SOCK_DGRAM)),
+    "tap_not_permitted": Scenario((*_CTL, "-tap", "umltest0"), user="plain"),
+    "tap": Scenario((*_CTL, "-tap", "umltest0"), user="root"),
+    "attach_v3": Scenario(_CTL, _attach_and_leave(3)),
+    "attach_v1": Scenario(_CTL, _attach_and_leave(1)),
+    "attach_v0": Scenario(("-compat-v0", *_CTL, "data"), _v0_guest),
+    "attach_v0_without_data_socket": Scenario(_CTL, _v0_without_data_socket),
+    "learn_and_move": Scenario(_CTL, _learn_and_move),
+    "learn_group_source": Scenario(_CTL, _group_source),
+    "learn_again_after_leaving": Scenario(_CTL, _relearn_after_leaving),
+    "unknown_destination": Scenario(_CTL, _unknown_destination),
+    "port_reused": Scenario(_CTL, _reuse_port),
+    "hub_floods": Scenario(("-hub", *_CTL), _flood_in_hub),
+    "frame_to_own_port": Scenario(_CTL, _own_address),
+    "frame_lengths": Scenario(_CTL, _odd_lengths),
+    "frame_from_stranger": Scenario(_CTL, _stranger),
+    "guest_reads_slowly": Scenario(_CTL, _slow_reader),
+    "guest_data_socket_gone": Scenario(_CTL, _data_socket_gone),
+    "request_version_2": Scenario(_CTL, _request(_v3(2), "ersion 2", usable=False)),
+    "request_version_4": Scenario(_CTL, _request(_v3(4), "version 4")),
+    "request_version_99": Scenario(_CTL, _request(_v3(99), "version 99")),
+    "request_type_7": Scenario(_CTL, _request(_v3(request_type=7), "type : 7")),
+    "request_dump": Scenario(_CTL, _request(_v3(request_type=1), "type : 1")),
+    "request_v1_type_1": Scenario(_CTL, _request(struct.pack("=II", MAGIC, 1).ljust(124, b"\0"), "type : 1")),
+    "request_v0_type_7": Scenario(
+        ("-compat-v0", *_CTL, "data"), _request(attach_request(0, b"x".ljust(108, b"\0"), 7), "type : 7")
+    ),
+    "request_garbage": Scenario(_CTL, _request(b"GET / HTTP/1.1\r\n".ljust(124, b"x"), "type : 542393671")),
+    "request_too_long": Scenario(_CTL, _request(_v3() + b"x" * 76, "Bad request")),
+    "request_split": Scenario(_CTL, _split_request),
+    "request_never_sent": Scenario(_CTL, _leave_without_request),
+    "request_followed_by_more": Scenario(_CTL, _talk_after_request),
+    "signal_int": Scenario(_CTL, _signal(signal.SIGINT)),
+    "signal_term": Scenario(_CTL, _signal(signal.SIGTERM)),
+    "signal_hup": Scenario(_CTL, _signal(signal.SIGHUP)),
+    "signal_int_compat": Scenario(("-compat-v0", *_CTL, "data"), _signal(signal.SIGINT)),
+    "terminal_end_of_input": Scenario(_CTL, _end_of_input, terminal=True),
+    "terminal_hangs_up": Scenario(_CTL, _hang_up, terminal=True),
+}

@@ -16,6 +16,7 @@ import os
 import socket
 
 from umlab.errors import (
+    OversizeMessage,
     RemoteProtocolError,
     StateError,
     SwitchError,
@@ -125,7 +126,8 @@ class _Connection:
         self._received = b""
         #: Bytes that the guest may send, its request included.
         self._limit = MAX_ATTACH_REQUEST
-        self._incomplete: RemoteProtocolError = RemoteProtocolError("the connection ended before a request")
+        #: What the end of the connection would mean now.
+        self._incomplete = TruncatedMessage(4, 0)
         self._session: Session | None = None
         self._open = True
         self._loop = asyncio.get_running_loop()
@@ -212,7 +214,7 @@ class _Connection:
         if len(self._received) > self._limit:
             self.close()
             self._listener.sink.session_closed(session)
-            self.refuse(RemoteProtocolError("bad request on an attached connection"))
+            self.refuse(OversizeMessage(len(self._received), self._limit))
 
     def _ended(self) -> None:
         if self._session is None:

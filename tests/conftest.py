@@ -10,11 +10,16 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from support.leaks import TAG_VARIABLE, end_processes, holdings, leaks_since
 from support.require import everything_is_required
 
 INTEGRATION = Path(__file__).parent / "integration"
+
+# A busy machine is no finding: how long an example takes, or its making, fails no test.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -168,6 +168,6 @@ def _by_age(entry: FdbEntry) -> int:
 
 
 TestSwitchAgainstSet = SwitchAgainstSet.TestCase
-TestSwitchAgainstSet.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+TestSwitchAgainstSet.settings = settings(max_examples=150, stateful_step_count=60)
 TestHubAgainstSet = HubAgainstSet.TestCase
-TestHubAgainstSet.settings = settings(max_examples=25, stateful_step_count=30, deadline=None)
+TestHubAgainstSet.settings = settings(max_examples=25, stateful_step_count=30)

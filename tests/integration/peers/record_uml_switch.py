@@ -1,28 +1,31 @@
-"""Record what the C ``uml_switch`` prints, does and leaves in each scene.
+"""Record what both ``uml_switch`` programs print, do and leave in each scene.
 
-Run from the folder ``tests``: ``python -m integration.peers.record_uml_switch``, once as root and once
-as a plain user who may write here (each records the scenes that only they can see).
+Run as root from the folder ``tests``: ``python -m integration.peers.record_uml_switch``.  What ours does is
+recorded where it differs, so that a review sees a change of it; docs/reference/uml_switch-differences.md
+has to list each such scene.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 from pathlib import Path
 
 from integration.peers.uml_switch_scenarios import SCENARIOS, play
 
 RECORDED = Path(__file__).parents[1] / "recorded" / "uml_switch"
+OURS = RECORDED / "ours"
 
 
 async def _record() -> None:
-    user = "root" if os.geteuid() == 0 else "plain"
-    RECORDED.mkdir(parents=True, exist_ok=True)
+    OURS.mkdir(parents=True, exist_ok=True)
     for name, scenario in SCENARIOS.items():
-        if scenario.user in ("", user):
-            transcript = await play("original", scenario)
-            (RECORDED / f"{name}.txt").write_text(transcript)
-            print(f"== {name}\n{transcript}")
+        original = await play("original", scenario)
+        ours = await play("ours", scenario)
+        (RECORDED / f"{name}.txt").write_text(original)
+        (OURS / f"{name}.txt").unlink(missing_ok=True)
+        if ours != original:
+            (OURS / f"{name}.txt").write_text(ours)
+        print(name, "differs" if ours != original else "is the same")
 
 
 if __name__ == "__main__":

@@ -54,8 +54,6 @@ class Acceptor:
                 sock, _ = self._listener.accept()
             except BlockingIOError:
                 return
-            except ConnectionAbortedError:
-                continue
             except OSError as error:
                 if error.errno not in _EXHAUSTED:
                     raise

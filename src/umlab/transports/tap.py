@@ -8,9 +8,10 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import struct
 
-from umlab.errors import SwitchError, TransportError
+from umlab.errors import StateError, SwitchError, TransportError
 from umlab.switch.model import Framing, Link
 from umlab.transports.contract import Session, SessionSink
 
@@ -20,13 +21,15 @@ _IFF_TAP = 0x0002
 _IFF_NO_PI = 0x1000
 #: Bytes of an interface's name, without the NUL.
 _MAX_NAME = 15
+#: Blanks, what the kernel refuses, and what it would replace by a number.
+_NOT_IN_A_NAME = re.compile(rb"[\x00-\x20/:%]")
 _FIXES = {
     errno.ENOENT: f"{_CLONE_DEVICE} is missing; load the kernel module tun",
     errno.ENODEV: f"{_CLONE_DEVICE} has no driver; load the kernel module tun",
     errno.EPERM: "not permitted; let root make it for you: ip tuntap add dev {} mode tap user $USER",
     errno.EACCES: f"{_CLONE_DEVICE} may not be opened; let root run: chmod 666 {_CLONE_DEVICE}",
     errno.EBUSY: "another program has it open",
-    errno.EINVAL: "it is there and is no tap device",
+    errno.EINVAL: "it is there and is no tap device for one program",
 }
 
 
@@ -48,7 +51,7 @@ class TapListener:
         session = Session(self.kind, Link(fd, Framing.DEVICE), None, self.where, _nothing_to_close)
         try:
             sink.session_opened(session)
-        except SwitchError as error:
+        except (SwitchError, StateError) as error:
             os.close(fd)
             raise TransportError(f"tap device {self.where}: {error}") from None
 
@@ -63,7 +66,7 @@ def open_tap(device: str) -> int:
         TransportError: The name is not usable or the device cannot be had; says what helps.
     """
     name = os.fsencode(device)
-    if not 0 < len(name) <= _MAX_NAME or b"/" in name or any(byte <= 0x20 for byte in name):
+    if not 0 < len(name) <= _MAX_NAME or _NOT_IN_A_NAME.search(name) or name in (b".", b".."):
         raise TransportError(f"{device!r} is not the name of an interface")
     fd = -1
     try:

@@ -1,0 +1,120 @@
+"""Places to listen as text, and a transport of our own: one class and one line in the table."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from support.deadline import scaled, wait_until_async
+from support.guest_end import BROADCAST, frame, mac
+from umlab.daemon.switch import SwitchService
+from umlab.errors import SwitchError, TransportError
+from umlab.switch.model import Framing, Link, SwitchConfig
+from umlab.transports.bess import BessListener
+from umlab.transports.contract import Session, SessionSink
+from umlab.transports.daemon import DaemonListener
+from umlab.transports.registry import TRANSPORTS, parse_listen
+from umlab.transports.tap import TapListener
+
+
+class InheritedListener:
+    """A toy transport: one guest on a connected SOCK_SEQPACKET descriptor that somebody left us."""
+
+    kind = "inherited"
+
+    def __init__(self, number: str) -> None:
+        self.where = number
+
+    async def start(self, sink: SessionSink) -> None:
+        """Take the descriptor; see :class:`umlab.transports.contract.Listener`."""
+        if not self.where.isdigit():
+            raise TransportError(f"{self.where!r} is not a descriptor")
+        link = Link(int(self.where), Framing.SEQPACKET)
+        try:
+            sink.session_opened(Session(self.kind, link, None, f"descriptor {self.where}", _nothing))
+        except SwitchError as error:
+            raise TransportError(f"descriptor {self.where}: {error}") from None
+
+    async def close(self) -> None:
+        """Do nothing: the engine closes the descriptor."""
+
+
+def _nothing() -> None:
+    pass
+
+
+@pytest.fixture
+def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TRANSPORTS, "inherited", ("inherited:FD", InheritedListener))
+
+
+@pytest.mark.parametrize(
+    ("spec", "kind", "where"),
+    [
+        ("daemon:/tmp/uml.ctl", DaemonListener, "/tmp/uml.ctl"),
+        ("daemon:/tmp/a:b,/tmp/uml.data", DaemonListener, "/tmp/a:b,/tmp/uml.data"),
+        ("daemon:/tmp/uml.ctl,", DaemonListener, "/tmp/uml.ctl"),
+        ("bess:/tmp/bess", BessListener, "/tmp/bess"),
+        ("tap:tap0", TapListener, "tap0"),
+    ],
+)
+def test_spec_names_a_kind_and_a_place(spec: str, kind: type, where: str) -> None:
+    listener = parse_listen(spec)
+    assert type(listener) is kind
+    assert listener.where == where
+    assert spec.startswith(f"{listener.kind}:")
+
+
+@pytest.mark.parametrize(
+    "spec", ["", "/tmp/uml.ctl", "daemon", "daemon:", "vde:/tmp/x", ":x", "Daemon:/tmp/x"]
+)
+def test_spec_that_is_none_says_what_would_be_one(spec: str) -> None:
+    with pytest.raises(TransportError, match=r"write one of daemon:CTL\[,DATA\], bess:PATH, tap:DEVICE"):
+        parse_listen(spec)
+
+
+@pytest.mark.usefixtures("_registered")
+async def test_toy_transport_is_a_port_like_any_other(short_dir: Path) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setblocking(False)
+    specs = [f"inherited:{ours.detach()}", f"bess:{short_dir}/bess"]
+    service = SwitchService("toy", SwitchConfig(), map(parse_listen, specs))
+    await service.start()
+    try:
+        with theirs, socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as right:
+            right.connect(f"{short_dir}/bess")
+            await wait_until_async(lambda: len(service.ports()) == 2, 10, "two ports")
+            for sock in (theirs, right):
+                sock.settimeout(scaled(10))
+            theirs.send(frame(BROADCAST, mac(1)))
+            assert right.recv(100) == frame(BROADCAST, mac(1))
+            right.send(frame(mac(1), mac(2)))
+            assert theirs.recv(100) == frame(mac(1), mac(2))
+            assert [(port.kind, port.detail) for port in service.ports()] == [
+                ("inherited", specs[0].replace("inherited:", "descriptor ")),
+                ("bess", ""),
+            ]
+    finally:
+        await service.stop()
+
+
+@pytest.mark.usefixtures("_registered")
+async def test_toy_transport_that_cannot_start_stops_the_switch_with_its_reason() -> None:
+    service = SwitchService("toy", SwitchConfig(), [parse_listen("inherited:x")])
+    with pytest.raises(TransportError, match="'x' is not a descriptor"):
+        await service.start()
+    read_end, write_end = os.pipe()
+    service = SwitchService("toy", SwitchConfig(), [parse_listen(f"inherited:{read_end}")])
+    with pytest.raises(TransportError, match=f"descriptor {read_end}: "):
+        await service.start()
+    os.close(read_end)
+    os.close(write_end)
+
+
+@pytest.mark.usefixtures("_registered")
+def test_toy_transport_is_in_the_help_of_a_wrong_spec() -> None:
+    with pytest.raises(TransportError, match="inherited:FD"):
+        parse_listen("inherited")

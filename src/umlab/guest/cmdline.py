@@ -89,7 +89,9 @@ class GuestSpec:
     Attributes:
         umid: Its name: at most 24 letters, digits, ``.``, ``_``, ``-``, beginning with a letter or digit.
         kernel: The kernel's program file, absolute.
-        memory: Bytes of memory, at least 32 MiB.
+        memory: Bytes of memory, at least 32 MiB; the host gives only what the guest really uses.  With 64
+            MiB Debian's 6.1 kernel now and then runs out of threads (their limit follows the memory) in
+            its self-tests at boot, and init cannot fork.
         root: Where its root file system comes from.
         nics: Its NICs; each kind counts by itself (``eth0``, ``eth1`` and ``vec0``, ``vec1``).
         extra: More kernel arguments, each one word.
@@ -101,7 +103,7 @@ class GuestSpec:
 
     umid: str
     kernel: str = DEFAULT_KERNEL
-    memory: int = 64 << 20
+    memory: int = 128 << 20
     root: TinyRoot | DiskRoot = TinyRoot()
     nics: tuple[DaemonNic | BessNic, ...] = ()
     extra: tuple[str, ...] = ()

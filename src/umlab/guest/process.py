@@ -121,7 +121,7 @@ class Guest:
             LabError: Something that it needs is missing or not usable, its name is in use, or it cannot
                 be contained: root needs Landlock, unless ``spec.landlock`` gives it up.
         """
-        _check_containment(spec)
+        check_containment(spec)
         _check_kernel(spec)
         run = RunDirectory(base, spec.umid)
         try:
@@ -320,7 +320,12 @@ def memory_inode(pid: int) -> int | None:
     return None
 
 
-def _check_containment(spec: GuestSpec) -> None:
+def check_containment(spec: GuestSpec) -> None:
+    """Refuse, or warn about, a guest that could change the host's files.
+
+    Raises:
+        LabError: We are root and the kernel has no Landlock.
+    """
     if not spec.landlock:
         _log.warning("guest %s: started without Landlock, it can change its user's files", spec.umid)
     elif landlock.abi() < 1:

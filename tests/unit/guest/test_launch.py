@@ -1,0 +1,136 @@
+"""What the launcher takes away, seen from a program in the place of the kernel."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from umlab.guest import landlock, launch
+
+needs_landlock = pytest.mark.skipif(not landlock.abi(), reason="this kernel has no Landlock")
+
+
+def run(
+    script: str, *writable: str, restrict: bool = True, parent: int | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a shell script under the launcher."""
+    command = [sys.executable, "-I", "-S", launch.__file__, str(parent or os.getpid()), str(int(restrict))]
+    command += [str(len(writable)), *writable, "/bin/sh", "-c", script]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, start_new_session=True)
+
+
+def python(code: str) -> str:
+    return f'"{sys.executable}" -I -S -c "{code}"'
+
+
+def status_fields() -> dict[str, str]:
+    lines = run("cat /proc/self/status", restrict=False).stdout.splitlines()
+    return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+@needs_landlock
+def test_only_the_named_places_can_be_written_to(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "inside", tmp_path / "outside"
+    inside.mkdir()
+    outside.mkdir()
+    (outside / "old").write_text("old")
+    file = tmp_path / "file"
+    file.write_text("")
+    done = run(
+        f"cd {inside} && mkdir d && echo x >d/f && ln -s f d/l && mv d/f f && rm -r d && echo x >{file}\n"
+        f"cat {outside}/old\n"
+        f"echo x >{outside}/new\n"
+        f"echo x >>{outside}/old\n"
+        f"rm -f {outside}/old\n"
+        f"mkdir {outside}/d; ln -s x {outside}/l; mv f {outside}/f; mv {file} {inside}\n"
+        "echo through",
+        str(inside),
+        str(file),
+    )
+    assert done.stdout == "old" + "through\n"
+    assert sorted(os.listdir(inside)) == ["f"]
+    assert file.read_text() == "x\n"
+    assert os.listdir(outside) == ["old"]
+    assert (outside / "old").read_text() == "old"
+
+
+@needs_landlock
+@pytest.mark.skipif(landlock.abi() < 3, reason="Landlock forbids truncation from version 3 on")
+def test_truncation_outside_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("content")
+    run(python(f"import os; os.truncate('{tmp_path}/file', 0)"))
+    assert (tmp_path / "file").read_text() == "content"
+
+
+@needs_landlock
+@pytest.mark.skipif(landlock.abi() < 6, reason="Landlock forbids signals from version 6 on")
+def test_processes_outside_cannot_be_signalled() -> None:
+    with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE) as outside:
+        done = run(f"kill -KILL {outside.pid} || echo refused; sleep 60 & kill -KILL $! && echo own")
+        assert done.stdout == "refused\nown\n"
+        assert outside.poll() is None
+
+
+def test_without_landlock_everything_can_be_written_to(tmp_path: Path) -> None:
+    run(f"echo x >{tmp_path}/new", restrict=False)
+    assert (tmp_path / "new").exists()
+
+
+def test_place_that_does_not_exist_is_named() -> None:
+    if not landlock.abi():
+        pytest.skip("this kernel has no Landlock")
+    done = run("echo started", "/no/such/place")
+    assert done.returncode == 125
+    assert "/no/such/place" in done.stdout
+    assert "started" not in done.stdout
+
+
+def test_privileges_and_core_files_are_given_up() -> None:
+    fields = status_fields()
+    assert fields["NoNewPrivs"] == "1"
+    assert fields["Seccomp"] == "2"
+    assert run("ulimit -c", restrict=False).stdout == "0\n"
+    if os.geteuid() == 0:
+        dac_override = 1 << 1
+        for capability_set in ("CapPrm", "CapEff", "CapBnd"):
+            assert int(fields[capability_set], 16) == dac_override
+        assert int(fields["CapInh"], 16) == 0
+
+
+def test_group_cannot_be_left() -> None:
+    code = (
+        "import os\n"
+        "if os.fork(): os.wait(); os._exit(0)\n"
+        "for name, call in (('setsid', os.setsid), ('setpgid', lambda: os.setpgid(0, 0)),"
+        " ('kill', lambda: os.kill(-1, 0))):\n"
+        "  try: call(); print(name)\n"
+        "  except PermissionError: print('no', name)\n"
+        "os.kill(0, 0); os.kill(os.getpid(), 0); print('own')\n"
+    )
+    assert run(python(code), restrict=False).stdout == "no setsid\nno setpgid\nno kill\nown\n"
+
+
+def test_starting_process_that_is_gone_starts_nothing() -> None:
+    done = run("echo started", parent=1 if os.getpid() != 1 else 2)
+    assert done.returncode == 125
+    assert done.stdout == "umlab: cannot start the guest: the starting process is gone\n"
+
+
+def test_missing_kernel_is_named() -> None:
+    command = [sys.executable, "-I", "-S", launch.__file__, str(os.getpid()), "0", "0", "/no/such/kernel"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 125
+    assert "No such file" in done.stdout
+
+
+def test_parent_death_signal_does_not_reach_the_kernel() -> None:
+    # prctl(PR_GET_PDEATHSIG): a guest whose main process alone is killed would be set free.
+    code = (
+        "import ctypes; n = ctypes.c_int(-1);"
+        "ctypes.CDLL(None).prctl(2, ctypes.byref(n), 0, 0, 0); print(n.value)"
+    )
+    assert run(python(code), restrict=False).stdout == "0\n"

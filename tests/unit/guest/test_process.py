@@ -1,0 +1,155 @@
+"""A guest's life with a shell script in the place of its kernel."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from support.deadline import scaled
+from umlab.errors import GuestFailed, LabError
+from umlab.guest import landlock
+from umlab.guest.cmdline import DiskRoot, GuestSpec
+from umlab.guest.process import Guest, Rung, check_containment, memory_inode
+
+LONG = scaled(20)
+#: Says hello on the console, greets on the serial line as an agent does, and ends on SIGTERM.
+KERNEL = """#!{python} -IS
+import os, signal, sys, time
+def on(number, status=None, text=""):
+    def handle(*_):
+        print(text, end="", flush=True)
+        if status is not None:
+            os._exit(status)
+    signal.signal(number, handle)
+on(signal.SIGTERM, 1)
+print("console", os.getcwd(), flush=True)
+line = next(int(word[8:]) for word in sys.argv if word.startswith("ssl0=fd:"))
+{script}
+os.write(line, b"umlab-agent 1\\n")
+while True:
+    time.sleep(1)
+"""
+IGNORE_TERM = "signal.signal(signal.SIGTERM, signal.SIG_IGN)"
+Start = Callable[..., Awaitable[Guest]]
+
+
+@pytest.fixture
+async def start(tmp_path: Path, short_dir: Path) -> AsyncIterator[Start]:
+    guests: list[Guest] = []
+
+    async def start(script: str = "", **fields: object) -> Guest:
+        kernel = tmp_path / "linux"
+        kernel.write_text(KERNEL.format(python=sys.executable, script=script))
+        kernel.chmod(0o755)
+        spec = GuestSpec("g", str(kernel), root=DiskRoot(str(tmp_path / "disk")), **fields)  # type: ignore[arg-type]
+        guest = await Guest.start(spec, str(short_dir))
+        guests.append(guest)
+        return guest
+
+    yield start
+    for guest in guests:
+        await guest.stop(term_timeout=0)
+
+
+async def nothing() -> None:
+    pass
+
+
+async def test_ready_console_and_term(start: Start, short_dir: Path) -> None:
+    guest = await start()
+    await guest.ready(LONG)
+    assert guest.status is None
+    report = await guest.stop(term_timeout=LONG)
+    assert (report.rung, report.status) == ("term", 1)
+    assert guest.console.text == f"console {short_dir}/g\n"
+    assert os.listdir(short_dir) == []
+    assert (await guest.stop()).rung == "ended"
+
+
+async def test_rungs_are_taken_in_turn_until_one_holds(start: Start) -> None:
+    guest = await start(IGNORE_TERM + "; on(signal.SIGUSR1, 5)")
+    await guest.ready(LONG)
+    taken: list[str] = []
+
+    def rung(name: str, number: signal.Signals | None) -> Rung:
+        async def action() -> None:
+            taken.append(name)
+            if number is None:
+                raise LabError("does not hold")
+            os.kill(guest.pid, number)
+
+        return Rung(name, action, LONG if name != "short" else 0.1)
+
+    ladder = [rung("broken", None), rung("short", signal.SIGTERM), rung("holds", signal.SIGUSR1)]
+    report = await guest.stop([*ladder, rung("never", None)])
+    assert taken == ["broken", "short", "holds"]
+    assert (report.rung, report.status) == ("holds", 5)
+
+
+async def test_sign_ends_the_waiting_of_a_rung(start: Start) -> None:
+    guest = await start("on(signal.SIGUSR1, text='all is down')")
+    await guest.ready(LONG)
+
+    async def ask() -> None:
+        os.kill(guest.pid, signal.SIGUSR1)
+
+    rung = Rung("ask", ask, scaled(1000), until=lambda: guest.console.wait_for(b"all is down"))
+    assert (await guest.stop([rung], term_timeout=LONG)).rung == "term"
+
+
+async def test_deaf_guest_is_killed_with_its_group(start: Start) -> None:
+    guest = await start(IGNORE_TERM + "; os.fork()")
+    await guest.ready(LONG)
+    report = await guest.stop(term_timeout=0.1)
+    assert (report.rung, report.status) == ("kill", -signal.SIGKILL)
+
+
+async def test_death_before_ready_is_reported_with_the_console(start: Start) -> None:
+    guest = await start("print('last words', flush=True); os._exit(9)")
+    with pytest.raises(GuestFailed) as caught:
+        await guest.ready(LONG)
+    assert caught.value.status == 9
+    assert "last words" in caught.value.console_tail
+
+
+async def test_error_inside_the_block_ends_the_guest(start: Start) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with await start() as guest:
+            raise ZeroDivisionError
+    assert guest.status is not None
+
+
+async def test_root_without_landlock_is_refused_unless_given_up(
+    start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(landlock, "abi", lambda: 0)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    with pytest.raises(LabError, match="Landlock"):
+        await start()
+    monkeypatch.undo()
+    await start(landlock=False)
+    assert "without Landlock" in caplog.text
+
+
+def test_user_without_landlock_is_warned(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(landlock, "abi", lambda: 0)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    check_containment(GuestSpec("g"))
+    assert "this kernel has no Landlock" in caplog.text
+
+
+async def test_missing_writable_place_is_told_on_the_console(start: Start) -> None:
+    guest = await start(writable=("/no/such/place",))
+    assert await guest.wait() == 125
+    assert "/no/such/place" in guest.console.text
+
+
+def test_process_that_is_gone_has_no_boot() -> None:
+    assert memory_inode(2**30) is None

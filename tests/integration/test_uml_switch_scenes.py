@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from integration.peers.record_uml_switch import OURS, RECORDED
-from integration.peers.uml_switch_scenarios import SCENARIOS, play
+from integration.peers.uml_switch_scenarios import SCENARIOS
+from integration.peers.uml_switch_scene import play
 from support.uml_switch_differences import differing_parts, listed_differences
 
 pytestmark = pytest.mark.integration

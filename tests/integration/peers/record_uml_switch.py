@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from integration.peers.uml_switch_scenarios import SCENARIOS, play
+from integration.peers.uml_switch_scenarios import SCENARIOS
+from integration.peers.uml_switch_scene import play
 
 RECORDED = Path(__file__).parents[1] / "recorded" / "uml_switch"
 OURS = RECORDED / "ours"

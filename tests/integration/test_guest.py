@@ -31,7 +31,7 @@ KernelChoice = Callable[[], str]
 
 def memory_directories() -> set[str]:
     """Return the directories for memory files that exist now, of any guest that may be running."""
-    return {entry for entry in os.listdir("/dev/shm") if entry.startswith("umlab-")}
+    return {entry for entry in os.listdir(os.environ.get("TMPDIR", "/dev/shm")) if entry.startswith("umlab-")}
 
 
 def assert_gone(guest: Guest, base: Path) -> None:

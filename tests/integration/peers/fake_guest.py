@@ -71,9 +71,10 @@ class FakeGuest:
         self.stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self.datagrams.bind(self.name)
+            # With a time limit, a full backlog would be an error and no reason to wait.
+            self.stream.connect(os.fspath(control))
             self.stream.settimeout(scaled(10))
             self.datagrams.settimeout(scaled(10))
-            self.stream.connect(os.fspath(control))
         except OSError:
             self.close()
             raise

@@ -1,0 +1,83 @@
+"""The stop ladder that joins a guest and its console, with doubles for both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from umlab.daemon.guest import GuestService
+from umlab.errors import MconsoleTimeout, UmlabError
+from umlab.guest.process import Rung, StopReport
+
+
+class Console:
+    """A management console that records what it is asked, and does not answer when ``silent``."""
+
+    def __init__(self, silent: bool) -> None:
+        self.silent = silent
+        self.asked: list[str] = []
+
+    async def cad(self) -> str:
+        return self._answer("cad")
+
+    async def halt(self) -> str:
+        return self._answer("halt")
+
+    def _answer(self, command: str) -> str:
+        self.asked.append(command)
+        if self.silent:
+            raise MconsoleTimeout("g", command, "")
+        return ""
+
+
+class Guest:
+    """Takes every rung as the real one does, and never ends before SIGKILL."""
+
+    def __init__(self) -> None:
+        self.spec = SimpleNamespace(umid="g")
+        self.run = SimpleNamespace(mconsole_path="/nowhere")
+        self.rungs: list[str] = []
+
+    async def stop(self, rungs: Sequence[Rung]) -> StopReport:
+        for rung in rungs:
+            self.rungs.append(rung.name)
+            try:
+                await rung.action()
+            except UmlabError:
+                continue
+        return StopReport("kill", -9)
+
+
+def service(silent: bool) -> tuple[GuestService, Any, Any]:
+    guest: Any = Guest()
+    made = GuestService(guest)
+    console: Any = Console(silent)
+    made.mconsole = console
+    return made, guest, console
+
+
+@pytest.mark.parametrize("silent", [False, True])
+async def test_console_is_asked_twice_only_when_it_answers(silent: bool) -> None:
+    made, guest, console = service(silent)
+    assert (await made.stop()).rung == "kill"
+    assert guest.rungs == ["cad", "halt"]
+    assert console.asked == (["cad"] if silent else ["cad", "halt"])
+
+
+async def test_console_that_answers_again_is_asked_again() -> None:
+    made, _, console = service(silent=True)
+    await made.stop()
+    console.silent = False
+    await made.stop()
+    assert console.asked == ["cad", "cad", "halt"]
+
+
+async def test_leaving_the_block_stops() -> None:
+    made, guest, _ = service(silent=False)
+    async with made:
+        assert made.umid == "g"
+        assert guest.rungs == []
+    assert guest.rungs == ["cad", "halt"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated
 
 import typer
@@ -31,11 +30,12 @@ def demo(
     Guest "left" attaches as old kernels do (eth0=daemon), guest "right" as new ones do (vec0, bess).
     Needs no root and leaves nothing behind. The status is 0 only if every step really happened.
     """
+    from umlab.cli.interrupt import run_interruptible
     from umlab.cli.scenario import Scenario
 
     output = Output(as_json=as_json)
     scenario = Scenario(kernel, progress=output.progress)
-    result = asyncio.run(scenario.run())
+    result = run_interruptible(scenario.run())
     if as_json:
         output.record(result, "")
     if not result["ok"]:

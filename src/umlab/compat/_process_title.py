@@ -72,8 +72,9 @@ def show_script_command_line(argv: Sequence[str]) -> bool:
         return True
     if not shown.endswith(b"\0" + wanted) or fields.arg_end - fields.arg_start != len(shown):
         return False
+    area = fields.arg_start
     if not _move_start(libc, fields, fields.arg_end - len(wanted)):
-        ctypes.memmove(fields.arg_start, wanted.ljust(len(shown), b"\0"), len(shown))
+        ctypes.memmove(area, wanted.ljust(len(shown), b"\0"), len(shown))
     return True
 
 

@@ -99,8 +99,9 @@ def parse_options(argv: Sequence[str]) -> Options:
             options.control, options.control_is_default = argument(), False
             if options.compat:
                 options.data = argument()
-            elif words and words[0] and not words[0].startswith("-"):
-                options.data = words.pop(0)
+            else:
+                older_syntax = bool(words and words[0]) and not words[0].startswith("-")
+                options.data = words.pop(0) if older_syntax else None
         elif word == "-tap":
             options.tap = argument()
         elif word == "-hub":

@@ -20,6 +20,7 @@ FLOORS = {
     "": 0,
     "errors": 0,
     "_clock": 0,
+    "_name": 0,
     "wire": 1,
     "switch": 2,
     "engine": 3,

@@ -52,7 +52,8 @@ def run(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
     """Run one switch in front until it is interrupted (Ctrl-C, SIGTERM or SIGHUP)."""
-    from umlab.daemon.place import check_name, runtime_directory
+    from umlab._name import check_name
+    from umlab.daemon.place import runtime_directory
     from umlab.daemon.switch import SwitchService
     from umlab.switch.model import SECOND_NS, SwitchConfig
     from umlab.transports.registry import parse_listen

@@ -3,37 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
 import tempfile
 from pathlib import Path
 
+from umlab._name import check_name
 from umlab.errors import LabError
-
-MAX_NAME = 24
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-
-
-def check_name(kind: str, name: str) -> str:
-    """Return a name that is fit for a path, a umid and a terminal.
-
-    Args:
-        kind: What is named, for the error text.
-        name: At most 24 characters: letters, digits, ``.``, ``_`` and ``-``, not first one of the last three.
-
-    Raises:
-        LabError: It is not.
-    """
-    if len(name) > MAX_NAME:
-        raise LabError(
-            f"the {kind} name {name[:MAX_NAME]!r}... has {len(name)} characters, at most {MAX_NAME} fit"
-        )
-    if not _NAME.fullmatch(name):
-        raise LabError(
-            f"the {kind} name {name!r} is not usable: take letters, digits, '.', '_' and '-', "
-            "and begin with a letter or digit"
-        )
-    return name
 
 
 def runtime_directory(lab: str) -> Path:

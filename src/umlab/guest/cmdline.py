@@ -7,12 +7,10 @@ import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from umlab._name import check_name
 from umlab.errors import LabError
+from umlab.wire.sockaddr import MAX_SOCKET_PATH
 
-#: Characters of a umid; the kernel takes 63, ours leave room for a socket path.
-MAX_UMID = 24
-#: Bytes of a unix socket path, without the NUL.
-MAX_SOCKET_PATH = 107
 #: Bytes of memory below which no current kernel boots.
 MIN_MEMORY = 32 << 20
 #: Debian's kernel for guests, package ``user-mode-linux``.
@@ -20,7 +18,6 @@ DEFAULT_KERNEL = "/usr/bin/linux"
 
 #: The kernel's COMMAND_LINE_SIZE on UML, including the NUL; what is longer is cut.
 _COMMAND_LINE_SIZE = 4096
-_UMID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 _MODULE = re.compile(r"[A-Za-z0-9_-]+")
 #: What only the builder may set: a second one would replace the first.
@@ -116,7 +113,7 @@ class GuestSpec:
         Raises:
             LabError: A value is not usable; names it.
         """
-        check_umid(self.umid)
+        check_name("guest", self.umid)
         _check_path("kernel", self.kernel, "")
         if self.memory < MIN_MEMORY:
             raise LabError(
@@ -129,19 +126,6 @@ class GuestSpec:
         for nic in self.nics:
             _check_nic(nic)
         _check_root(self.root)
-
-
-def check_umid(umid: str) -> None:
-    """Refuse a name that the kernel, a socket path or a terminal would not take.
-
-    Raises:
-        LabError: It is longer than 24 characters or has others than letters, digits, ``.``, ``_``, ``-``.
-    """
-    if len(umid) > MAX_UMID or not _UMID.fullmatch(umid):
-        raise LabError(
-            f"umid {umid[:64]!r} is not usable: take at most {MAX_UMID} letters, digits, '.', '_' and '-', "
-            "and begin with a letter or digit"
-        )
 
 
 def kernel_arguments(spec: GuestSpec, *, uml_dir: str, initrd: str | None, agent_fd: int) -> list[str]:

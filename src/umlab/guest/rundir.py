@@ -10,8 +10,9 @@ import shutil
 import stat
 import tempfile
 
+from umlab._name import check_name
 from umlab.errors import LabError
-from umlab.guest.cmdline import MAX_SOCKET_PATH, check_umid
+from umlab.wire.sockaddr import MAX_SOCKET_PATH
 
 _log = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ class RunDirectory:
     """
 
     def __init__(self, base: str, umid: str) -> None:
-        check_umid(umid)
+        check_name("guest", umid)
         self.umid = umid
         self.path = os.path.join(os.path.abspath(base), umid)
         self.mconsole_path = os.path.join(self.path, umid, "mconsole")

@@ -12,6 +12,7 @@ import os
 import stat
 
 from umlab.errors import MconsoleUnreachable
+from umlab.wire.sockaddr import MAX_SOCKET_PATH
 
 __all__ = ["CHECK_INTERVAL", "RECEIVE_SIZE", "check_listening", "open_console", "unreachable"]
 
@@ -20,9 +21,6 @@ RECEIVE_SIZE = 4096
 
 CHECK_INTERVAL = 1.0
 """Seconds of waiting after which a client makes sure that the guest still listens."""
-
-MAX_PATH = 107
-"""Bytes of a socket's path that ``sockaddr_un`` holds with its NUL."""
 
 RECEIVE_BUFFER = 4 * 1024 * 1024
 """Bytes asked for (the kernel grants up to ``net.core.rmem_max``)."""
@@ -44,9 +42,9 @@ def open_console(path: str, umid: str, command: str) -> _socket.socket:
 
     Source: Linux net/unix/af_unix.c ``unix_dgram_sendmsg``.
     """
-    if len(os.fsencode(path)) > MAX_PATH:
+    if len(os.fsencode(path)) > MAX_SOCKET_PATH:
         raise MconsoleUnreachable(
-            umid, command, f"cannot be reached: a socket's path has at most {MAX_PATH} bytes: {path}"
+            umid, command, f"cannot be reached: a socket's path has at most {MAX_SOCKET_PATH} bytes: {path}"
         )
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM)
     try:

@@ -11,9 +11,8 @@ import stat
 from collections.abc import Iterator
 
 from umlab.errors import SocketInUse, TransportError
+from umlab.wire.sockaddr import MAX_SOCKET_PATH
 
-#: Bytes of a path that fit with the NUL behind them.
-MAX_SOCKET_PATH = 107
 #: Connections that wait to be accepted.
 _BACKLOG = 128
 

@@ -12,6 +12,8 @@ import struct
 AF_UNIX = 1
 #: Bytes of ``sun_path``.
 PATH_SIZE = 108
+#: Bytes of a pathname that fit with the NUL behind them.
+MAX_SOCKET_PATH = PATH_SIZE - 1
 #: Bytes of the whole structure.
 SOCKADDR_SIZE = 2 + PATH_SIZE
 

@@ -8,21 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from umlab.daemon.place import check_name, runtime_directory
+from umlab.daemon.place import runtime_directory
 from umlab.errors import LabError
-
-
-@pytest.mark.parametrize("name", ["a", "lan", "Lan-1.b_c", "x" * 24])
-def test_check_name_accepts_plain_names(name: str) -> None:
-    assert check_name("switch", name) == name
-
-
-@pytest.mark.parametrize(
-    "name", ["", ".", "..", "-a", "a/b", "a\nb", "a b", "ä", "x" * 25, "x" * 200, "a\x00"]
-)
-def test_check_name_refuses_what_a_path_or_terminal_would_not_take(name: str) -> None:
-    with pytest.raises(LabError, match="switch name"):
-        check_name("switch", name)
 
 
 def test_runtime_directory_is_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,6 @@ from support.deadline import scaled
 from umlab.errors import SocketInUse, TransportError
 from umlab.transports.socketfile import SocketFile, check_socket_path
 from umlab.wire.sockaddr import MAX_SOCKET_PATH
-from umlab.wire.sockaddr import MAX_SOCKET_PATH
 
 KINDS = [socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_SEQPACKET]
 

@@ -10,7 +10,12 @@ import pytest
 from support.console_blocks import run_document
 from support.require import ROOT
 
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs/tutorial").glob("*.md"))]
+#: Tutorials are run from first to last; a how-to is run where it has commands that stand by themselves.
+DOCUMENTS = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs/tutorial").glob("*.md")),
+    *(path for path in sorted((ROOT / "docs/howto").glob("*.md")) if "```console" in path.read_text()),
+]
 LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)#\s]+)")
 
 

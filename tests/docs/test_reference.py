@@ -1,0 +1,132 @@
+"""The reference is complete: what the code has is on its page, and the examples run."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import typer.main
+from typer.testing import CliRunner
+
+from support.fake_console import FakeConsole, answer
+from support.require import ROOT
+from umlab import errors
+from umlab.cli.main import app
+from umlab.compat.uml_switch import usage
+from umlab.daemon import switch as service
+from umlab.switch import counters, events
+
+REFERENCE = ROOT / "docs/reference"
+
+
+def classes(module: ModuleType) -> list[type]:
+    """Return the classes that a module defines."""
+    return [
+        each for each in vars(module).values() if inspect.isclass(each) and each.__module__ == module.__name__
+    ]
+
+
+def missing(page: str, names: list[str]) -> list[str]:
+    """Return the names that do not stand in a page as code."""
+    assert names
+    text = (REFERENCE / page).read_text()
+    return [
+        name
+        for name in names
+        if not re.search(rf"`[^`\n]*(?<![\w-]){re.escape(name)}(?![\w-])[^`\n]*`", text)
+    ]
+
+
+def test_every_error_has_its_line() -> None:
+    assert missing("errors.md", [each.__name__ for each in classes(errors)]) == []
+
+
+def test_every_event_and_each_of_its_fields_has_its_line() -> None:
+    found = [
+        each
+        for each in (*classes(events), *classes(service))
+        if dataclasses.is_dataclass(each) and "at_ns" in {field.name for field in dataclasses.fields(each)}
+    ]
+    fields = {field.name for each in found for field in dataclasses.fields(each)}
+    assert missing("events-and-counters.md", [each.__name__ for each in found]) == []
+    assert missing("events-and-counters.md", sorted(fields)) == []
+
+
+def test_every_counter_and_reason_to_drop_has_its_line() -> None:
+    fields = [
+        field.name
+        for each in (counters.PortCounters, counters.SwitchCounters)
+        for field in dataclasses.fields(each)
+        if field.name != "drops"
+    ]
+    drops = [f"drop_{reason.value}" for reason in counters.DropReason]
+    assert missing("events-and-counters.md", fields + drops) == []
+
+
+def test_every_command_and_option_of_umlab_has_its_line() -> None:
+    names = []
+    todo = [typer.main.get_command(app)]
+    while todo:
+        command = todo.pop()
+        todo += getattr(command, "commands", {}).values()
+        names += [option for each in command.params for option in each.opts if option.startswith("--")]
+        names.append(str(command.name))
+    assert {"demo", "run", "--listen", "--json"} <= set(names)
+    assert missing("umlab.md", sorted(set(names) - {"--help"})) == []
+
+
+def test_every_command_shows_its_help() -> None:
+    for words in ([], ["demo"], ["switch"], ["switch", "run"]):
+        result = CliRunner().invoke(app, [*words, "--help"])
+        assert result.exit_code == 0
+        assert "Usage" in result.output
+
+
+def test_every_option_of_uml_switch_has_its_line() -> None:
+    options = sorted({*re.findall(r"(?<= )-[a-z0-9-]+", usage("uml_switch")), "-daemon"})
+    assert {"-unix", "-hub", "-tap", "-compat-v0"} < set(options)
+    assert missing("uml_switch.md", options) == []
+
+
+def test_every_command_of_the_console_has_its_line() -> None:
+    kernel = [
+        "version",
+        "help",
+        "halt",
+        "reboot",
+        "config",
+        "remove",
+        "sysrq",
+        "cad",
+        "stop",
+        "go",
+        "log",
+        "proc",
+        "stack",
+    ]
+    assert missing("uml_mconsole.md", [*kernel, "quit", "switch", "int", "mconsole-version"]) == []
+
+
+def test_console_examples_run(short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (ROOT / "docs/howto/use-the-console-from-python.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    run_directory = short_dir / ".uml/left"
+    run_directory.mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(short_dir))
+    names: dict[str, object] = {}
+
+    with FakeConsole(run_directory / "mconsole", lambda _: answer(b"Linux left")) as guest:
+        for block in blocks:
+            exec(compile(block, "use-the-console-from-python.md", "exec"), names)
+
+    assert guest.requests == [
+        b"version",
+        b"proc meminfo",
+        b"config eth1=daemon,,unix,/tmp/lan.ctl",
+        b"remove eth1",
+    ]
+    assert callable(names["versions"])

@@ -220,7 +220,10 @@ class Window:
 
 def is_traced(pid: int) -> bool:
     """Say whether a process is held by a tracer, as the programs of a living guest are."""
-    return "TracerPid:\t0\n" not in Path(f"/proc/{pid}/status").read_text()
+    try:
+        return "TracerPid:\t0\n" not in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def ticks(pid: int) -> int:

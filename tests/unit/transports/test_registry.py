@@ -1,54 +1,37 @@
-"""Places to listen as text, and a transport of our own: one class and one line in the table."""
+"""Places to listen as text, and the toy transport of the how-to: one module and one line in the table."""
 
 from __future__ import annotations
 
 import os
+import re
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from support.deadline import scaled, wait_until_async
 from support.guest_end import BROADCAST, frame, mac
+from support.require import ROOT
 from umlab.daemon.switch import SwitchService
-from umlab.errors import SwitchError, TransportError
-from umlab.switch.model import Framing, Link, SwitchConfig
+from umlab.errors import TransportError
+from umlab.switch.model import SwitchConfig
 from umlab.transports.bess import BessListener
-from umlab.transports.contract import Session, SessionSink
 from umlab.transports.daemon import DaemonListener
 from umlab.transports.registry import TRANSPORTS, parse_listen
 from umlab.transports.tap import TapListener
 
-
-class InheritedListener:
-    """A toy transport: one guest on a connected SOCK_SEQPACKET descriptor that somebody left us."""
-
-    kind = "inherited"
-
-    def __init__(self, number: str) -> None:
-        self.where = number
-
-    async def start(self, sink: SessionSink) -> None:
-        """Take the descriptor; see :class:`umlab.transports.contract.Listener`."""
-        if not self.where.isdigit():
-            raise TransportError(f"{self.where!r} is not a descriptor")
-        link = Link(int(self.where), Framing.SEQPACKET)
-        try:
-            sink.session_opened(Session(self.kind, link, None, f"descriptor {self.where}", _nothing))
-        except SwitchError as error:
-            raise TransportError(f"descriptor {self.where}: {error}") from None
-
-    async def close(self) -> None:
-        """Do nothing: the engine closes the descriptor."""
-
-
-def _nothing() -> None:
-    pass
+HOWTO = ROOT / "docs/howto/add-a-transport.md"
 
 
 @pytest.fixture
 def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(TRANSPORTS, "inherited", ("inherited:FD", InheritedListener))
+    """Do what the how-to tells: its module, and its line in the table."""
+    module, line = re.findall(r"^```python\n(.*?)^```", HOWTO.read_text(), re.MULTILINE | re.DOTALL)
+    names: dict[str, Any] = {"__name__": "umlab.transports.inherited"}
+    exec(compile(module, str(HOWTO), "exec", dont_inherit=True), names)
+    for kind, entry in eval(f"{{{line}}}", names).items():
+        monkeypatch.setitem(TRANSPORTS, kind, entry)
 
 
 @pytest.mark.parametrize(

@@ -45,12 +45,14 @@ async def test_guest_with_two_nics_keeps_both_and_a_reboot_retires_the_old_ones(
             boots = {port.peer.boot for port in switch.ports() if port.peer}
             await reboot(guest)
             await wait_until_async(
-                lambda boots=boots: [
-                    port.peer.boot not in boots
-                    for port in switch.ports()
-                    if port.peer and port.peer.pid == guest.guest.pid
-                ]
-                == [True, True],
+                lambda boots=boots: (
+                    [
+                        port.peer.boot not in boots
+                        for port in switch.ports()
+                        if port.peer and port.peer.pid == guest.guest.pid
+                    ]
+                    == [True, True]
+                ),
                 30,
                 "both NICs of the new boot, and nothing of the old one",
             )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
+import fcntl
 import os
 import socket
 import stat
+import time
 from collections.abc import Iterator
 
 from umlab.errors import SocketInUse, TransportError
@@ -15,6 +16,8 @@ from umlab.wire.sockaddr import MAX_SOCKET_PATH
 
 #: Connections that wait to be accepted.
 _BACKLOG = 128
+#: Seconds to wait for another switch to have bound its socket, which takes less than a millisecond.
+_LOCK_PATIENCE = 2.0
 
 
 class SocketFile:
@@ -29,7 +32,7 @@ class SocketFile:
         socket: The socket, non-blocking.
 
     Raises:
-        SocketInUse: A living process serves a socket there, or is about to.
+        SocketInUse: A living process serves a socket there.
         TransportError: The path is too long, something else than a socket is there, or it cannot be bound.
     """
 
@@ -40,7 +43,7 @@ class SocketFile:
             self.path = os.path.abspath(given)
             self.socket = socket.socket(socket.AF_UNIX, kind | socket.SOCK_NONBLOCK)
             try:
-                with _only_one_at(given):
+                with _alone_in(os.path.dirname(self.path)):
                     _remove_stale(given, kind)
                     self.socket.bind(given)
                     status = os.lstat(given)
@@ -83,19 +86,26 @@ def check_socket_path(path: str) -> None:
 
 
 @contextlib.contextmanager
-def _only_one_at(path: str) -> Iterator[None]:
-    """Keep other switches from the same path until ours listens there.
+def _alone_in(folder: str) -> Iterator[None]:
+    """Keep other switches from binding in a directory meanwhile.
 
     A socket that is bound and does not listen yet looks as dead as one whose process died, and between
-    a look at a dead one and its removal another switch may have put its own there.  The lock is an
-    abstract name, which goes when its socket does.
+    a look at a dead one and its removal another switch may have put its own there.
     """
-    folder, name = os.path.split(path)
-    status = os.stat(folder or ".")
-    digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as lock:
-        lock.bind(f"\0umlab-bind-{status.st_dev:x}-{status.st_ino:x}-{digest}".encode())
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        end = time.monotonic() + _LOCK_PATIENCE
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= end:
+                    raise TransportError(f"another program keeps the directory {folder} locked") from None
+                time.sleep(0.01)
         yield
+    finally:
+        os.close(fd)
 
 
 def _remove_stale(path: str, kind: int) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from support.deadline import scaled
 from umlab.errors import SocketInUse, TransportError
+from umlab.transports import socketfile
 from umlab.transports.socketfile import SocketFile, check_socket_path
 from umlab.wire.sockaddr import MAX_SOCKET_PATH
 
@@ -73,27 +74,40 @@ def test_living_socket_whose_backlog_is_full_is_left_alone(path: Path, other: so
     assert path.is_socket()
 
 
-def test_path_that_another_switch_is_about_to_take_is_in_use(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_switch_waits_until_another_has_bound_its_socket(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two switches at one dead socket: the second removed what the first had just put there."""
     leave_dead_socket(path, socket.SOCK_STREAM)
     unlink = os.unlink
     seen: list[str] = []
 
     def unlink_while_another_starts(name: str) -> None:
-        with pytest.raises(SocketInUse) as caught:
-            SocketFile(path, socket.SOCK_STREAM)
+        monkeypatch.setattr(socketfile, "_LOCK_PATIENCE", 0.05)
+        with pytest.raises(TransportError) as caught:
+            SocketFile(path.with_name("other"), socket.SOCK_STREAM)
         seen.append(str(caught.value))
         unlink(name)
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "unlink", unlink_while_another_starts)
         file = SocketFile(path, socket.SOCK_STREAM)
-    assert len(seen) == 1
+    assert seen == [f"another program keeps the directory {path.parent} locked"]
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         client.connect(os.fspath(path))
+    SocketFile(path.with_name("other"), socket.SOCK_STREAM).close()
     file.close()
+
+
+@pytest.mark.needs_plain_user
+def test_directory_that_may_not_be_written_to_is_named(path: Path) -> None:
+    leave_dead_socket(path, socket.SOCK_STREAM)
+    path.parent.chmod(0o500)
+    try:
+        with pytest.raises(TransportError, match=f"cannot remove the dead socket {path}: Permission denied"):
+            SocketFile(path, socket.SOCK_STREAM)
+        with pytest.raises(TransportError, match=f"cannot bind the socket {path}2: Permission denied"):
+            SocketFile(f"{path}2", socket.SOCK_STREAM)
+    finally:
+        path.parent.chmod(0o700)
 
 
 def test_many_switches_at_one_dead_socket_are_one_switch(path: Path) -> None:
@@ -201,6 +215,24 @@ def test_dead_socket_that_another_removes_first_is_no_error(
         patch.setattr(os, "unlink", too_late)
         file = SocketFile(path, socket.SOCK_STREAM)
     file.close()
+
+
+def test_path_that_a_stranger_takes_in_the_last_moment_is_in_use(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Programs other than ours do not wait for the directory."""
+
+    class Late(socket.socket):
+        def bind(self, address: object) -> None:
+            leave_dead_socket(path, socket.SOCK_STREAM)
+            super().bind(address)  # type: ignore[arg-type]
+
+    sockets = iter([Late])
+    plain = socket.socket
+    monkeypatch.setattr(socket, "socket", lambda *args: next(sockets, plain)(*args))
+    with pytest.raises(SocketInUse):
+        SocketFile(path, socket.SOCK_STREAM)
+    assert path.is_socket()
 
 
 def test_socket_that_has_taken_our_place_is_not_removed(path: Path) -> None:

@@ -77,7 +77,7 @@ class MinimalGuest:
         write_initramfs(initramfs, extra)
         command = [
             str(require_program("linux.uml")),
-            "mem=64M",
+            "mem=128M",
             f"initrd={initramfs}",
             "con=null",
             "con0=null,fd:1",

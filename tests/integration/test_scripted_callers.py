@@ -22,7 +22,7 @@ from pathlib import Path
 import pytest
 
 from integration.peers.fake_guest import BROADCAST, FakeGuest, attach_request, attached, frame, mac
-from integration.peers.uml_switch import PROGRAMS, is_socket, program_command, program_path
+from integration.peers.uml_switch import PROGRAMS, is_socket, listens, program_command, program_path
 from support.deadline import scaled, wait_until
 from support.require import require_program
 
@@ -115,6 +115,7 @@ def start_hub(short_dir: Path) -> Iterator[StartHub]:
             hub = Hub(which, short_dir, *options)
             hubs.callback(hub.close)
             wait_until(lambda: is_socket(hub.socket), 15, "the hub's socket file appears")
+            wait_until(lambda: listens(hub.socket), 5, "the hub listens")
             return hub
 
         yield start
@@ -232,7 +233,7 @@ def init_script(request: pytest.FixtureRequest, short_dir: Path) -> Iterator[Pat
         stdout=subprocess.DEVNULL,
     )
     try:
-        wait_until(lambda: is_socket(socket_path), 15, "the socket appears")
+        wait_until(lambda: listens(socket_path), 15, "the socket appears")
         yield socket_path
     finally:
         process.terminate()

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from integration.peers.fake_guest import BROADCAST, FakeGuest, attach_request, attached, frame, mac
-from integration.peers.uml_switch import is_socket, program_path, uml_switch
+from integration.peers.uml_switch import is_socket, listens, program_path, uml_switch
 from support.deadline import scaled, wait_until, wait_until_async
 
 pytestmark = pytest.mark.integration
@@ -125,7 +125,7 @@ def test_signal_that_was_ignored_stays_ignored(short_dir: Path, number: signal.S
     ]
     with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
         try:
-            wait_until(lambda: is_socket(control), 15, "it is attached")
+            wait_until(lambda: listens(control), 15, "it is attached")
             process.send_signal(number)
             with attached(control):
                 assert process.poll() is None
@@ -203,7 +203,7 @@ async def test_closed_standard_descriptors_are_no_ports(short_dir: Path) -> None
     words = ["/bin/sh", "-c", '"$0" "$@" <&- >&- 2>&-', str(program_path("ours")), "-unix", str(control)]
     with subprocess.Popen(words, start_new_session=True) as process:
         try:
-            wait_until(lambda: is_socket(control), 15, "it is attached")
+            wait_until(lambda: listens(control), 15, "it is attached")
             with attached(control) as first, attached(control) as second:
                 first.send(frame(BROADCAST, mac(1)))
                 assert second.receive() == frame(BROADCAST, mac(1))
@@ -224,7 +224,7 @@ async def test_log_that_nobody_reads_stops_nothing(short_dir: Path) -> None:
     ) as process:
         os.close(write_end)
         try:
-            wait_until(lambda: is_socket(control), 15, "it is attached")
+            wait_until(lambda: listens(control), 15, "it is attached")
             with attached(control) as first, attached(control) as second:
                 for number in range(300):
                     first.send(frame(BROADCAST, b"\x02\0\0\0" + number.to_bytes(2, "big")))
@@ -302,7 +302,7 @@ def test_interrupt_from_the_terminal_ends_it(short_dir: Path) -> None:
     if pid == 0:
         os.execv(program_path("ours"), [str(program_path("ours")), "-unix", str(control)])
     try:
-        wait_until(lambda: is_socket(control), 15, "it is attached")
+        wait_until(lambda: listens(control), 15, "it is attached")
         os.write(terminal, termios.tcgetattr(terminal)[6][termios.VINTR])
         text = b""
         with contextlib.suppress(OSError):

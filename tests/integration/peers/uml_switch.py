@@ -111,6 +111,19 @@ def is_socket(path: Path) -> bool:
         return False
 
 
+def listens(path: Path) -> bool:
+    """Say whether somebody listens at an absolute path, without connecting, which a switch would report.
+
+    The socket's file is there an instant earlier.
+    """
+    for line in Path("/proc/net/unix").read_text().splitlines():
+        # Number, references, protocol, flags (__SO_ACCEPTCON), type, state, inode, path.
+        words = line.split(maxsplit=7)
+        if words[-1] == str(path) and words[3] == "00010000":
+            return True
+    return False
+
+
 @contextlib.asynccontextmanager
 async def uml_switch(
     which: str,

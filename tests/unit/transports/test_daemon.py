@@ -4,79 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import fcntl
 import os
 import socket
 import struct
-import termios
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
-from support.deadline import scaled, wait_until_async
+from support.deadline import wait_until_async
+from support.loop_guest import LoopGuest
 from support.recording_sink import RecordingSink
 from umlab.errors import StateError, SwitchError, TransportError
 from umlab.switch.model import Framing
 from umlab.transports import acceptor, daemon
 from umlab.transports.contract import Peer
 from umlab.transports.daemon import MAX_SILENT, DaemonListener
-from umlab.wire.daemon import MAGIC, AttachRequest, parse_attach_reply, serialize_attach_request
+from umlab.wire.daemon import MAGIC, parse_attach_reply
 from umlab.wire.sockaddr import pad_path
 
 UNREACHABLE = "the guest's data socket {} cannot be reached"
-#: Bytes of a request, v3 without its padding.
-OF_VERSION = {0: 120, 1: 124, 3: 122}
-
-
-class Guest:
-    """A guest in the listener's own loop: a control connection and a data socket, none of which blocks."""
-
-    def __init__(self, control: Path, name: bytes | None = None) -> None:
-        self.name = name or b"\0\0\0\0" + os.urandom(104)
-        self.data = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.data.bind(self.name.rstrip(b"\0") if name else self.name)
-        self.data.settimeout(scaled(10))
-        self.stream = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.stream.connect(os.fspath(control))
-        self.stream.setblocking(False)
-
-    def __enter__(self) -> Guest:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stream.close()
-        self.data.close()
-
-    def request(self, version: int) -> bytes:
-        """Return its request, v3 without the padding."""
-        whole = AttachRequest(version, pad_path(self.name), None if version == 3 else bytes(6))
-        return serialize_attach_request(whole)[: OF_VERSION[version]]
-
-    async def say(self, data: bytes) -> None:
-        """Send bytes and wait until the listener has read them."""
-        await asyncio.get_running_loop().sock_sendall(self.stream, data)
-        async with asyncio.timeout(scaled(10)):
-            while unread(self.stream):  # noqa: ASYNC110
-                await asyncio.sleep(0)
-
-    async def read(self) -> bytes:
-        """Return what comes; nothing means that the listener has closed the connection."""
-        async with asyncio.timeout(scaled(10)):
-            try:
-                return await asyncio.get_running_loop().sock_recv(self.stream, 4096)
-            except ConnectionResetError:
-                return b""
-
-    async def attach(self, version: int = 3) -> bytes:
-        """Send a request of version 1 or 3 and return the name in the reply."""
-        await self.say(self.request(version))
-        return parse_attach_reply(await self.read())
-
-
-def unread(sock: socket.socket) -> int:
-    """Return how much memory the bytes that we sent and nobody has read take up."""
-    return int(struct.unpack("=i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))[0])
 
 
 @pytest.fixture
@@ -101,7 +48,7 @@ pytestmark = pytest.mark.usefixtures("listener")
 
 @pytest.mark.parametrize("version", [1, 3])
 async def test_guest_gets_a_data_socket_of_its_own(control: Path, sink: RecordingSink, version: int) -> None:
-    with Guest(control) as left, Guest(control) as right:
+    with LoopGuest(control) as left, LoopGuest(control) as right:
         names = [await left.attach(version), await right.attach(version)]
         assert names[0] != names[1]
         for guest, name, session in zip((left, right), names, sink.opened, strict=True):
@@ -119,14 +66,14 @@ async def test_guest_gets_a_data_socket_of_its_own(control: Path, sink: Recordin
 
 
 async def test_guest_with_a_path_gets_its_frames(control: Path, short_dir: Path, sink: RecordingSink) -> None:
-    with Guest(control, os.fsencode(short_dir / "guest")) as guest:
+    with LoopGuest(control, os.fsencode(short_dir / "guest")) as guest:
         await guest.attach()
         os.write(sink.opened[0].link.fd, b"to the guest")
         assert guest.data.recv(100) == b"to the guest"
 
 
 async def test_reply_is_110_bytes_and_then_there_is_silence(control: Path) -> None:
-    with Guest(control) as guest:
+    with LoopGuest(control) as guest:
         await guest.say(guest.request(3))
         assert len(await guest.read()) == 110
         await asyncio.sleep(0)
@@ -138,7 +85,7 @@ async def test_reply_is_110_bytes_and_then_there_is_silence(control: Path) -> No
 async def test_request_that_comes_byte_by_byte_is_one_request(
     control: Path, sink: RecordingSink, version: int
 ) -> None:
-    with Guest(control) as guest:
+    with LoopGuest(control) as guest:
         for byte in guest.request(version):
             assert sink.opened == []
             await guest.say(bytes((byte,)))
@@ -160,7 +107,7 @@ async def test_request_that_comes_byte_by_byte_is_one_request(
 async def test_v3_may_be_padded_late_or_carry_a_text(
     control: Path, sink: RecordingSink, pieces: list[bytes]
 ) -> None:
-    with Guest(control) as guest:
+    with LoopGuest(control) as guest:
         await guest.say(guest.request(3) + pieces[0])
         for piece in pieces[1:]:
             await guest.say(piece)
@@ -183,7 +130,7 @@ async def test_v3_may_be_padded_late_or_carry_a_text(
 async def test_word_after_the_request_ends_the_session(
     control: Path, sink: RecordingSink, version: int, pieces: list[bytes]
 ) -> None:
-    with Guest(control) as guest:
+    with LoopGuest(control) as guest:
         await guest.say(guest.request(version) + pieces[0])
         parse_attach_reply(await guest.read())
         guest.stream.send(pieces[1])
@@ -194,7 +141,7 @@ async def test_word_after_the_request_ends_the_session(
 
 
 async def test_end_of_the_stream_is_reported_once(control: Path, sink: RecordingSink) -> None:
-    with Guest(control) as guest:
+    with LoopGuest(control) as guest:
         await guest.attach()
         guest.stream.shutdown(socket.SHUT_WR)
         assert await guest.read() == b""
@@ -204,14 +151,14 @@ async def test_end_of_the_stream_is_reported_once(control: Path, sink: Recording
 async def test_guest_that_dies_without_reading_the_reply_is_reported_once(
     control: Path, sink: RecordingSink
 ) -> None:
-    with Guest(control) as guest:
+    with LoopGuest(control) as guest:
         await guest.say(guest.request(3))
     await wait_until_async(lambda: bool(sink.closed), 10, "the end")
     assert (sink.closed, sink.refused) == (sink.opened, [])
 
 
 async def test_guest_that_is_gone_when_we_reply_is_reported_once(control: Path, sink: RecordingSink) -> None:
-    with Guest(control) as guest:
+    with LoopGuest(control) as guest:
         guest.stream.send(guest.request(3))
         guest.stream.close()
         await wait_until_async(lambda: bool(sink.closed), 10, "the end")
@@ -219,7 +166,7 @@ async def test_guest_that_is_gone_when_we_reply_is_reported_once(control: Path, 
 
 
 async def test_session_that_we_close_ends_without_a_report(control: Path, sink: RecordingSink) -> None:
-    with Guest(control) as guest:
+    with LoopGuest(control) as guest:
         await guest.attach()
         sink.opened[0].close()
         sink.opened[0].close()
@@ -236,7 +183,7 @@ async def test_v0_has_no_reply_and_receives_on_the_shared_socket(
     listening = DaemonListener(short_dir / "ctl0", short_dir / "data")
     await listening.start(sink)
     assert listening.where == f"{short_dir}/ctl0,{short_dir}/data"
-    with Guest(short_dir / "ctl0") as left, Guest(short_dir / "ctl0") as right:
+    with LoopGuest(short_dir / "ctl0") as left, LoopGuest(short_dir / "ctl0") as right:
         await left.say(left.request(0))
         await right.say(right.request(0))
         await wait_until_async(lambda: len(sink.opened) == 2, 10, "two sessions")
@@ -262,7 +209,7 @@ async def test_v0_has_no_reply_and_receives_on_the_shared_socket(
 async def test_v1_and_v3_are_served_beside_v0(short_dir: Path, sink: RecordingSink) -> None:
     listening = DaemonListener(short_dir / "ctl0", short_dir / "data")
     await listening.start(sink)
-    with Guest(short_dir / "ctl0") as old, Guest(short_dir / "ctl0") as new:
+    with LoopGuest(short_dir / "ctl0") as old, LoopGuest(short_dir / "ctl0") as new:
         await old.attach(1)
         await new.attach(3)
     await listening.close()
@@ -270,7 +217,7 @@ async def test_v1_and_v3_are_served_beside_v0(short_dir: Path, sink: RecordingSi
 
 
 async def test_v0_without_a_data_socket_is_refused(control: Path, sink: RecordingSink) -> None:
-    with Guest(control) as guest:
+    with LoopGuest(control) as guest:
         await guest.say(guest.request(0))
         assert await guest.read() == b""
     assert sink.reasons == ["bad magic 0x00000000"]
@@ -306,14 +253,14 @@ def v3(path: bytes, *, version: int = 3, kind: int = 0, family: int = 1) -> byte
 async def test_request_is_refused_with_its_reason(
     control: Path, sink: RecordingSink, request_bytes: bytes, reason: str
 ) -> None:
-    with Guest(control) as guest:
+    with LoopGuest(control) as guest:
         guest.stream.send(request_bytes)
         assert await guest.read() == b""
         ((kind, error, peer),) = sink.refused
         assert (kind, str(error)) == ("daemon", reason)
         assert peer is not None
         assert peer.pid == os.getpid()
-        with Guest(control) as honest:
+        with LoopGuest(control) as honest:
             await honest.attach()
 
 
@@ -332,7 +279,7 @@ async def test_path_that_is_no_data_socket_is_refused(
     control: Path, short_dir: Path, sink: RecordingSink, make: Callable[[Path], None], reason: str
 ) -> None:
     make(short_dir / "thing")
-    with Guest(control) as guest:
+    with LoopGuest(control) as guest:
         await guest.say(v3(os.fsencode(short_dir / "thing")))
         assert await guest.read() == b""
     assert sink.reasons == [f"{UNREACHABLE.format(short_dir / 'thing')}: {reason}"]
@@ -350,7 +297,7 @@ async def test_data_socket_at_a_path_must_belong_to_the_user_who_asks(
     """A guest must not have us send frames to a system's service that it may not speak to itself."""
     monkeypatch.setattr(daemon, "peer_of", lambda sock: Peer(os.getpid(), uid, uid, None))
     path = control.with_name("service")
-    with Guest(control, os.fsencode(path)) as guest:
+    with LoopGuest(control, os.fsencode(path)) as guest:
         await guest.say(guest.request(3))
         reply = await guest.read()
     if served:
@@ -365,7 +312,7 @@ async def test_refusal_of_the_switch_is_passed_on(
     control: Path, sink: RecordingSink, error: Exception
 ) -> None:
     sink.refusal = error
-    with Guest(control) as guest:
+    with LoopGuest(control) as guest:
         await guest.say(guest.request(3))
         assert await guest.read() == b""
     assert sink.reasons == [str(error)]
@@ -377,7 +324,7 @@ async def test_lack_of_descriptors_refuses_one_guest(
     def none_left(*_: object) -> socket.socket:
         raise OSError(errno.EMFILE, "Too many open files")
 
-    with Guest(control) as guest:
+    with LoopGuest(control) as guest:
         await guest.say(guest.request(3)[:50])
         with monkeypatch.context() as patch:
             patch.setattr(socket, "socket", none_left)
@@ -391,7 +338,7 @@ async def test_lack_of_descriptors_refuses_one_guest(
 async def test_connection_that_ends_before_its_request_is_reported(
     control: Path, sink: RecordingSink, length: int
 ) -> None:
-    with Guest(control) as guest:
+    with LoopGuest(control) as guest:
         await guest.say(guest.request(3)[:length])
     await wait_until_async(lambda: bool(sink.refused), 10, "the refusal")
     assert len(sink.reasons) == 1
@@ -406,14 +353,14 @@ async def test_connection_without_a_request_is_closed_in_the_end(
     control: Path, sink: RecordingSink, monkeypatch: pytest.MonkeyPatch, length: int
 ) -> None:
     monkeypatch.setattr(daemon, "HELLO_TIMEOUT", 0.01)
-    with Guest(control) as guest:
+    with LoopGuest(control) as guest:
         guest.stream.send(guest.request(3)[:length])
         assert await guest.read() == b""
     assert sink.reasons == ["no whole request in 0.01 seconds"]
 
 
 async def test_attached_guest_may_be_silent_for_ever(control: Path, listener: DaemonListener) -> None:
-    with Guest(control) as guest:
+    with LoopGuest(control) as guest:
         await guest.attach()
         (connection,) = listener._connections
         assert connection._deadline.cancelled()
@@ -439,7 +386,7 @@ async def test_500_silent_connections_keep_nobody_out(
 ) -> None:
     before = len(os.listdir("/proc/self/fd"))
     silent = await connected(control, listener, 500)
-    with Guest(control) as guest:
+    with LoopGuest(control) as guest:
         await guest.attach()
         held = len(os.listdir("/proc/self/fd")) - before - len(silent)
         # The guest has four: two ends of its stream, its data socket and ours.
@@ -462,7 +409,7 @@ async def test_request_that_arrives_with_a_crowd_is_read_before_its_connection_i
     control: Path, listener: DaemonListener, sink: RecordingSink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(acceptor, "_BURST", 1000)
-    with Guest(control) as guest:
+    with LoopGuest(control) as guest:
         await wait_until_async(lambda: len(listener._silent) == 1, 10, "it is accepted")
         guest.stream.send(guest.request(3))
         crowd = await connected(control, listener, MAX_SILENT)
@@ -482,7 +429,7 @@ async def test_request_that_arrives_with_a_crowd_is_read_before_its_connection_i
 async def test_close_ends_everything_without_a_report(short_dir: Path, sink: RecordingSink) -> None:
     listening = DaemonListener(str(short_dir / "ctl0"), str(short_dir / "data"))
     await listening.start(sink)
-    with Guest(short_dir / "ctl0") as attached, Guest(short_dir / "ctl0") as silent:
+    with LoopGuest(short_dir / "ctl0") as attached, LoopGuest(short_dir / "ctl0") as silent:
         await attached.attach()
         await silent.say(b"\xce")
         await listening.close()

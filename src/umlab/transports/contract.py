@@ -56,6 +56,7 @@ class SessionSink(Protocol):
 
         Raises:
             SwitchError: It gets none; the listener closes what it made for it.
+            StateError: The same, because the switch does not run.
         """
 
     def session_closed(self, session: Session) -> None:

@@ -183,7 +183,7 @@ class _Connection:
         # The two bytes of padding may come late; every other byte is one too many from here on.
         self._limit = max(len(self._received), PADDED_V3 if request.version == 3 else 0)
         shared = self._listener.data_socket if request.version == 0 else None
-        name = None if shared is not None else sockaddr.pad_path(b"\0umlab" + os.urandom(16))
+        name = None if shared is not None else sockaddr.pad_path(b"\0umlab-" + os.urandom(16).hex().encode())
         try:
             data_socket = _open_data_socket(request.path, name, self._peer.uid)
         except TransportError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import re
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable
@@ -51,6 +52,8 @@ async def test_guest_gets_a_data_socket_of_its_own(control: Path, sink: Recordin
     with LoopGuest(control) as left, LoopGuest(control) as right:
         names = [await left.attach(version), await right.attach(version)]
         assert names[0] != names[1]
+        for name in names:
+            assert re.fullmatch(rb"\0umlab-[0-9a-f]{32}\0{69}", name), "programs that read /proc/net/unix can"
         for guest, name, session in zip((left, right), names, sink.opened, strict=True):
             assert (session.kind, session.detail) == ("daemon", f"v{version}")
             assert session.peer == Peer(os.getpid(), os.geteuid(), os.getegid(), None)

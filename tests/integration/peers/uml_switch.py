@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import stat
 import sys
@@ -116,10 +117,11 @@ def listens(path: Path) -> bool:
 
     The socket's file is there an instant earlier.
     """
-    for line in Path("/proc/net/unix").read_text().splitlines():
-        # Number, references, protocol, flags (__SO_ACCEPTCON), type, state, inode, path.
+    # Number, references, protocol, flags (__SO_ACCEPTCON), type, state, inode, path; abstract names are
+    # any bytes, line feeds included.
+    for line in Path("/proc/net/unix").read_bytes().split(b"\n"):
         words = line.split(maxsplit=7)
-        if words[-1] == str(path) and words[3] == "00010000":
+        if len(words) == 8 and words[3] == b"00010000" and words[7] == os.fsencode(path):
             return True
     return False
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 import uuid
 from collections.abc import Generator, Iterator
@@ -23,8 +24,14 @@ settings.load_profile("untimed")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Tag every process that the tests start."""
+    """Tag every process that the tests start, and let none of them begin with ignored signals.
+
+    ``nohup`` and a shell's ``&`` leave signals ignored, in all children as well.
+    """
     os.environ[TAG_VARIABLE] = str(uuid.uuid4())
+    for number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -19,6 +19,7 @@ MAX_LINES = 500
 FLOORS = {
     "": 0,
     "errors": 0,
+    "_boot": 0,
     "_clock": 0,
     "_name": 0,
     "wire": 1,

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import BinaryIO
 
+from umlab._boot import Boot, boot_of
 from umlab.errors import GuestFailed, LabError, UmlabError
 from umlab.guest import landlock, launch
 from umlab.guest.agent import Agent
@@ -34,19 +35,6 @@ _READ_SIZE = 64 * 1024
 _LAST_READS = 16
 #: Devices that a kernel writes to: its null channels and terminals.
 _DEVICES = ("/dev/null", "/dev/tty", "/dev/ptmx", "/dev/pts")
-
-
-@dataclass(frozen=True, slots=True)
-class Boot:
-    """Which boot of which guest: a reboot keeps the pid and changes the inode.
-
-    Attributes:
-        pid: The main process.
-        inode: Of its deleted memory file.
-    """
-
-    pid: int
-    inode: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +129,7 @@ class Guest:
     @property
     def boot(self) -> Boot | None:
         """The present boot, ``None`` before the kernel has made its memory file and after its end."""
-        inode = memory_inode(self.pid) if self.status is None else None
-        return None if inode is None else Boot(self.pid, inode)
+        return boot_of(self.pid) if self.status is None else None
 
     async def wait(self) -> int:
         """Wait for the guest's end and return its exit status; its group is gone then."""
@@ -300,24 +287,6 @@ class Guest:
         os.close(self._output)
         self._output = -1
         self.run.remove()
-
-
-def memory_inode(pid: int) -> int | None:
-    """Return the inode of a UML kernel's deleted memory file, ``None`` where there is none to be seen.
-
-    Args:
-        pid: Its main process.
-    """
-    try:
-        numbers = sorted(int(name) for name in os.listdir(f"/proc/{pid}/fd"))
-        for number in numbers:
-            path = f"/proc/{pid}/fd/{number}"
-            target = os.readlink(path)
-            if target.startswith("/") and target.endswith(" (deleted)"):
-                return os.stat(path).st_ino
-    except OSError:
-        return None
-    return None
 
 
 def check_containment(spec: GuestSpec) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from umlab._boot import Boot
 from umlab.errors import UmlabError
 from umlab.switch.model import Link
 
@@ -18,14 +19,14 @@ class Peer:
         pid: As SO_PEERCRED says, in our PID namespace; 0 where it is not visible.
         uid: Its user.
         gid: Its group.
-        boot: Inode of its deleted memory file, which changes at each boot of a guest while the pid
-            stays; ``None`` where it is not a UML kernel or cannot be looked into.
+        boot: Which boot of a guest it is, since a reboot keeps the pid; ``None`` where it is not a UML
+            kernel or cannot be looked into.
     """
 
     pid: int
     uid: int
     gid: int
-    boot: int | None
+    boot: Boot | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from umlab._boot import Boot
 from umlab.daemon.lease import LeaseBook
 from umlab.transports.contract import Peer
 
 
 def guest(pid: int, boot: int | None) -> Peer:
-    return Peer(pid, 1000, 1000, boot)
+    return Peer(pid, 1000, 1000, None if boot is None else Boot(boot, 0))
 
 
 @pytest.fixture

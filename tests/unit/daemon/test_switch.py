@@ -16,6 +16,7 @@ import pytest
 
 from support.deadline import scaled, wait_until_async
 from support.guest_end import BROADCAST, frame, mac
+from umlab._boot import Boot
 from umlab._clock import ManualClock
 from umlab.daemon.switch import (
     PortInfo,
@@ -100,7 +101,7 @@ async def running() -> AsyncIterator[Setup]:
     assert setup.service.engine.debug_counts() == dict.fromkeys(setup.service.engine.debug_counts(), 0)
 
 
-GUEST = Peer(500, 1000, 1000, 70)
+GUEST = Peer(500, 1000, 1000, Boot(70, 0))
 
 
 async def test_session_is_a_port_that_carries_frames_and_is_described(running: Setup) -> None:
@@ -172,9 +173,9 @@ def is_readable(fd: int) -> bool:
 
 
 async def test_reboot_retires_the_ports_of_the_earlier_boot_only(running: Setup) -> None:
-    other = Peer(501, 1000, 1000, 90)
+    other = Peer(501, 1000, 1000, Boot(90, 0))
     ends = [running.board.plug(peer)[2] for peer in (GUEST, GUEST, other, None)]
-    rebooted = Peer(500, 1000, 1000, 71)
+    rebooted = Peer(500, 1000, 1000, Boot(71, 0))
     first, _, end = running.board.plug(rebooted)
     second, _, another = running.board.plug(rebooted)
     assert (first, second) == (1, 2), "the numbers of the retired ports are free at once"

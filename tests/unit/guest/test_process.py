@@ -14,7 +14,7 @@ from support.deadline import scaled
 from umlab.errors import GuestFailed, LabError
 from umlab.guest import landlock
 from umlab.guest.cmdline import DiskRoot, GuestSpec
-from umlab.guest.process import Guest, Rung, check_containment, memory_inode
+from umlab.guest.process import Guest, Rung, check_containment
 
 LONG = scaled(20)
 #: Says hello on the console, greets on the serial line as an agent does, and ends on SIGTERM.
@@ -149,7 +149,3 @@ async def test_missing_writable_place_is_told_on_the_console(start: Start) -> No
     guest = await start(writable=("/no/such/place",))
     assert await guest.wait() == 125
     assert "/no/such/place" in guest.console.text
-
-
-def test_process_that_is_gone_has_no_boot() -> None:
-    assert memory_inode(2**30) is None

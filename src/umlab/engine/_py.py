@@ -323,7 +323,7 @@ class PyEngine:
         if mask & ~select.EPOLLOUT:
             # A device that is in error stays so; a socket's error is gone when it is read.
             final = _BROKEN if port.framing is Framing.DEVICE else select.EPOLLHUP
-            if port.shared is None:
+            if port.mask & select.EPOLLIN:
                 self._receive(port, bool(mask & final))
             else:
                 self._mend(port, bool(mask & final))
@@ -395,7 +395,7 @@ class PyEngine:
             if error.errno in (errno.EAGAIN, errno.ENOBUFS):
                 self._enqueue(port, frame)
             else:
-                port.counters.count_drop(_drop_reason(error))
+                self._count_refusal(port, error)
             return
         counters = port.counters
         counters.tx_frames += 1
@@ -424,13 +424,25 @@ class PyEngine:
                 return
             except OSError as error:
                 # ENOBUFS as well: epoll says "writable" all the while, and to wait would be to spin.
-                port.counters.count_drop(_drop_reason(error))
+                self._count_refusal(port, error)
             else:
                 port.counters.tx_frames += 1
                 port.counters.tx_bytes += len(frame)
             queue.popleft()
         if not queue:
             self._epoll.modify(port.fd, port.mask)
+
+    def _count_refusal(self, port: Port, error: OSError) -> None:
+        """Count a frame that a descriptor would not take, and listen no more to one that lost its guest.
+
+        The kernel undoes the connection of a datagram socket whose peer is gone; from then on anybody
+        could send to it.
+        """
+        reason = _drop_reason(error)
+        port.counters.count_drop(reason)
+        if reason is DropReason.PEER_GONE and port.framing is Framing.DATAGRAM and port.mask:
+            port.mask = 0
+            self._epoll.modify(port.fd, select.EPOLLOUT if port.queue else 0)
 
 
 def _drop_reason(error: OSError) -> DropReason:

@@ -79,7 +79,7 @@ class SwitchCore:
         self._ports[port_no] = PortCounters()
         self._unicasts[port_no] = Verdict((port_no,))
         self._floods.clear()
-        self._events.put_port(PortAttached(now_ns, port_no))
+        self._events.put_certain(PortAttached(now_ns, port_no))
         return port_no
 
     def remove_port(self, port_no: int, now_ns: int) -> None:
@@ -94,7 +94,7 @@ class SwitchCore:
         del self._unicasts[port_no]
         self._floods.clear()
         self._fdb.remove_port(port_no)
-        self._events.put_port(PortDetached(now_ns, port_no))
+        self._events.put_certain(PortDetached(now_ns, port_no))
 
     def receive(self, port_no: int, frame: bytes, now_ns: int) -> Verdict:
         """Learn from one frame and say where it goes; never raises on what is in a frame.
@@ -126,7 +126,7 @@ class SwitchCore:
         if size > config.max_frame:
             port.count_drop(DropReason.OVERSIZE)
             return _OVERSIZE
-        verdict = self._flood(port_no) if config.hub else self._switch(port_no, frame, now_ns)
+        verdict = self._switch(port_no, frame, now_ns)
         if verdict.drop is None:
             port.rx_frames += 1
             port.rx_bytes += size
@@ -136,7 +136,7 @@ class SwitchCore:
 
     def link_closed(self, port_no: int, errno: int, now_ns: int) -> None:
         """Report that a port's descriptor came to its end; the port stays until it is removed."""
-        self._events.put_port(LinkClosed(now_ns, port_no, errno))
+        self._events.put_certain(LinkClosed(now_ns, port_no, errno))
 
     def ports(self) -> list[int]:
         """Return the port numbers in order."""
@@ -186,7 +186,7 @@ class SwitchCore:
     def _switch(self, port_no: int, frame: bytes, now_ns: int) -> Verdict:
         self.handle_timer(now_ns)
         station = None if frame[6] & 1 else self._learn(frame[6:12], port_no, now_ns)
-        if frame[0] & 1:
+        if frame[0] & 1 or self.config.hub:
             return self._flood(port_no)
         known = self._fdb.find(frame[:6])
         if known is None:
@@ -215,7 +215,7 @@ class SwitchCore:
             self.counters.learn_refused += 1
             if not self._fdb_full:
                 self._fdb_full = True
-                self._events.put_station(FdbFull(now_ns, self.config.fdb_capacity))
+                self._events.put_certain(FdbFull(now_ns, self.config.fdb_capacity))
             return None
         self._fdb_full = False
         self.counters.learned += 1

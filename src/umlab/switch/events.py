@@ -110,7 +110,9 @@ class EventQueue:
 
     Guests cause the events about stations, as many as they like, so those are bounded: the newest are
     thrown away and counted.  Events about ports are never lost: there are as many as the control side
-    has attached and detached, and a lost ``LinkClosed`` would leave a dead port for ever.
+    has attached and detached, and a lost ``LinkClosed`` would leave a dead port for ever.  Nor is
+    ``FdbFull``, which tells of the very flood that others are lost in: between two of them an address
+    must have aged or a port have gone.
     """
 
     __slots__ = ("_lost", "_lost_at_ns", "_waiting")
@@ -123,7 +125,7 @@ class EventQueue:
     def __len__(self) -> int:
         return len(self._waiting) + (self._lost > 0)
 
-    def put_station(self, event: MacLearned | StationMoved | MacAged | UnknownUnicast | FdbFull) -> None:
+    def put_station(self, event: MacLearned | StationMoved | MacAged | UnknownUnicast) -> None:
         """Add an event about a station; it may be lost."""
         if len(self._waiting) >= MAX_WAITING_EVENTS:
             self._lost += 1
@@ -132,8 +134,8 @@ class EventQueue:
         self._settle()
         self._waiting.append(event)
 
-    def put_port(self, event: PortAttached | PortDetached | LinkClosed) -> None:
-        """Add an event about a port; it is never lost."""
+    def put_certain(self, event: PortAttached | PortDetached | LinkClosed | FdbFull) -> None:
+        """Add an event about a port, or a full FDB; it is never lost."""
         self._settle()
         self._waiting.append(event)
 

@@ -47,7 +47,7 @@ class SwitchConfig:
     """One switch.
 
     Attributes:
-        hub: Forward everything everywhere, look nothing up.
+        hub: Forward everything everywhere; addresses are learnt, to be seen, and never looked up.
         ageing_time_ns: Nanoseconds after which an unseen address is forgotten (802.1Q default: 300 s).
         fdb_capacity: Most addresses that are learnt at once; more are counted as refused.
         max_frame: Bytes of the longest frame that is forwarded, without FCS.

@@ -236,6 +236,31 @@ class TestBrokenLinks:
         sender.close()
         other.close()
 
+    def test_nobody_takes_the_place_of_a_guest_whose_socket_is_gone(self, engine: Engine) -> None:
+        """The kernel undoes the connection when a send is refused, and then lets anybody send."""
+        sender, other = plug(engine), plug(engine)
+        name = b"\0" + os.urandom(16)
+        ours = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as guest:
+            guest.bind(b"")
+            ours.bind(name)
+            ours.connect(guest.getsockname())
+            port_no = engine.attach(Link(ours.fileno(), Framing.DATAGRAM))
+            ours.detach()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as stranger:
+            with pytest.raises(PermissionError):
+                stranger.sendto(frame(BROADCAST, mac(6)), name)
+            sender.send(frame(BROADCAST, mac(1)))
+            assert other.receive() == frame(BROADCAST, mac(1))
+            assert engine.snapshot().ports[port_no].drops == {DropReason.PEER_GONE: 1}
+            stranger.sendto(frame(BROADCAST, mac(6)), name)
+        sender.send(frame(BROADCAST, mac(2)))
+        assert other.receive() == frame(BROADCAST, mac(2))
+        assert engine.snapshot().ports[port_no].rx_frames == 0
+        assert idle_cpu_ns() < SPINNING_NS
+        sender.close()
+        other.close()
+
     def test_last_frames_before_the_end_are_delivered(self, engine: Engine) -> None:
         """A peer that goes without reading all leaves an error before its last frames, not behind them."""
         sender, dead, other = plug(engine), plug(engine, Framing.SEQPACKET), plug(engine)

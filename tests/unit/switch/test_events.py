@@ -33,7 +33,7 @@ def drained_one_by_one(queue: EventQueue) -> list[Event]:
 def test_take_gives_everything_once_in_order() -> None:
     queue = EventQueue()
     queue.put_station(learned(1))
-    queue.put_port(LinkClosed(2, 1, 0))
+    queue.put_certain(LinkClosed(2, 1, 0))
     assert len(queue) == 2
     assert queue.take() == [learned(1), LinkClosed(2, 1, 0)]
     assert queue.take() == []
@@ -71,5 +71,5 @@ def test_overflow_is_reported_before_what_comes_after_it() -> None:
 
 def test_full_queue_never_loses_an_event_about_a_port() -> None:
     queue = filled(extra=2)
-    queue.put_port(LinkClosed(5000, 7, 104))
+    queue.put_certain(LinkClosed(5000, 7, 104))
     assert queue.take()[-2:] == [EventsLost(MAX_WAITING_EVENTS + 1, 2), LinkClosed(5000, 7, 104)]

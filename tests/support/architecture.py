@@ -21,6 +21,7 @@ FLOORS = {
     "errors": 0,
     "_boot": 0,
     "_clock": 0,
+    "_line_writer": 0,
     "_name": 0,
     "wire": 1,
     "switch": 2,

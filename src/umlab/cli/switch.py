@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -65,14 +66,18 @@ def run(
         specs = [f"daemon:{directory}/daemon.ctl", f"bess:{directory}/bess"]
     config = SwitchConfig(hub=hub, ageing_time_ns=int(ageing_time * SECOND_NS), max_frame=max_frame)
     service = SwitchService(name, config, [parse_listen(spec) for spec in specs])
-    asyncio.run(_run(service, Output(as_json=as_json)))
+    asyncio.run(_run(service, as_json=as_json))
 
 
-async def _run(service: SwitchService, output: Output) -> None:
+async def _run(service: SwitchService, *, as_json: bool) -> None:
+    from umlab._line_writer import LineWriter
     from umlab.cli.record import event_record, port_records
 
     interrupted = asyncio.Event()
     loop = asyncio.get_running_loop()
+    # Who does not read the log must not hold the switch up.
+    writer = LineWriter(sys.stdout.fileno(), loop)
+    output = Output(as_json=as_json, write=writer.write)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, interrupted.set)
 
@@ -83,12 +88,15 @@ async def _run(service: SwitchService, output: Output) -> None:
     service.subscribe(report)
     await service.start()
     try:
-        listeners = [{"kind": each.kind, "where": each.where} for each in service.listeners]
+        listeners = [
+            {"kind": each.kind, "where": each.where, "guest_argument": each.guest_argument}
+            for each in service.listeners
+        ]
         output.record(
             {"event": "started", "name": service.name, "engine": service.engine.kind, "listeners": listeners},
             "\n".join(
                 [f"switch {service.name} is up ({service.engine.kind} engine); attach a guest with"]
-                + [f"  {_kernel_argument(each.kind, each.where)}" for each in service.listeners]
+                + [f"  {each.guest_argument}" for each in service.listeners if each.guest_argument]
             ),
         )
         await interrupted.wait()
@@ -96,15 +104,7 @@ async def _run(service: SwitchService, output: Output) -> None:
         output.record({"event": "stopping", "ports": ports}, _port_table(ports))
     finally:
         await service.stop()
-
-
-def _kernel_argument(kind: str, where: str) -> str:
-    """Return what a guest's command line needs to attach to a listener."""
-    if kind == "daemon":
-        return f"eth0=daemon,,unix,{where}"
-    if kind == "bess":
-        return f"vec0:transport=bess,dst={where}"
-    return f"(the host's side of {where})"
+        writer.close()
 
 
 def _event_line(record: dict[str, object]) -> str:

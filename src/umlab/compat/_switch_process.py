@@ -9,8 +9,8 @@ import os
 import signal
 from collections.abc import Callable
 
+from umlab._line_writer import LineWriter, write_now
 from umlab.compat._background import continue_in_background
-from umlab.compat._line_writer import LineWriter, write_now
 from umlab.compat._switch_log import EventLog
 from umlab.compat.uml_switch import Options
 from umlab.daemon.switch import SwitchService
@@ -39,6 +39,7 @@ class OptionalTap:
     """
 
     kind = TapListener.kind
+    guest_argument = TapListener.guest_argument
 
     def __init__(self, device: str) -> None:
         self.where = device

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from umlab.compat._line_writer import write_now
+from umlab._line_writer import write_now
 
 __all__ = ["main"]
 

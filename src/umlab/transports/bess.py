@@ -32,6 +32,7 @@ class BessListener:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.where = os.fspath(path)
+        self.guest_argument = f"vec0:transport=bess,dst={self.where}"
         self._file: SocketFile | None = None
         self._acceptor: Acceptor
         self._sink: SessionSink

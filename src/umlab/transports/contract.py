@@ -74,6 +74,8 @@ class Listener(Protocol):
     kind: str
     #: Where it listens, for people, such as a path.
     where: str
+    #: What a guest's kernel is told to attach here; empty where it is not a guest that attaches.
+    guest_argument: str
 
     async def start(self, sink: SessionSink) -> None:
         """Begin to accept.

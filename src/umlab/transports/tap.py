@@ -41,6 +41,7 @@ class TapListener:
     """
 
     kind = "tap"
+    guest_argument = ""
 
     def __init__(self, device: str) -> None:
         self.where = device

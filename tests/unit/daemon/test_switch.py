@@ -43,6 +43,7 @@ class Plug:
 
     kind: str = "plug"
     where: str = "here"
+    guest_argument: str = ""
     error: Exception | None = None
     log: list[str] = field(default_factory=list)
     sink: SessionSink | None = None

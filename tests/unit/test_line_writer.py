@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import pytest
 
 from support.deadline import scaled, wait_until_async
-from umlab.compat import _line_writer
-from umlab.compat._line_writer import LineWriter, write_now
+from umlab import _line_writer
+from umlab._line_writer import LineWriter, write_now
 
 
 @pytest.fixture

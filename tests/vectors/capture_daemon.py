@@ -43,9 +43,9 @@ V1: list[Field] = [(4, "magic"), (4, "type"), (6, "MAC"), *ADDRESS]
 V3: list[Field] = [(4, "magic"), (4, "version"), (4, "type"), *ADDRESS]
 
 
-def dissection(title: str, data: bytes, fields: list[Field]) -> str:
+def dissection(title: str, data: bytes, fields: list[Field], order: str = "little endian") -> str:
     """Return the bytes as hex, 16 a line, each field with its name on its first line."""
-    lines = [f"# {title}; {len(data)} bytes, little endian"]
+    lines = [f"# {title}; {len(data)} bytes, {order}"]
     at = 0
     rest = len(data) - sum(size for size, _ in fields)
     for size, name in [*fields, (rest, "behind it")]:
@@ -62,12 +62,19 @@ def dissection(title: str, data: bytes, fields: list[Field]) -> str:
 
 
 def save(
-    name: str, data: bytes, origin: str, layout: list[Field], fields: dict[str, object], **more: object
+    name: str,
+    data: bytes,
+    origin: str,
+    layout: list[Field],
+    fields: dict[str, object],
+    *,
+    order: str = "little endian",
+    **more: object,
 ) -> None:
     """Write one vector's three files."""
     kind = name.split("_")[1]
     (HERE / f"{name}.bin").write_bytes(data)
-    (HERE / f"{name}.txt").write_text(dissection(f"{name}: {kind} from {origin}", data, layout))
+    (HERE / f"{name}.txt").write_text(dissection(f"{name}: {kind} from {origin}", data, layout, order))
     head = [f'kind = "{kind}"', f'origin = "{origin}"', *(f"{key} = {_toml(more[key])}" for key in more)]
     body = [f"{key} = {_toml(value)}" for key, value in fields.items()]
     (HERE / f"{name}.toml").write_text("\n".join([*head, "", "[fields]", *body]) + "\n")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tomllib
+from pathlib import Path
+
 import pytest
 
 from umlab.errors import LocalProtocolError, TruncatedMessage
@@ -15,9 +18,19 @@ from umlab.wire.ethernet import (
     serialize_ethernet,
 )
 
+VECTORS = Path(__file__).parents[2] / "vectors"
 # An ARP request's header as a UML guest sends it.
 ARP = bytes.fromhex("ffffffffffff 0200000000010806")
 HEADER = EthernetHeader(BROADCAST, b"\x02\0\0\0\0\x01", 0x0806)
+
+
+@pytest.mark.parametrize("name", ["ethernet_arp", "ethernet_vlan"])
+def test_frame_of_a_real_kernel_is_decoded(name: str) -> None:
+    frame = (VECTORS / f"{name}.bin").read_bytes()
+    fields = tomllib.loads((VECTORS / f"{name}.toml").read_text())["fields"]
+    expected = EthernetHeader(bytes.fromhex(fields["dst"]), bytes.fromhex(fields["src"]), fields["ethertype"])
+    assert parse_ethernet(frame) == expected
+    assert serialize_ethernet(expected) == frame[:14]
 
 
 @pytest.mark.parametrize("payload", [b"", b"\0", b"payload" * 200])

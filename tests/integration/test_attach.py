@@ -61,7 +61,8 @@ async def test_kernel_attaches_over_daemon_v3_at_boot_and_stays_while_its_nic_is
         guest = await stack.enter_async_context(running_guest(short_dir, nics=(nic,)))
         peer = identity(guest)
         memory = os.stat(f"/proc/{peer.pid}/fd/3")
-        assert (memory.st_ino, memory.st_nlink) == (peer.boot, 0), "its memory is a deleted file"
+        assert peer.boot is not None
+        assert (memory.st_ino, memory.st_nlink) == (peer.boot.inode, 0), "its memory is a deleted file"
 
         assert switch.ports() == [PortInfo(1, "daemon", "v3", peer)]
         (opened,) = [event for event in events if isinstance(event, SessionOpened)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import resource
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ from umlab.daemon.lease import LeaseBook
 from umlab.engine.contract import Engine, SwitchSnapshot
 from umlab.engine.select import create_engine
 from umlab.errors import StateError, UmlabError
-from umlab.switch.events import Event, LinkClosed
+from umlab.switch.events import Event, LinkClosed, PortDetached
 from umlab.switch.fdb import FdbEntry
 from umlab.switch.model import SwitchConfig
 from umlab.transports.contract import Listener, Peer, Session
@@ -219,9 +220,13 @@ class SwitchService:
             # Its thread died of a bug, and the descriptor stays readable for ever.
             asyncio.get_running_loop().remove_reader(self._event_fd)
             raise
+        # A port that was detached since its link ended may be another session's by now.
+        detached = Counter(event.port_no for event in events if isinstance(event, PortDetached))
         for event in events:
             self._publish(event)
-            if isinstance(event, LinkClosed) and event.port_no in self._sessions:
+            if isinstance(event, PortDetached):
+                detached[event.port_no] -= 1
+            elif isinstance(event, LinkClosed) and not detached[event.port_no]:
                 self._detach(event.port_no, "link")
 
     def _publish(self, event: ServiceEvent) -> None:

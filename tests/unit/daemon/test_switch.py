@@ -160,8 +160,9 @@ async def test_link_that_came_to_its_end_closes_the_session(running: Setup) -> N
 
 async def test_end_of_a_link_after_the_session_is_no_second_report(running: Setup) -> None:
     _, session, left = running.board.plug()
+    await running.wait_for(PortAttached)
     left.close()
-    await wait_until_async(lambda: is_readable(running.service.engine.event_fd()), 10, "the link's end")
+    wait_for_unread_event(running)
     running.service.session_closed(session)
     await running.wait_for(PortDetached)
     assert [event.cause for event in running.of(SessionClosed) if isinstance(event, SessionClosed)] == [
@@ -169,8 +170,9 @@ async def test_end_of_a_link_after_the_session_is_no_second_report(running: Setu
     ]
 
 
-def is_readable(fd: int) -> bool:
-    return bool(select.select([fd], [], [], 0)[0])
+def wait_for_unread_event(running: Setup) -> None:
+    """Wait, with every earlier event read, until the engine has another; the loop stands still meanwhile."""
+    assert select.select([running.service.engine.event_fd()], [], [], scaled(10))[0]
 
 
 async def test_reboot_retires_the_ports_of_the_earlier_boot_only(running: Setup) -> None:
@@ -188,6 +190,30 @@ async def test_reboot_retires_the_ports_of_the_earlier_boot_only(running: Setup)
     assert [port.peer for port in running.service.ports()] == [rebooted, rebooted, other, None]
     for sock in (*ends, end, another):
         sock.close()
+
+
+async def test_end_of_a_retired_link_is_not_the_end_of_the_session_that_has_its_number(
+    running: Setup,
+) -> None:
+    """The end of the old boot's link, still unread, took the new boot's port away."""
+    other = running.board.plug()[2]
+    old_port_no, _, old_end = running.board.plug(GUEST)
+    await running.wait_for(PortAttached, 2)
+    old_end.close()
+    wait_for_unread_event(running)
+    rebooted = Peer(500, 1000, 1000, Boot(71, 0))
+    port_no, session, end = running.board.plug(rebooted)
+    with other, end:
+        assert port_no == old_port_no
+        await running.wait_for(PortAttached, 3)
+        assert len(running.of(LinkClosed)) == 1
+        assert [port.peer for port in running.service.ports()] == [None, rebooted]
+        end.send(frame(BROADCAST, mac(1)))
+        assert other.recv(100) == frame(BROADCAST, mac(1))
+        end.close()
+        await running.wait_for(SessionClosed, 2)
+        assert running.of(SessionClosed)[1] == SessionClosed(5, port_no, "plug", "link"), "its own end counts"
+        assert f"end {session.link.fd}" in running.board.log
 
 
 async def test_session_that_the_engine_refuses_is_still_the_listeners(running: Setup) -> None:

@@ -183,6 +183,20 @@ def test_500_connections_that_never_speak_keep_nobody_out(switch: SwitchThread, 
     assert talk.lost == 0
 
 
+def test_500_bess_guests_that_never_read_keep_nobody_out(switch: SwitchThread, talk: Conversation) -> None:
+    with contextlib.ExitStack() as stack:
+        for _ in range(500):
+            stack.enter_context(BessGuest(switch.bess))
+        switch.wait_ports(502)
+        with attached(switch.control) as late, attached(switch.control) as other:
+            switch.wait_ports(504)
+            for _ in range(20):
+                late.send(frame(BROADCAST, mac(3)))
+                assert other.receive() == frame(BROADCAST, mac(3))
+            talk.goes_on()
+    assert talk.lost == 0
+
+
 def test_storm_of_connections_on_the_control_socket_is_counted(
     switch: SwitchThread, talk: Conversation
 ) -> None:

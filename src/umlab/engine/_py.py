@@ -440,7 +440,7 @@ class PyEngine:
         """
         reason = _drop_reason(error)
         port.counters.count_drop(reason)
-        if reason is DropReason.PEER_GONE and port.framing is Framing.DATAGRAM and port.mask:
+        if reason is DropReason.PEER_GONE and port.is_unix_datagram and port.mask:
             port.mask = 0
             self._epoll.modify(port.fd, select.EPOLLOUT if port.queue else 0)
 

@@ -32,6 +32,7 @@ class Port:
         port_no: Its number, set once it has one; so is ``counters``.
         counters: The core's own counters of the port.
         queue: Frames that wait until the descriptor is writable.
+        is_unix_datagram: Its kernel undoes the connection when the peer is gone, unlike UDP's.
         mask: What epoll watches it for, EPOLLOUT left aside.
         closed: It came to its end and is out of the epoll set; the port itself stays.
         errno: The error that a read met before the end, 0 if none.
@@ -46,6 +47,7 @@ class Port:
         "errno",
         "fd",
         "framing",
+        "is_unix_datagram",
         "mask",
         "port_no",
         "queue",
@@ -59,6 +61,9 @@ class Port:
         self.fd = fd
         self.framing = framing
         self._socket = sock
+        self.is_unix_datagram = (
+            framing is Framing.DATAGRAM and sock is not None and sock.family == socket.AF_UNIX
+        )
         self.read: Callable[[], bytes]
         self.write: Callable[[bytes], object]
         if sock is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import subprocess
@@ -81,20 +82,33 @@ def test_switch_waits_until_another_has_bound_its_socket(path: Path, monkeypatch
     seen: list[str] = []
 
     def unlink_while_another_starts(name: str) -> None:
-        monkeypatch.setattr(socketfile, "_LOCK_PATIENCE", 0.05)
-        with pytest.raises(TransportError) as caught:
-            SocketFile(path.with_name("other"), socket.SOCK_STREAM)
+        folder = os.open(path.parent, os.O_RDONLY)
+        with pytest.raises(BlockingIOError) as caught:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.close(folder)
         seen.append(str(caught.value))
         unlink(name)
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "unlink", unlink_while_another_starts)
         file = SocketFile(path, socket.SOCK_STREAM)
-    assert seen == [f"another program keeps the directory {path.parent} locked"]
+    assert len(seen) == 1
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         client.connect(os.fspath(path))
     SocketFile(path.with_name("other"), socket.SOCK_STREAM).close()
     file.close()
+
+
+def test_stranger_who_locks_the_directory_keeps_nobody_from_starting(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socketfile, "_LOCK_PATIENCE", 0.05)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        SocketFile(path, socket.SOCK_STREAM).close()
+    finally:
+        os.close(folder)
 
 
 @pytest.mark.needs_plain_user

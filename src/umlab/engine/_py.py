@@ -29,6 +29,8 @@ from umlab.switch.model import Framing, Link, SwitchConfig
 
 _READY_AT_ONCE = 256
 _BROKEN = select.EPOLLHUP | select.EPOLLERR
+#: Seconds that one wait lasts at most: epoll's milliseconds are an int, and a timer may lie years ahead.
+_LONGEST_WAIT = 3600.0
 _PEER_GONE = frozenset({errno.ECONNREFUSED, errno.ENOTCONN, errno.EPIPE, errno.ENOENT, errno.ECONNRESET})
 
 
@@ -302,7 +304,7 @@ class PyEngine:
                 return None
             now_ns = self._clock.now_ns()
             if at_ns > now_ns:
-                return (at_ns - now_ns) / 1e9
+                return min((at_ns - now_ns) / 1e9, _LONGEST_WAIT)
             self._core.handle_timer(now_ns)
             self._signal_events()
             return 0

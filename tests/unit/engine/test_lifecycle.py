@@ -390,6 +390,17 @@ class TestEvents:
         for guest in guests:
             guest.close()
 
+    def test_timer_that_lies_years_ahead_is_no_reason_to_stop(self, make_engine: EngineMaker) -> None:
+        """epoll's time limit is an int of milliseconds, 24 days: one learnt address ended the thread."""
+        engine = make_engine(SwitchConfig(ageing_time_ns=10**18), ManualClock())
+        guests = [plug(engine), plug(engine)]
+        for number in range(3):
+            guests[0].send(frame(BROADCAST, mac(number)))
+            assert guests[1].receive() == frame(BROADCAST, mac(number))
+        assert len(engine.fdb()) == 3
+        for guest in guests:
+            guest.close()
+
 
 class TestBug:
     @pytest.fixture

@@ -5,9 +5,9 @@ from __future__ import annotations
 from types import TracebackType
 from typing import BinaryIO
 
-from umlab.errors import MconsoleTimeout
+from umlab.errors import MconsoleTimeout, StateError
 from umlab.guest.agent import ExecResult
-from umlab.guest.cmdline import GuestSpec
+from umlab.guest.cmdline import GuestSpec, TinyRoot
 from umlab.guest.process import Guest, Rung, StopReport
 from umlab.mconsole.aio import AsyncMconsole
 
@@ -31,6 +31,7 @@ class GuestService:
         self.guest = guest
         self.mconsole = AsyncMconsole(guest.run.mconsole_path, guest.spec.umid)
         self._silent = False
+        self._was_ready = False
 
     @classmethod
     async def start(cls, spec: GuestSpec, base: str, *, log: BinaryIO | None = None) -> GuestService:
@@ -45,10 +46,13 @@ class GuestService:
     async def ready(self, timeout: float) -> None:  # noqa: ASYNC109
         """Wait until its agent answers, as :meth:`umlab.guest.process.Guest.ready` does."""
         await self.guest.ready(timeout)
+        self._was_ready = True
 
     async def run(self, command: str, timeout: float) -> ExecResult:  # noqa: ASYNC109
         """Run a shell script in it, as :meth:`umlab.guest.agent.Agent.run` does."""
-        return await self.guest.agent.run(command, timeout)
+        result = await self.guest.agent.run(command, timeout)
+        self._was_ready = True
+        return result
 
     async def reboot(self, timeout: float) -> None:  # noqa: ASYNC109
         """Reboot it at once, without a shutdown of its programs, and wait until its agent answers again.
@@ -66,7 +70,8 @@ class GuestService:
         """End it and remove all that it used.
 
         In turn: ``cad`` lets its programs end (10 seconds), ``halt`` ends its kernel (6), SIGTERM (5),
-        SIGKILL to the whole group.  A guest whose console is silent is not asked a second time.
+        SIGKILL to the whole group.  A guest whose console is silent is not asked a second time, and a tiny
+        root that was never ready has no programs yet that could end.
 
         Raises:
             GuestFailed: A process hangs in the host's kernel and cannot be killed.
@@ -80,6 +85,9 @@ class GuestService:
         )
 
     async def _cad(self) -> None:
+        if isinstance(self.guest.spec.root, TinyRoot) and not self._was_ready:
+            # Its kernel would take ctrl-alt-del for a reboot until its init asks for the signal.
+            raise StateError(f"guest {self.umid} has not booted")
         try:
             await self.mconsole.cad()
         except MconsoleTimeout:

@@ -10,7 +10,11 @@ import pytest
 
 from umlab.daemon.guest import GuestService
 from umlab.errors import MconsoleTimeout, UmlabError
+from umlab.guest.agent import ExecResult
+from umlab.guest.cmdline import DiskRoot, TinyRoot
 from umlab.guest.process import Rung, StopReport
+
+DISK = DiskRoot("/nowhere.img")
 
 
 class Console:
@@ -36,10 +40,14 @@ class Console:
 class Guest:
     """Takes every rung as the real one does, and never ends before SIGKILL."""
 
-    def __init__(self) -> None:
-        self.spec = SimpleNamespace(umid="g")
+    def __init__(self, root: TinyRoot | DiskRoot) -> None:
+        self.spec = SimpleNamespace(umid="g", root=root)
         self.run = SimpleNamespace(mconsole_path="/nowhere")
+        self.agent = Agent()
         self.rungs: list[str] = []
+
+    async def ready(self, timeout: float) -> None:  # noqa: ASYNC109
+        """Be ready at once."""
 
     async def stop(self, rungs: Sequence[Rung]) -> StopReport:
         for rung in rungs:
@@ -51,8 +59,15 @@ class Guest:
         return StopReport("kill", -9)
 
 
-def service(silent: bool) -> tuple[GuestService, Any, Any]:
-    guest: Any = Guest()
+class Agent:
+    """Runs every command at once."""
+
+    async def run(self, command: str, timeout: float) -> ExecResult:  # noqa: ASYNC109
+        return ExecResult(0, b"")
+
+
+def service(silent: bool, root: TinyRoot | DiskRoot = DISK) -> tuple[GuestService, Any, Any]:
+    guest: Any = Guest(root)
     made = GuestService(guest)
     console: Any = Console(silent)
     made.mconsole = console
@@ -81,3 +96,22 @@ async def test_leaving_the_block_stops() -> None:
         assert made.umid == "g"
         assert guest.rungs == []
     assert guest.rungs == ["cad", "halt"]
+
+
+async def test_tiny_root_that_was_never_ready_is_not_asked_to_end_its_programs() -> None:
+    """Its kernel takes ctrl-alt-del for a reboot before init asks for the signal: 10 seconds were lost."""
+    made, guest, console = service(silent=False, root=TinyRoot())
+    await made.stop()
+    assert guest.rungs == ["cad", "halt"]
+    assert console.asked == ["halt"]
+
+
+@pytest.mark.parametrize("sign", ["ready", "run"])
+async def test_tiny_root_that_has_booted_is_asked_to_end_its_programs(sign: str) -> None:
+    made, _, console = service(silent=False, root=TinyRoot())
+    if sign == "ready":
+        await made.ready(1)
+    else:
+        assert (await made.run("true", 1)).status == 0
+    await made.stop()
+    assert console.asked == ["cad", "halt"]

@@ -32,7 +32,8 @@ class BessListener:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.where = os.fspath(path)
-        self.guest_argument = f"vec0:transport=bess,dst={self.where}"
+        # A guest's directory is another one.
+        self.guest_argument = f"vec0:transport=bess,dst={os.path.abspath(self.where)}"
         self._file: SocketFile | None = None
         self._acceptor: Acceptor
         self._sink: SessionSink

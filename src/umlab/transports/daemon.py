@@ -61,7 +61,8 @@ class DaemonListener:
     ) -> None:
         self._paths = [os.fspath(path) for path in (control_path, data_path) if path is not None]
         self.where = ",".join(self._paths)
-        self.guest_argument = f"eth0=daemon,,unix,{self.where}"
+        # A guest's directory is another one.
+        self.guest_argument = f"eth0=daemon,,unix,{','.join(map(os.path.abspath, self._paths))}"
         self._files: list[SocketFile] = []
         self._acceptor: Acceptor | None = None
         self._connections: set[_Connection] = set()

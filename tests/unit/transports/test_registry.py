@@ -52,6 +52,22 @@ def test_spec_names_a_kind_and_a_place(spec: str, kind: type, where: str) -> Non
 
 
 @pytest.mark.parametrize(
+    ("spec", "argument"),
+    [
+        ("daemon:ctl", "eth0=daemon,,unix,{0}/ctl"),
+        ("daemon:ctl,/tmp/uml.data", "eth0=daemon,,unix,{0}/ctl,/tmp/uml.data"),
+        ("bess:there/bess", "vec0:transport=bess,dst={0}/there/bess"),
+        ("tap:tap0", ""),
+    ],
+)
+def test_what_a_guest_is_told_holds_in_its_own_directory(
+    spec: str, argument: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert parse_listen(spec).guest_argument == argument.format(tmp_path)
+
+
+@pytest.mark.parametrize(
     "spec", ["", "/tmp/uml.ctl", "daemon", "daemon:", "vde:/tmp/x", ":x", "Daemon:/tmp/x"]
 )
 def test_spec_that_is_none_says_what_would_be_one(spec: str) -> None:

@@ -15,6 +15,7 @@ from collections import deque
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
+    from collections.abc import Callable
 
 #: Lines that wait for a slow reader; later ones are counted and not kept.
 MAX_WAITING = 20_000
@@ -30,17 +31,25 @@ def write_now(fd: int, text: str) -> None:
             data = data[os.write(fd, data) :]
 
 
+def _lost_line(count: int) -> str:
+    return f"({count} lines lost: nobody read them)"
+
+
 class LineWriter:
     """Writes lines to a descriptor that others use as well, so that it has to stay a blocking one.
 
     Args:
         fd: Where the lines go.
         loop: Writes what the reader does not take at once.
+        lost_line: Makes the line that stands for lines that nobody read, of their number.
     """
 
-    def __init__(self, fd: int, loop: AbstractEventLoop) -> None:
+    def __init__(
+        self, fd: int, loop: AbstractEventLoop, lost_line: Callable[[int], str] = _lost_line
+    ) -> None:
         self._fd = fd
         self._loop = loop
+        self._lost_line = lost_line
         self._waiting: deque[bytes] = deque()
         self._lost = 0
         self._watched = False
@@ -69,7 +78,7 @@ class LineWriter:
                 if written < len(line):
                     self._waiting.appendleft(line[written:])
             if not self._waiting and self._lost:
-                self._waiting.append(_encode(f"({self._lost} lines lost: nobody read them)"))
+                self._waiting.append(_encode(self._lost_line(self._lost)))
                 self._lost = 0
         # What cannot be written at once is no regular file, which the loop could not watch.
         self._watch(bool(self._waiting))

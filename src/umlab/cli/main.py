@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated
 
@@ -41,8 +42,24 @@ def root(
 
 def main() -> None:
     """Run the command line; an error of ours is one line on stderr and status 1."""
+    _open_standard_streams()
     try:
         app()
     except UmlabError as error:
         print(f"umlab: {error}", file=sys.stderr)
         sys.exit(EXIT_ERROR)
+
+
+def _open_standard_streams() -> None:
+    """Put /dev/null where the caller closed a standard stream.
+
+    The next socket would get that number, and what is printed there would go to a guest.
+    """
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            # The lowest free number, which is this one.
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from functools import partial
-from typing import Any
+from typing import Any, TextIO
+
+from umlab.errors import LabError
 
 
 class Output:
@@ -19,7 +20,7 @@ class Output:
 
     def __init__(self, *, as_json: bool, write: Callable[[str], None] | None = None) -> None:
         self.as_json = as_json
-        self._write = write or partial(print, flush=True)
+        self._write = write or (lambda line: _print(line, "\n", sys.stdout))
 
     def record(self, record: dict[str, Any], text: str) -> None:
         """Print one fact: ``record`` as a line of JSON, or ``text``; flushed at once."""
@@ -27,4 +28,14 @@ class Output:
 
     def progress(self, text: str, end: str = "\n") -> None:
         """Print what only people need, and ``end`` behind it; with JSON it goes to standard error."""
-        print(text, end=end, file=sys.stderr if self.as_json else sys.stdout, flush=True)
+        _print(text, end, sys.stderr if self.as_json else sys.stdout)
+
+
+def _print(text: str, end: str, file: TextIO) -> None:
+    try:
+        print(text, end=end, file=file, flush=True)
+    except BrokenPipeError:
+        # Who read it has seen enough, which is no error: the command line ends without a word.
+        raise
+    except OSError as error:
+        raise LabError(f"cannot write to {file.name}: {error.strerror}") from None

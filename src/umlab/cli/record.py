@@ -64,8 +64,3 @@ def port_records(service: SwitchService) -> list[dict[str, Any]]:
         for port in service.ports()
         if port.port_no in counters
     ]
-
-
-def fdb_records(service: SwitchService) -> list[dict[str, Any]]:
-    """Return the learnt addresses of a switch and the port of each, oldest first."""
-    return [{"mac": format_mac(entry.mac), "port_no": entry.port_no} for entry in service.fdb()]

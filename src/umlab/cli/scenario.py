@@ -110,13 +110,16 @@ class Scenario:
 
     async def _step(self, name: str, work: Coroutine[Any, Any, str | None]) -> None:
         begin = time.monotonic()
-        self._progress(f"  {name} ... ", end="")
         try:
+            self._progress(f"  {name} ... ", end="")
             detail = await work or ""
         except (UmlabError, OSError) as failure:
             self._progress("FAILED")
             self._steps.append({"step": name, "ok": False, "detail": str(failure)})
             raise
+        finally:
+            # It has not begun where nobody could be told.
+            work.close()
         seconds = time.monotonic() - begin
         self._steps.append({"step": name, "ok": True, "detail": detail, "seconds": round(seconds, 2)})
         self._progress("\n      ".join([f"{seconds:.1f} s", *detail.splitlines()]))
@@ -199,7 +202,8 @@ class Scenario:
         return output
 
     async def _stop_guests(self) -> None:
-        await asyncio.gather(*(guest.stop() for guest in self._guests.values()))
+        # They are halted, or have failed, or nobody waits for the rest: none has anything to put away.
+        await asyncio.gather(*(guest.guest.stop(term_timeout=0) for guest in self._guests.values()))
 
     async def _check_nothing_left(self) -> str:
         left = [

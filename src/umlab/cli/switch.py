@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import sys
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -45,7 +48,8 @@ def run(
     ] = None,
     hub: Annotated[bool, typer.Option("--hub", help="Forward every frame to every port.")] = False,
     ageing_time: Annotated[
-        float, typer.Option(min=1, metavar="SECONDS", help="Forget an address unseen for so long.")
+        float,
+        typer.Option(min=1, max=1_000_000, metavar="SECONDS", help="Forget an address unseen for so long."),
     ] = 300,
     max_frame: Annotated[
         int, typer.Option(min=1514, max=65_535, metavar="BYTES", help="The longest frame, without FCS.")
@@ -76,7 +80,7 @@ async def _run(service: SwitchService, *, as_json: bool) -> None:
     interrupted = asyncio.Event()
     loop = asyncio.get_running_loop()
     # Who does not read the log must not hold the switch up.
-    writer = LineWriter(sys.stdout.fileno(), loop)
+    writer = LineWriter(sys.stdout.fileno(), loop, partial(_lost_line, as_json=as_json))
     output = Output(as_json=as_json, write=writer.write)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, interrupted.set)
@@ -85,26 +89,47 @@ async def _run(service: SwitchService, *, as_json: bool) -> None:
         record = event_record(event)
         output.record(record, _event_line(record))
 
-    service.subscribe(report)
-    await service.start()
+    # A tap device has its port before the switch has started.
+    early: list[object] = []
+    take: Callable[[object], None] = early.append
+    service.subscribe(lambda event: take(event))
     try:
-        listeners = [
-            {"kind": each.kind, "where": each.where, "guest_argument": each.guest_argument}
-            for each in service.listeners
-        ]
-        output.record(
-            {"event": "started", "name": service.name, "engine": service.engine.kind, "listeners": listeners},
-            "\n".join(
-                [f"switch {service.name} is up ({service.engine.kind} engine); attach a guest with"]
-                + [f"  {each.guest_argument}" for each in service.listeners if each.guest_argument]
-            ),
-        )
+        await service.start()
+        started = _started_record(service)
+        output.record(started, _started_text(started))
+        take = report
+        for event in early:
+            report(event)
         await interrupted.wait()
         ports = port_records(service)
+        await service.stop()
         output.record({"event": "stopping", "ports": ports}, _port_table(ports))
     finally:
         await service.stop()
         writer.close()
+
+
+def _started_record(service: SwitchService) -> dict[str, Any]:
+    return {
+        "event": "started",
+        "name": service.name,
+        "engine": service.engine.kind,
+        "listeners": [
+            {"kind": each.kind, "where": each.where, "guest_argument": each.guest_argument}
+            for each in service.listeners
+        ],
+    }
+
+
+def _started_text(record: dict[str, Any]) -> str:
+    arguments = [each["guest_argument"] for each in record["listeners"] if each["guest_argument"]]
+    head = f"switch {record['name']} is up ({record['engine']} engine)"
+    return "\n  ".join([f"{head}; attach a guest with" if arguments else head, *arguments])
+
+
+def _lost_line(count: int, *, as_json: bool) -> str:
+    record: dict[str, object] = {"event": "lines_lost", "count": count}
+    return json.dumps(record) if as_json else _event_line(record)
 
 
 def _event_line(record: dict[str, object]) -> str:

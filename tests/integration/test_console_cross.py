@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -11,39 +10,12 @@ import pytest
 
 from integration.peers.lan import bring_up, ping, shell
 from integration.peers.uml_kernel import running_guest
+from integration.peers.uml_mconsole import mconsole
 from integration.peers.uml_switch import uml_switch
 from support.deadline import scaled
-from support.require import require_program
-from umlab.daemon.guest import GuestService
 from umlab.guest.cmdline import DaemonNic
 
 pytestmark = pytest.mark.integration
-
-
-async def console(which: str, guest: GuestService, *command: str) -> str:
-    """Run one command in the original or our ``uml_mconsole`` and return what it prints."""
-    program = (
-        require_program("uml_mconsole")
-        if which == "original"
-        else Path(sys.executable).with_name("uml_mconsole")
-    )
-    process = await asyncio.create_subprocess_exec(
-        program,
-        guest.guest.run.mconsole_path,
-        *command,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        async with asyncio.timeout(scaled(20)):
-            output, errors = await process.communicate()
-    except TimeoutError:
-        process.kill()
-        await process.communicate()
-        raise
-    assert process.returncode == 0, (command, output, errors)
-    return output.decode()
 
 
 @pytest.mark.parametrize(
@@ -63,16 +35,18 @@ async def test_console_manages_guests_on_the_others_switch(
         await bring_up(left, "eth0", "10.0.0.1")
         await bring_up(right, "eth0", "10.0.0.2")
         await ping(left, "10.0.0.2")
+        paths = {guest: guest.guest.run.mconsole_path for guest in (left, right)}
+        eth1 = f"eth1=daemon,,unix,{control}"
         release = (await shell(left, "uname -r")).strip()
 
-        assert release in await console(console_is, left, "version")
-        assert (await console(console_is, left, "config", f"eth1=daemon,,unix,{control}")).strip() == "OK"
+        assert release in await mconsole(console_is, paths[left], "version")
+        assert (await mconsole(console_is, paths[left], "config", eth1)).strip() == "OK"
         await switch.wait_line("New connection", 3)
         assert "eth1" in await shell(left, "ip -o link show eth1")
-        assert (await console(console_is, left, "remove", "eth1")).strip() == "OK"
+        assert (await mconsole(console_is, paths[left], "remove", "eth1")).strip() == "OK"
         assert "eth1" not in await shell(left, "ip -o link")
-        assert "MemTotal" in await console(console_is, right, "proc", "meminfo")
+        assert "MemTotal" in await mconsole(console_is, paths[right], "proc", "meminfo")
         for guest in (left, right):
-            assert (await console(console_is, guest, "halt")).strip() == "OK"
+            assert (await mconsole(console_is, paths[guest], "halt")).strip() == "OK"
             assert await asyncio.wait_for(guest.guest.wait(), scaled(20)) == 0
         await switch.wait_line("Disconnect", 2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from support.deadline import scaled
 from umlab.daemon.guest import GuestService
@@ -41,8 +42,8 @@ async def bring_up(guest: GuestService, device: str, address: str) -> None:
 
 
 async def ping(guest: GuestService, address: str, count: int = 3) -> None:
-    """Let a guest ping an address; every ping must be answered."""
-    output = await shell(guest, f"ping -c {count} -W 10 {address}")
+    """Let a guest ping an address, each time as soon as it has an answer; every ping must be answered."""
+    output = await shell(guest, f"ping -A -c {count} -W 10 {address}")
     assert f"{count} packets transmitted, {count} packets received" in output
 
 
@@ -51,6 +52,18 @@ async def mac_of(guest: GuestService, device: str) -> str:
     return (await shell(guest, f"cat /sys/class/net/{device}/address")).strip()
 
 
-async def received(guest: GuestService, device: str) -> int:
-    """Return how many frames a guest's NIC has received by the guest's own count."""
-    return int(await shell(guest, f"cat /sys/class/net/{device}/statistics/rx_packets"))
+class NicCounters(NamedTuple):
+    """What a guest says that its NIC has received and sent; its kernel takes the 14 bytes of a received
+    frame's header off before it counts."""
+
+    rx_packets: int
+    rx_bytes: int
+    tx_packets: int
+    tx_bytes: int
+
+
+async def nic_counters(guest: GuestService, device: str) -> NicCounters:
+    """Return a guest's own counters of a NIC."""
+    names = " ".join(NicCounters._fields)
+    output = await shell(guest, f"cd /sys/class/net/{device}/statistics && cat {names}")
+    return NicCounters(*map(int, output.split()))

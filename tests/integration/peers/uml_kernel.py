@@ -27,7 +27,8 @@ def vector_kernel() -> str | None:
     ``make kernel`` makes it; ``UMLAB_VECTOR_KERNEL`` names another one.
     """
     named = os.environ.get(VECTOR_VARIABLE)
-    path = Path(named) if named else Path.home() / ".cache/umlab/kernel-6.12/linux"
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    path = Path(named) if named else cache / "umlab/kernel-6.12/linux"
     # A named kernel that is missing must fail the tests, not shrink them.
     return str(path) if named or os.access(path, os.X_OK) else None
 

@@ -1,0 +1,77 @@
+"""What a daemon is told to run: a switch, and the places where it listens."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from umlab.errors import TransportError
+from umlab.switch.model import SwitchConfig
+from umlab.transports.registry import TRANSPORTS
+from umlab.transports.socketfile import check_socket_path
+
+#: Where a switch listens that is told nothing else.
+DEFAULT_KINDS = ("daemon", "bess")
+_SOCKET_NAMES = {"daemon": "{}.ctl", "bess": "{}.bess"}
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchSpec:
+    """One switch of a lab.
+
+    Attributes:
+        name: Its name, which is its segment's.
+        config: What it is told to be.
+        listen: Where guests attach, as :func:`umlab.transports.registry.parse_listen` takes it; paths are
+            absolute.
+    """
+
+    name: str
+    config: SwitchConfig
+    listen: tuple[str, ...]
+
+
+def default_listen(kind: str, segment: str, runtime: Path) -> str:
+    """Return where a segment listens for a kind of guest that is given no place.
+
+    Args:
+        kind: ``daemon`` or ``bess``.
+        segment: The segment's name.
+        runtime: The lab's directory for sockets.
+
+    Raises:
+        TransportError: The kind has no such place, or its path is not usable.
+    """
+    if kind not in _SOCKET_NAMES:
+        forms = ", ".join([*_SOCKET_NAMES, *(form for form, _ in TRANSPORTS.values())])
+        raise TransportError(f"{kind!r} is no place to listen; write one of {forms}")
+    path = os.path.abspath(runtime / _SOCKET_NAMES[kind].format(segment))
+    if "," in path:
+        raise TransportError(f"the socket path {path} has a comma, which ends it where a guest is told")
+    check_socket_path(path)
+    return f"{kind}:{path}"
+
+
+def resolve_listen(spec: str, segment: str, runtime: Path, folder: str | os.PathLike[str] = "") -> str:
+    """Return a place to listen with everything that its short form leaves out.
+
+    Args:
+        spec: A kind alone, such as ``daemon``, or ``KIND:PLACE``.
+        segment: The segment's name.
+        runtime: The lab's directory for sockets.
+        folder: What relative paths begin at; the current directory unless given.
+
+    Raises:
+        TransportError: No such kind, no place, or a path that no socket address holds; names it.
+    """
+    kind, _, place = spec.partition(":")
+    if kind not in TRANSPORTS or not place:
+        return default_listen(spec, segment, runtime)
+    if kind not in _SOCKET_NAMES:
+        return spec
+    paths = place.split(",", 1) if kind == "daemon" else [place]
+    resolved = [os.path.abspath(os.path.join(folder, path)) for path in paths if path]
+    for path in resolved:
+        check_socket_path(path)
+    return f"{kind}:{','.join(resolved)}"

@@ -23,6 +23,7 @@ FLOORS = {
     "_clock": 0,
     "_line_writer": 0,
     "_name": 0,
+    "_notify": 0,
     "wire": 1,
     "switch": 2,
     "engine": 3,

@@ -15,6 +15,7 @@
     ├── TransportError                  a socket or device cannot be set up
     │   └── SocketInUse                 another process listens there
     ├── SwitchError
+    │   ├── NoSuchSwitch
     │   └── NoSuchPort
     ├── MconsoleError                   the guest answered with an error
     │   ├── MconsoleTimeout             the guest did not answer
@@ -22,6 +23,12 @@
     └── LabError
         ├── LabFileError
         ├── PlanError
+        ├── LabNotRunning           no daemon answers for a lab
+        ├── LabInUse                a daemon runs for it already
+        ├── LimitReached            a caller asks for more than it may have at a time
+        ├── AlreadyExists           a thing of that name is there and is another one
+        ├── NoSuchGuest
+        ├── NoSuchConsole
         ├── GuestFailed
         └── CommandTimeout          a command in a guest took too long
 
@@ -133,6 +140,17 @@ class SwitchError(UmlabError):
     """A switch cannot do what was asked."""
 
 
+class NoSuchSwitch(SwitchError):
+    """A name that no switch of the lab has."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+    def __str__(self) -> str:
+        return f"no switch {self.name}"
+
+
 class NoSuchPort(SwitchError):
     """A port number to which nothing is attached."""
 
@@ -206,6 +224,73 @@ class LabFileError(LabError):
 
 class PlanError(LabError):
     """A lab cannot be brought from its present to its desired state."""
+
+
+class LabNotRunning(LabError):
+    """No daemon answers for a lab."""
+
+    def __init__(self, lab: str) -> None:
+        super().__init__(lab)
+        self.lab = lab
+
+    def __str__(self) -> str:
+        return f"{self.lab} does not run; start it with: umlab switch run {self.lab} --background"
+
+
+class LabInUse(LabError):
+    """Another daemon runs for a lab already."""
+
+    def __init__(self, lab: str, pid: int) -> None:
+        super().__init__(lab, pid)
+        self.lab = lab
+        self.pid = pid
+
+    def __str__(self) -> str:
+        return f"{self.lab} runs already, as process {self.pid}; end it with: umlab switch stop {self.lab}"
+
+
+class LimitReached(LabError):
+    """A caller asks for more than it may have at a time; the text names the limit."""
+
+
+class AlreadyExists(LabError):
+    """A thing of a name is there and is not what is asked for.
+
+    Attributes:
+        kind: What it is, such as ``guest``.
+        name: Its name.
+    """
+
+    def __init__(self, kind: str, name: str) -> None:
+        super().__init__(kind, name)
+        self.kind = kind
+        self.name = name
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name} exists already and is described otherwise; stop that one first"
+
+
+class NoSuchGuest(LabError):
+    """A name that no guest of the lab has."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+    def __str__(self) -> str:
+        return f"no guest {self.name}"
+
+
+class NoSuchConsole(LabError):
+    """A name that no console of a guest has."""
+
+    def __init__(self, guest: str, console: str) -> None:
+        super().__init__(guest, console)
+        self.guest = guest
+        self.console = console
+
+    def __str__(self) -> str:
+        return f"guest {self.guest} has no console {self.console} of that kind"
 
 
 class GuestFailed(LabError):

@@ -1,0 +1,1 @@
+"""Terminals of guests, shared by any number of viewers."""

@@ -1,0 +1,194 @@
+"""What a lab daemon shows: plain frozen values that the API sends and ``umlab.client`` returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from umlab.switch.model import SwitchConfig
+
+
+@dataclass(frozen=True, slots=True)
+class LabView:
+    """A running lab.
+
+    Attributes:
+        name: Its name.
+        version: Of the daemon's umlab.
+        pid: Of the daemon.
+        keeper_pid: Of the process that holds its guests and descriptors.
+        started_at: When this daemon began, seconds since 1970.
+        switches: Names, sorted.
+        guests: Names, sorted.
+    """
+
+    name: str
+    version: str
+    pid: int
+    keeper_pid: int
+    started_at: float
+    switches: tuple[str, ...]
+    guests: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerView:
+    """A place where guests attach.
+
+    Attributes:
+        kind: The transport, such as ``daemon``.
+        where: A path, or a device.
+        guest_argument: What a guest's kernel is told to attach here; empty where no guest does.
+    """
+
+    kind: str
+    where: str
+    guest_argument: str
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchView:
+    """A switch.
+
+    Attributes:
+        name: Its name.
+        engine: What moves its frames, ``py`` or ``native``.
+        config: What it is told to be.
+        listeners: Where guests attach.
+        ports: How many ports it has.
+        fdb_entries: How many addresses it knows.
+        counters: By name, such as ``learned``.
+    """
+
+    name: str
+    engine: str
+    config: SwitchConfig
+    listeners: tuple[ListenerView, ...]
+    ports: int
+    fdb_entries: int
+    counters: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class PortView:
+    """A port and what is plugged in.
+
+    Attributes:
+        port_no: Its number, from 1.
+        kind: The transport of its attachment.
+        detail: What a person would want to see beside the kind, such as ``v3``; may be empty.
+        state: ``up``, or ``down`` once the guest's end of the data path is gone.
+        pid: The process behind it, 0 where it is not visible, ``None`` where there is none (a tap).
+        uid: Its user.
+        guest: The lab's guest that this process is, if it is one.
+        macs: Addresses learnt here, such as ``02:00:00:00:00:01``; the latest 16.
+        queued: Frames that wait for the guest.
+        counters: By name, such as ``rx_frames`` and ``drop_tail``.
+    """
+
+    port_no: int
+    kind: str
+    detail: str
+    state: str
+    pid: int | None
+    uid: int | None
+    guest: str | None
+    macs: tuple[str, ...]
+    queued: int
+    counters: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class FdbEntryView:
+    """A learnt address.
+
+    Attributes:
+        mac: Such as ``02:00:00:00:00:01``.
+        port_no: Where it was seen last.
+        age: Seconds since then.
+    """
+
+    mac: str
+    port_no: int
+    age: float
+
+
+@dataclass(frozen=True, slots=True)
+class GuestView:
+    """A guest that the lab started.
+
+    Attributes:
+        name: Its umid.
+        state: ``booting`` until its agent answers (or for ever, where its root has none), ``ready``, or
+            ``ended``.
+        pid: Its main process and process group.
+        status: Exit status of the main process, negative for a signal, ``None`` while it runs.
+        kernel: The kernel's program file.
+        memory: Bytes.
+        started_at: Seconds since 1970.
+        consoles: Names of its consoles, such as ``con1``.
+        mconsole: Path of its management console's socket.
+    """
+
+    name: str
+    state: str
+    pid: int
+    status: int | None
+    kernel: str
+    memory: int
+    started_at: float
+    consoles: tuple[str, ...]
+    mconsole: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConsoleView:
+    """A console of a guest.
+
+    Attributes:
+        name: ``con0``, where the kernel logs (only to be read), or ``con1``, a terminal.
+        kind: ``log`` or ``terminal``.
+        viewers: How many are attached right now.
+    """
+
+    name: str
+    kind: str
+    viewers: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceView:
+    """A device of a guest, as its kernel describes it.
+
+    Attributes:
+        name: Such as ``eth0``, ``vec0``, ``ubda``, ``con1`` or ``mem``.
+        setting: What the kernel says of it, the form that ``config`` takes.
+    """
+
+    name: str
+    setting: str
+
+
+@dataclass(frozen=True, slots=True)
+class LogPiece:
+    """A piece of a guest's console log.
+
+    Attributes:
+        start: Offset of its first byte in everything that the guest has printed since it was started.
+        end: Offset behind its last byte: where to go on.
+        data: Raw bytes, untrusted.
+    """
+
+    start: int
+    end: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a call that may be repeated has done.
+
+    Attributes:
+        changed: ``False`` when everything was already as asked for.
+    """
+
+    changed: bool

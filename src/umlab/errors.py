@@ -30,7 +30,10 @@
         ├── NoSuchGuest
         ├── NoSuchConsole
         ├── GuestFailed
-        └── CommandTimeout          a command in a guest took too long
+        ├── CommandTimeout          a command in a guest took too long
+        └── ApiError                    a daemon's answer is not what was asked for
+            ├── ApiTimeout              it did not come in time
+            └── ConnectionLost          the daemon ended before it was complete
 
 Each keeps its facts in attributes and forms its text in ``__str__``.  Anything else that escapes
 from umlab is a bug.  This module imports nothing: the smallest programs load it.
@@ -331,3 +334,28 @@ class CommandTimeout(LabError):
 
     def __str__(self) -> str:
         return f"guest {self.umid}: {self.command[:80]!r} did not end within {self.timeout:g} seconds"
+
+
+class ApiError(LabError):
+    """A lab daemon refused a call in words that we do not know, or answered what is no answer.
+
+    Attributes:
+        lab: The lab.
+        reason: What is wrong, for people.
+    """
+
+    def __init__(self, lab: str, reason: str) -> None:
+        super().__init__(lab, reason)
+        self.lab = lab
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.lab}: {self.reason}"
+
+
+class ApiTimeout(ApiError):
+    """A lab daemon did not answer in time; what was asked for may still happen."""
+
+
+class ConnectionLost(ApiError):
+    """A lab daemon ended the connection before its answer was complete."""

@@ -11,19 +11,25 @@ from umlab._name import check_name
 from umlab.errors import LabError
 
 
+def runtime_base() -> Path:
+    """Return the directory that has all labs' runtime directories, whether it is there or not.
+
+    ``$XDG_RUNTIME_DIR/umlab``, or ``umlab-UID`` in the folder for temporary files where that variable is
+    unset.
+    """
+    base = os.environ.get("XDG_RUNTIME_DIR")
+    return Path(base) / "umlab" if base else Path(tempfile.gettempdir()) / f"umlab-{os.getuid()}"
+
+
 def runtime_directory(lab: str) -> Path:
     """Make, when needed, and return the directory for a lab's sockets, mode 0700.
-
-    ``$XDG_RUNTIME_DIR/umlab/LAB``, or ``umlab-UID/LAB`` in the folder for temporary files where that
-    variable is unset.
 
     Raises:
         LabError: The name is not usable, or a directory on the way is a link, belongs to somebody else
             or is open to others.
     """
     check_name("lab", lab)
-    base = os.environ.get("XDG_RUNTIME_DIR")
-    parent = Path(base) / "umlab" if base else Path(tempfile.gettempdir()) / f"umlab-{os.getuid()}"
+    parent = runtime_base()
     directory = parent / lab
     for path in (parent, directory):
         _make_private(path)

@@ -53,7 +53,7 @@ class RunDirectory:
                 f"guest {umid}: cannot make its run directory {self.path}: {error.strerror}"
             ) from None
         try:
-            self.memory_path = tempfile.mkdtemp(prefix=f"umlab-{umid}-", dir=_memory_parent())
+            self.memory_path = tempfile.mkdtemp(prefix=f"umlab-{umid}-", dir=memory_parent())
         except OSError as error:
             self._release()
             raise LabError(f"guest {umid}: no place for its memory file: {error}") from None
@@ -118,7 +118,8 @@ class RunDirectory:
                 os.unlink(name, dir_fd=lock)
 
 
-def _memory_parent() -> str:
+def memory_parent() -> str:
+    """Return the directory in which guests' memory files go."""
     for variable in ("TMPDIR", "TMP", "TEMP"):
         if os.environ.get(variable):
             return os.environ[variable]

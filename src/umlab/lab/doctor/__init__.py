@@ -1,0 +1,1 @@
+"""What this machine lacks or blocks, and the fix for each."""

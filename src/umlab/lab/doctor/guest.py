@@ -1,0 +1,61 @@
+"""What a guest is made of: its kernel, the kernel's transports and modules, busybox for its root."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from umlab.errors import LabError, RemoteProtocolError
+from umlab.guest.kernel_config import read_kernel_config, transports_of
+from umlab.guest.module import load_index
+from umlab.guest.root import find_busybox, kernel_release
+from umlab.lab.doctor.child import run_briefly
+from umlab.lab.doctor.finding import Status, Subject, Verdict
+
+_INSTALL = "install the package user-mode-linux, or name another kernel with --kernel"
+_RELEASE = re.compile(rb"\d[\w.+~-]*\n?")
+
+
+def check_kernel(subject: Subject) -> Verdict:
+    """Run the kernel, and let it say which one it is."""
+    path = subject.kernel
+    if not os.path.isfile(path):
+        return Verdict(Status.FAIL, f"there is no file {path}", _INSTALL)
+    if not os.access(path, os.X_OK):
+        return Verdict(Status.FAIL, f"{path} may not be executed", f"chmod +x {path}")
+    try:
+        outcome = run_briefly([os.path.abspath(path), "--version"])
+    except OSError as error:
+        return Verdict(Status.FAIL, f"{path} cannot be executed: {error.strerror}", _INSTALL)
+    if outcome.status != 0 or not _RELEASE.fullmatch(outcome.output):
+        said = f"asked for its version: {outcome.text}"
+        return Verdict(Status.FAIL, f"{path} is not a User Mode Linux kernel; {said}", _INSTALL)
+    return Verdict(Status.OK, f"{path}, release {outcome.text}")
+
+
+def check_transports(subject: Subject) -> Verdict:
+    """Read from the kernel's configuration how its NICs can be attached."""
+    config = read_kernel_config(subject.kernel)
+    return Verdict(Status.OK, str(transports_of(config)))
+
+
+def check_modules(subject: Subject) -> Verdict:
+    """Look for the modules of the kernel's release."""
+    release = kernel_release(subject.kernel)
+    try:
+        where, index = load_index(release)
+    except (LabError, RemoteProtocolError) as error:
+        return Verdict(
+            Status.WARN,
+            f"guests of this kernel cannot load modules: {error}",
+            "install the package user-mode-linux of the same release, if guests need modules",
+        )
+    return Verdict(Status.OK, f"{len(index.needs)} modules in {where}")
+
+
+def check_busybox(_subject: Subject) -> Verdict:
+    """Look for the program that the tiny root is made of."""
+    try:
+        return Verdict(Status.OK, find_busybox())
+    except LabError as error:
+        return Verdict(Status.FAIL, str(error), "install the package busybox-static")

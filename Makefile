@@ -7,7 +7,7 @@ export PYTHON
 # Seconds that `make fuzz` shares out among the fuzzers.
 FUZZ_TIME ?= 60
 
-.PHONY: help demo test test-unprivileged test-slow lint fuzz bench kernel clean
+.PHONY: help demo test test-unprivileged test-slow lint fuzz bench man kernel clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 28
@@ -43,6 +43,10 @@ fuzz: ## every fuzzer for its share of FUZZ_TIME=60 seconds
 bench: ## every benchmark
 	@tools/setup test
 	@set -e; for bench in tests/bench/bench_*.py; do echo "$$bench"; .venv/bin/python $$bench; done
+
+man: ## the manual pages, in build/man
+	@tools/setup demo
+	@.venv/bin/python tools/man build/man
 
 kernel: ## a kernel without the legacy transports, in ~/.cache/umlab (about 8 minutes)
 	@tools/setup kernel

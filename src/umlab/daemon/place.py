@@ -21,6 +21,15 @@ def runtime_base() -> Path:
     return Path(base) / "umlab" if base else Path(tempfile.gettempdir()) / f"umlab-{os.getuid()}"
 
 
+def state_base() -> Path:
+    """Return the directory that has all labs' logs and disks, whether it is there or not.
+
+    ``$XDG_STATE_HOME/umlab``, or ``~/.local/state/umlab`` where that variable is unset.
+    """
+    base = os.environ.get("XDG_STATE_HOME")
+    return (Path(base) if base else Path.home() / ".local/state") / "umlab"
+
+
 def runtime_directory(lab: str) -> Path:
     """Make, when needed, and return the directory for a lab's sockets, mode 0700.
 

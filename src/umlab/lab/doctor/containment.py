@@ -88,9 +88,8 @@ def check_landlock(_subject: Subject) -> Verdict:
 
 
 def _launch(script: str, *, use_landlock: bool) -> Outcome:
-    python = [sys.executable, "-I", "-S"]
-    flags = [str(os.getpid()), str(int(use_landlock)), "0"]
-    return run_briefly([*python, launch.__file__, *flags, *python, "-c", script])
+    program = [sys.executable, "-I", "-S", "-c", script]
+    return run_briefly(launch.command_line([], [str(int(use_landlock)), "0", *program]))
 
 
 def _ptrace_scope() -> int | None:

@@ -63,7 +63,7 @@ def _writable(path: str, variable: str) -> Verdict | None:
     """Make a directory there, or where the path begins to exist, and remove it."""
     place = _nearest(path)
     try:
-        os.rmdir(tempfile.mkdtemp(prefix="umlab-doctor-", dir=place))
+        os.rmdir(tempfile.mkdtemp(prefix="doctor-", dir=place))
     except OSError as error:
         return Verdict(
             Status.FAIL,

@@ -1,0 +1,210 @@
+"""The asyncio client of a lab's daemon: `umlab.client.sync` with ``await``."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from contextlib import aclosing, asynccontextmanager
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
+
+from umlab.client import call as calls
+from umlab.client.event import Event, EventFeed, Start
+from umlab.client.exchange import END, Exchange, Head, Request, ResponseBuilder, lost
+from umlab.client.life import process_descriptors
+from umlab.client.place import dial
+from umlab.errors import ApiTimeout, ConnectionLost, LabNotRunning, StateError
+
+if TYPE_CHECKING:
+    from umlab.client.terminal import AsyncTerminal
+    from umlab.daemon.view import LabView
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+__all__ = ["AsyncClient"]
+
+_RECEIVE_SIZE = 256 * 1024
+
+
+def _awaited(
+    build: Callable[P, calls.Call[T]],
+) -> Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, T]]:
+    """Return the method that builds a call, runs it and returns its result."""
+
+    async def method(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self.run(build(*args, **kwargs))
+
+    method.__doc__ = build.__doc__
+    method.__name__ = build.__name__
+    return method
+
+
+class AsyncClient:
+    """A lab's daemon; tasks may share a client.  Raises what `umlab.client.sync.Client` raises.
+
+    Args:
+        name: The lab's name.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._sockets: set[socket.socket] = set()
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End everything that still runs over this client, such as `events`.  Idempotent."""
+        self._closed = True
+        for sock in list(self._sockets):
+            try:
+                sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                # It is closed, or its other end is.
+                continue
+
+    async def run(self, call: calls.Call[T]) -> T:
+        """Run a call and return its result."""
+        builder = ResponseBuilder(self.name)
+        async with aclosing(self._exchange(call.request, call.timeout)) as events:
+            async for event in events:
+                builder.add(event)
+        return call.result(self.name, builder.response())
+
+    async def lab(self) -> LabView:
+        """Return what the lab is."""
+        return await self.run(calls.lab(self.name))
+
+    async def stop(self, *, keep: bool = False) -> None:
+        """End the lab with its guests and wait until it is gone.
+
+        Args:
+            keep: End the daemon alone; guests and ports wait in the keeper for the next one.
+        """
+        with process_descriptors(await self.lab(), daemon_only=keep) as descriptors:
+            await self.run(calls.stop(self.name, keep=keep))
+            try:
+                async with asyncio.timeout(calls.LIFE_TIMEOUT):
+                    for fd in descriptors:
+                        await _readable(fd)
+            except TimeoutError:
+                raise calls.not_ended(self.name) from None
+
+    async def events(self, start: Start = "now") -> AsyncGenerator[Event, None]:
+        """Return the lab's events as they happen; see `umlab.client.sync.Client.events`.
+
+        Args:
+            start: ``now``, or ``oldest`` for what the daemon still has.
+        """
+        feed = EventFeed(self.name, start)
+        while True:
+            try:
+                async with aclosing(self._stream(feed.request())) as stream:
+                    async for piece in stream:
+                        for event in feed.receive(piece):
+                            yield event
+                error: LabNotRunning | ConnectionLost = lost(self.name)
+            except (LabNotRunning, ConnectionLost) as failure:
+                error = failure
+            pause = None if self._closed else feed.pause(time.monotonic())
+            if pause is None:
+                raise error
+            await asyncio.sleep(pause)
+
+    async def follow_log(self, guest: str, start: int = 0) -> AsyncGenerator[bytes, None]:
+        """Return what a guest prints, as it comes, until the guest ends.  Raises NoSuchGuest.
+
+        Args:
+            guest: Its name.
+            start: Offset of the first byte, negative to count from the end.
+        """
+        async with aclosing(self._stream(calls.follow_log(guest, start))) as stream:
+            async for piece in stream:
+                if isinstance(piece, bytes):
+                    yield piece
+
+    async def terminal(self, guest: str, console: str) -> AsyncTerminal:
+        """Return a terminal of a guest, open; use it in an ``async with``.
+
+        Raises NoSuchGuest, NoSuchConsole.
+        """
+        from umlab.client.terminal import AsyncTerminal
+
+        return await AsyncTerminal.open(self.name, guest, console)
+
+    async def _exchange(
+        self, request: Request, seconds: float, *, stream: bool = False
+    ) -> AsyncGenerator[Head | bytes, None]:
+        """Send a request and return what comes; of a stream only the beginning has a time limit."""
+        exchange = Exchange(self.name, request)
+        loop = asyncio.get_running_loop()
+        deadline: float | None = loop.time() + seconds
+        async with self._connection() as sock:
+            async with asyncio.timeout_at(deadline):
+                await loop.sock_sendall(sock, exchange.data_to_send())
+            while (event := exchange.next_event()) is not END:
+                if event is None:
+                    async with asyncio.timeout_at(deadline):
+                        exchange.receive_data(await loop.sock_recv(sock, _RECEIVE_SIZE))
+                    continue
+                if stream:
+                    deadline = None
+                yield event
+
+    def _stream(self, request: Request) -> AsyncGenerator[Head | bytes, None]:
+        return self._exchange(request, calls.QUICK_TIMEOUT, stream=True)
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[socket.socket]:
+        if self._closed:
+            raise StateError(f"the client of {self.name} is closed")
+        with dial(self.name) as sock:
+            self._sockets.add(sock)
+            try:
+                yield sock
+            except TimeoutError:
+                raise ApiTimeout(self.name, "the daemon did not answer in time; it may be hung") from None
+            except (BrokenPipeError, ConnectionResetError):
+                raise lost(self.name) from None
+            finally:
+                self._sockets.discard(sock)
+
+    metrics = _awaited(calls.metrics)
+    switches = _awaited(calls.switches)
+    switch = _awaited(calls.switch)
+    put_switch = _awaited(calls.put_switch)
+    set_switch = _awaited(calls.set_switch)
+    remove_switch = _awaited(calls.remove_switch)
+    ports = _awaited(calls.ports)
+    port = _awaited(calls.port)
+    remove_port = _awaited(calls.remove_port)
+    fdb = _awaited(calls.fdb)
+    flush_fdb = _awaited(calls.flush_fdb)
+    guests = _awaited(calls.guests)
+    guest = _awaited(calls.guest)
+    put_guest = _awaited(calls.put_guest)
+    remove_guest = _awaited(calls.remove_guest)
+    consoles = _awaited(calls.consoles)
+    log = _awaited(calls.log)
+    devices = _awaited(calls.devices)
+    device = _awaited(calls.device)
+    put_device = _awaited(calls.put_device)
+    remove_device = _awaited(calls.remove_device)
+    stack = _awaited(calls.stack)
+    sysrq = _awaited(calls.sysrq)
+
+
+async def _readable(fd: int) -> None:
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_reader(fd, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_reader(fd)

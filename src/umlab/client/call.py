@@ -1,0 +1,272 @@
+"""The calls of the API: what each sends, how long it may take, what its answer means.
+
+Both clients take their methods from here, see `umlab.client.sync` and `umlab.client.aio`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar, Unpack
+from urllib.parse import quote, urlencode
+
+from umlab.client import decode
+from umlab.client.exchange import Request, Response
+from umlab.daemon.view import (
+    Change,
+    ConsoleView,
+    DeviceView,
+    FdbEntryView,
+    GuestView,
+    LabView,
+    LogPiece,
+    PortView,
+    SwitchView,
+)
+from umlab.errors import ApiError, ApiTimeout
+
+if TYPE_CHECKING:
+    from umlab.daemon.spec import SwitchSpec
+    from umlab.guest.cmdline import GuestSpec
+
+T = TypeVar("T")
+
+#: Seconds for what the daemon knows or does by itself,
+QUICK_TIMEOUT = 10.0
+#: for what a guest has to answer,
+GUEST_TIMEOUT = 40.0
+#: and for starting and stopping guests.
+LIFE_TIMEOUT = 90.0
+#: Bytes of a guest's log that one call returns unless told otherwise.
+LOG_PIECE = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T]):
+    """One call.  It may be run again, without doing its work twice, when its connection was lost.
+
+    Attributes:
+        request: What is sent.
+        read: Makes the result of a response of status 2xx; raises ValueError if it is none.
+        timeout: Seconds in which the whole answer must arrive.
+    """
+
+    request: Request
+    read: Callable[[Response], T]
+    timeout: float = QUICK_TIMEOUT
+
+    def result(self, lab: str, response: Response) -> T:
+        """Return what the call returns.
+
+        Args:
+            lab: Who answered, for the error.
+            response: The whole response.
+
+        Raises:
+            ApiError: It is none for this call.
+        """
+        try:
+            return self.read(response)
+        except (ValueError, KeyError, TypeError) as error:
+            reason = f"the daemon's answer to {self.request.target} is not what it should be"
+            raise ApiError(lab, f"{reason}; is it another version of umlab?") from error
+
+
+class ConfigChange(TypedDict, total=False):
+    """The fields of `umlab.switch.model.SwitchConfig` that a running switch may change."""
+
+    hub: bool
+    ageing_time_ns: int
+    fdb_capacity: int
+    max_frame: int
+    egress_queue_depth: int
+
+
+def lab(name: str) -> Call[LabView]:
+    """Return what the lab is."""
+    return _get(LabView, "labs", name)
+
+
+def stop(name: str, *, keep: bool = False) -> Call[None]:
+    """Begin to end the lab's guests, switches, keeper and daemon; the answer comes at once.
+
+    Args:
+        name: The lab.
+        keep: Leave guests and ports to the keeper, for the next daemon.
+    """
+    return Call(Request("DELETE", _path("labs", name, keep="true" if keep else None)), lambda _: None)
+
+
+def not_ended(name: str) -> ApiTimeout:
+    """Return the error for a lab whose end was waited for in vain."""
+    return ApiTimeout(name, f"the lab did not end within {LIFE_TIMEOUT:g} seconds")
+
+
+def metrics() -> Call[str]:
+    """Return everything that is counted, in the text format of Prometheus."""
+    return Call(Request("GET", "/metrics"), lambda response: response.body.decode())
+
+
+def switches() -> Call[list[SwitchView]]:
+    """Return every switch, by name."""
+    return _get(list[SwitchView], "switches")
+
+
+def switch(switch: str) -> Call[SwitchView]:
+    """Return a switch.  Raises NoSuchSwitch."""
+    return _get(SwitchView, "switches", switch)
+
+
+def put_switch(spec: SwitchSpec) -> Call[Change]:
+    """Have a switch of this description.  Raises AlreadyExists, TransportError."""
+    body = {"config": dataclasses.asdict(spec.config), "listen": spec.listen}
+    return _change("PUT", _path("switches", spec.name), body)
+
+
+def set_switch(switch: str, **config: Unpack[ConfigChange]) -> Call[Change]:
+    """Change what a running switch is told to be; no port goes down.  Raises NoSuchSwitch."""
+    return _change("PATCH", _path("switches", switch), dict(config))
+
+
+def remove_switch(switch: str) -> Call[Change]:
+    """End a switch, if it is there."""
+    return _change("DELETE", _path("switches", switch))
+
+
+def ports(switch: str) -> Call[list[PortView]]:
+    """Return the ports of a switch, by number.  Raises NoSuchSwitch."""
+    return _get(list[PortView], "switches", switch, "ports")
+
+
+def port(switch: str, port_no: int) -> Call[PortView]:
+    """Return a port.  Raises NoSuchSwitch, NoSuchPort."""
+    return _get(PortView, "switches", switch, "ports", str(port_no))
+
+
+def remove_port(switch: str, port_no: int) -> Call[Change]:
+    """Detach what is plugged in, if it is there.  Raises NoSuchSwitch."""
+    return _change("DELETE", _path("switches", switch, "ports", str(port_no)))
+
+
+def fdb(switch: str) -> Call[list[FdbEntryView]]:
+    """Return the learnt addresses, oldest first.  Raises NoSuchSwitch."""
+    return _get(list[FdbEntryView], "switches", switch, "fdb")
+
+
+def flush_fdb(switch: str, port_no: int | None = None) -> Call[Change]:
+    """Forget learnt addresses, of one port or all.  Raises NoSuchSwitch, NoSuchPort."""
+    return _change("DELETE", _path("switches", switch, "fdb", port_no=port_no))
+
+
+def guests() -> Call[list[GuestView]]:
+    """Return every guest, by name; ended ones until they are removed."""
+    return _get(list[GuestView], "guests")
+
+
+def guest(guest: str) -> Call[GuestView]:
+    """Return a guest.  Raises NoSuchGuest."""
+    return _get(GuestView, "guests", guest)
+
+
+def put_guest(spec: GuestSpec) -> Call[Change]:
+    """Have a guest of this description run; an ended one is started anew.
+
+    Raises AlreadyExists, LabError (its text says what is missing).
+    """
+    body = dataclasses.asdict(spec)
+    return _change("PUT", _path("guests", body.pop("umid")), body, timeout=LIFE_TIMEOUT)
+
+
+def remove_guest(guest: str) -> Call[Change]:
+    """Stop a guest, if it is there: its own shutdown first, by force after 25 seconds at most."""
+    return _change("DELETE", _path("guests", guest), timeout=LIFE_TIMEOUT)
+
+
+def consoles(guest: str) -> Call[list[ConsoleView]]:
+    """Return the consoles of a guest.  Raises NoSuchGuest."""
+    return _get(list[ConsoleView], "guests", guest, "consoles")
+
+
+def log(guest: str, start: int = 0, limit: int = LOG_PIECE) -> Call[LogPiece]:
+    """Return a piece of what a guest has printed.  Raises NoSuchGuest.
+
+    Args:
+        guest: Its name.
+        start: Offset of the first byte, negative to count from the end.  A piece whose ``start`` is later
+            begins where what is kept begins.
+        limit: Most bytes.
+    """
+
+    def read(response: Response) -> LogPiece:
+        begin, end = int(response.headers["umlab-start"]), int(response.headers["umlab-end"])
+        return LogPiece(begin, end, response.body)
+
+    return Call(Request("GET", _path("guests", guest, "log", start=start, limit=limit)), read)
+
+
+def devices(guest: str) -> Call[list[DeviceView]]:
+    """Return the devices that a guest's kernel has.  Raises NoSuchGuest, MconsoleError."""
+    return _get(list[DeviceView], "guests", guest, "devices", timeout=GUEST_TIMEOUT)
+
+
+def device(guest: str, device: str) -> Call[DeviceView]:
+    """Return a device.  Raises NoSuchGuest, MconsoleError."""
+    return _get(DeviceView, "guests", guest, "devices", device, timeout=GUEST_TIMEOUT)
+
+
+def put_device(guest: str, device: str, setting: str) -> Call[Change]:
+    """Plug a device.  Raises NoSuchGuest, MconsoleError."""
+    path = _path("guests", guest, "devices", device)
+    return _change("PUT", path, {"setting": setting}, timeout=GUEST_TIMEOUT)
+
+
+def remove_device(guest: str, device: str) -> Call[Change]:
+    """Unplug a device, if it is there.  Raises NoSuchGuest, MconsoleError."""
+    return _change("DELETE", _path("guests", guest, "devices", device), timeout=GUEST_TIMEOUT)
+
+
+def stack(guest: str, pid: int) -> Call[str]:
+    """Return the kernel stack of a process in a guest.  Raises NoSuchGuest, MconsoleError."""
+    return _post(_path("guests", guest, "stack"), {"pid": pid})
+
+
+def sysrq(guest: str, letter: str) -> Call[str]:
+    """Send a magic sysrq and return what the kernel answered.  Raises NoSuchGuest, MconsoleError."""
+    return _post(_path("guests", guest, "sysrq"), {"letter": letter})
+
+
+def follow_log(guest: str, start: int) -> Request:
+    """Return the request for everything that a guest prints from an offset on, until it ends."""
+    return Request("GET", _path("guests", guest, "log", start=start, follow="true"))
+
+
+def terminal_path(guest: str, console: str) -> str:
+    """Return the path of a terminal's WebSocket."""
+    return _path("guests", guest, "consoles", console)
+
+
+def _path(*words: str, **query: str | int | None) -> str:
+    path = "/".join(["/v1", *(quote(word, safe="") for word in words)])
+    given = {key: value for key, value in query.items() if value is not None}
+    return f"{path}?{urlencode(given)}" if given else path
+
+
+def _get(kind: type[T], *words: str, timeout: float = QUICK_TIMEOUT) -> Call[T]:
+    return Call(Request("GET", _path(*words)), _value(kind), timeout)
+
+
+def _value(kind: Any) -> Callable[[Response], Any]:
+    return lambda response: decode.value(kind, response.body)
+
+
+def _change(method: str, path: str, body: Any = None, timeout: float = QUICK_TIMEOUT) -> Call[Change]:
+    data = b"" if body is None else json.dumps(body).encode()
+    return Call(Request(method, path, data), _value(Change), timeout)
+
+
+def _post(path: str, body: dict[str, Any]) -> Call[str]:
+    request = Request("POST", path, json.dumps(body).encode(), {"idempotency-key": str(uuid.uuid4())})
+    return Call(request, lambda response: str(json.loads(response.body)["text"]), GUEST_TIMEOUT)

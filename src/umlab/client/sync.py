@@ -1,0 +1,202 @@
+"""The blocking client of a lab's daemon."""
+
+from __future__ import annotations
+
+import select
+import socket
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self, TypeVar
+
+from umlab.client import call as calls
+from umlab.client.event import Event, EventFeed, Start
+from umlab.client.exchange import END, Exchange, Head, Request, ResponseBuilder, lost
+from umlab.client.life import process_descriptors
+from umlab.client.place import dial
+from umlab.errors import ApiTimeout, ConnectionLost, LabNotRunning, StateError
+
+if TYPE_CHECKING:
+    from umlab.client.terminal import Terminal
+    from umlab.daemon.view import LabView
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+__all__ = ["Client"]
+
+_RECEIVE_SIZE = 256 * 1024
+
+
+def _blocking(build: Callable[P, calls.Call[T]]) -> Callable[Concatenate[Client, P], T]:
+    """Return the method that builds a call, runs it and returns its result."""
+
+    def method(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self.run(build(*args, **kwargs))
+
+    method.__doc__ = build.__doc__
+    method.__name__ = build.__name__
+    return method
+
+
+class Client:
+    """A lab's daemon; threads may share a client.
+
+    Every method raises `LabNotRunning` where no daemon answers, `ConnectionLost` where it ends before it has
+    answered, `ApiTimeout` where it is silent, `ApiError` where it answers nonsense, and what its own text
+    names.
+
+    Args:
+        name: The lab's name.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._sockets: set[socket.socket] = set()
+        self._closed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End everything that still runs over this client, such as `events`.  Idempotent."""
+        self._closed = True
+        for sock in list(self._sockets):
+            try:
+                sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                # It is closed, or its other end is.
+                continue
+
+    def run(self, call: calls.Call[T]) -> T:
+        """Run a call and return its result."""
+        builder = ResponseBuilder(self.name)
+        for event in self._exchange(call.request, call.timeout):
+            builder.add(event)
+        return call.result(self.name, builder.response())
+
+    def lab(self) -> LabView:
+        """Return what the lab is."""
+        return self.run(calls.lab(self.name))
+
+    def stop(self, *, keep: bool = False) -> None:
+        """End the lab with its guests and wait until it is gone.
+
+        Args:
+            keep: End the daemon alone; guests and ports wait in the keeper for the next one.
+        """
+        with process_descriptors(self.lab(), daemon_only=keep) as descriptors:
+            self.run(calls.stop(self.name, keep=keep))
+            end = time.monotonic() + calls.LIFE_TIMEOUT
+            for fd in descriptors:
+                poll = select.poll()
+                poll.register(fd, select.POLLIN)
+                if not poll.poll(max(end - time.monotonic(), 0) * 1000):
+                    raise calls.not_ended(self.name)
+
+    def events(self, start: Start = "now") -> Generator[Event, None, None]:
+        """Return the lab's events as they happen.
+
+        The iterator survives restarts of the daemon; an event of kind ``lost`` stands for those that are
+        gone.  It ends with `LabNotRunning` when no daemon has come back for 10 seconds.
+
+        Args:
+            start: ``now``, or ``oldest`` for what the daemon still has.
+        """
+        feed = EventFeed(self.name, start)
+        while True:
+            try:
+                with closing(self._stream(feed.request())) as stream:
+                    for piece in stream:
+                        yield from feed.receive(piece)
+                error: LabNotRunning | ConnectionLost = lost(self.name)
+            except (LabNotRunning, ConnectionLost) as failure:
+                error = failure
+            pause = None if self._closed else feed.pause(time.monotonic())
+            if pause is None:
+                raise error
+            time.sleep(pause)
+
+    def follow_log(self, guest: str, start: int = 0) -> Generator[bytes, None, None]:
+        """Return what a guest prints, as it comes, until the guest ends.  Raises NoSuchGuest.
+
+        Args:
+            guest: Its name.
+            start: Offset of the first byte, negative to count from the end.
+        """
+        with closing(self._stream(calls.follow_log(guest, start))) as stream:
+            yield from (piece for piece in stream if isinstance(piece, bytes))
+
+    def terminal(self, guest: str, console: str) -> Terminal:
+        """Return a terminal of a guest, open; use it in a ``with``.  Raises NoSuchGuest, NoSuchConsole."""
+        from umlab.client.terminal import Terminal
+
+        return Terminal(self.name, guest, console)
+
+    def _exchange(
+        self, request: Request, timeout: float, *, stream: bool = False
+    ) -> Generator[Head | bytes, None, None]:
+        """Send a request and return what comes; of a stream only the beginning has a time limit."""
+        exchange = Exchange(self.name, request)
+        deadline: float | None = time.monotonic() + timeout
+        with self._connection() as sock:
+            _set_time(sock, deadline)
+            sock.sendall(exchange.data_to_send())
+            while (event := exchange.next_event()) is not END:
+                if event is None:
+                    _set_time(sock, deadline)
+                    exchange.receive_data(sock.recv(_RECEIVE_SIZE))
+                    continue
+                if stream:
+                    deadline = None
+                yield event
+
+    def _stream(self, request: Request) -> Generator[Head | bytes, None, None]:
+        return self._exchange(request, calls.QUICK_TIMEOUT, stream=True)
+
+    @contextmanager
+    def _connection(self) -> Iterator[socket.socket]:
+        if self._closed:
+            raise StateError(f"the client of {self.name} is closed")
+        with dial(self.name) as sock:
+            self._sockets.add(sock)
+            try:
+                yield sock
+            except TimeoutError:
+                raise ApiTimeout(self.name, "the daemon did not answer in time; it may be hung") from None
+            except (BrokenPipeError, ConnectionResetError):
+                raise lost(self.name) from None
+            finally:
+                self._sockets.discard(sock)
+
+    metrics = _blocking(calls.metrics)
+    switches = _blocking(calls.switches)
+    switch = _blocking(calls.switch)
+    put_switch = _blocking(calls.put_switch)
+    set_switch = _blocking(calls.set_switch)
+    remove_switch = _blocking(calls.remove_switch)
+    ports = _blocking(calls.ports)
+    port = _blocking(calls.port)
+    remove_port = _blocking(calls.remove_port)
+    fdb = _blocking(calls.fdb)
+    flush_fdb = _blocking(calls.flush_fdb)
+    guests = _blocking(calls.guests)
+    guest = _blocking(calls.guest)
+    put_guest = _blocking(calls.put_guest)
+    remove_guest = _blocking(calls.remove_guest)
+    consoles = _blocking(calls.consoles)
+    log = _blocking(calls.log)
+    devices = _blocking(calls.devices)
+    device = _blocking(calls.device)
+    put_device = _blocking(calls.put_device)
+    remove_device = _blocking(calls.remove_device)
+    stack = _blocking(calls.stack)
+    sysrq = _blocking(calls.sysrq)
+
+
+def _set_time(sock: socket.socket, deadline: float | None) -> None:
+    # The shortest wait is not 0, which would make the socket non-blocking.
+    sock.settimeout(None if deadline is None else max(deadline - time.monotonic(), 0.001))

@@ -1,0 +1,193 @@
+"""``uml_switch`` as a service: started by Debian's init script, and by a service manager.
+
+Neither an init nor a systemd is started: the init script runs in a directory of its own, with the real
+start-stop-daemon, and systemd's side of a socket and of a notification is played by its own tools.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from integration.peers.fake_guest import BROADCAST, attached, frame, mac
+from integration.peers.uml_switch import PROGRAMS, listens, program_path
+from support.deadline import scaled, wait_until
+from support.require import ROOT, require_program, unavailable
+
+pytestmark = pytest.mark.integration
+
+INIT_SCRIPT = Path("/etc/init.d/uml-utilities")
+UNITS = ROOT / "packaging/systemd"
+#: Ten times the exposure that systemd-analyze finds at most: a switch needs next to nothing, a guest much.
+EXPOSURE = {"uml-switch.service": 20, "umlab@.service": 85}
+#: The places that the init script has for itself, and what a test puts there.
+PLACES = {"/etc/default/uml-utilities": "options", "/var/run/uml-utilities": "run"}
+
+
+class InitScript:
+    """Debian's init script, word for word but for its two places.
+
+    Args:
+        which: ``original`` or ``ours``.
+        directory: Where those places are.
+        options: The value of ``UML_SWITCH_OPTIONS``.
+
+    Attributes:
+        control: The switch's control socket.
+        pid_file: Where start-stop-daemon keeps the switch's pid.
+    """
+
+    def __init__(self, which: str, directory: Path, options: str) -> None:
+        require_program("uml_switch")
+        if not INIT_SCRIPT.exists():
+            unavailable(f"{INIT_SCRIPT} is missing: apt-get install uml-utilities")
+        text = INIT_SCRIPT.read_text()
+        for place, name in PLACES.items():
+            assert place in text
+            text = text.replace(place, str(directory / name))
+        (directory / "run").mkdir()
+        self.control = directory / "run/uml_switch.ctl"
+        self.pid_file = directory / "run/uml_switch.pid"
+        self._script = directory / "init"
+        self._script.write_text(text)
+        lines = [f"UML_SWITCH_USER={pwd.getpwuid(os.geteuid()).pw_name}"]
+        if which == "ours":
+            # As docs/howto/run-as-a-service.md has it: what the kernel executes is the interpreter.
+            lines.append(f"DAEMON={sys.executable}")
+            options = f"{program_path(which)} {options}"
+        lines.append(f'UML_SWITCH_OPTIONS="{options}"')
+        (directory / "options").write_text("\n".join(lines) + "\n")
+
+    def __call__(self, action: str, *, fails: bool = False) -> None:
+        """Run the script and compare its status."""
+        done = subprocess.run(
+            ["/bin/sh", "-e", self._script, action],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={"PATH": os.environ["PATH"], "SYSTEMCTL_SKIP_REDIRECT": "1"},
+            timeout=scaled(30),
+        )
+        assert (done.returncode != 0) == fails, done.stdout
+
+    def pid(self) -> int:
+        """Return the running switch's process."""
+        return int(self.pid_file.read_text())
+
+
+def has_ended(pid: int) -> bool:
+    """Say whether a process has ended; who has taken it over may leave it a zombie for a while."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+def heard_by_a_third(control: Path) -> list[bytes]:
+    """Attach three guests and return what the third hears of a frame between the two others.
+
+    A frame to everybody comes last and is the end of the list.
+    """
+    with attached(control) as one, attached(control) as other, attached(control) as third:
+        # Nobody knows where they are at first.
+        one.send(frame(mac(2), mac(1)))
+        assert other.receive() == third.receive() == frame(mac(2), mac(1))
+        other.send(frame(mac(1), mac(2)))
+        assert one.receive() == frame(mac(1), mac(2))
+        one.send(frame(mac(2), mac(1), b"known"))
+        assert other.receive() == frame(mac(2), mac(1), b"known")
+        other.send(frame(BROADCAST, mac(2)))
+        heard = [third.receive()]
+        while heard[-1] != frame(BROADCAST, mac(2)):
+            heard.append(third.receive())
+    return heard
+
+
+@pytest.mark.parametrize("options", ["", "-hub", "-hub -tap {device}"])
+@pytest.mark.parametrize("which", PROGRAMS)
+def test_init_script_starts_a_switch_that_serves_and_stops_it(
+    short_dir: Path, which: str, options: str
+) -> None:
+    device = f"umls{os.getpid()}"
+    words = options.format(device=device).split()
+    script = InitScript(which, short_dir, " ".join(words))
+    script("start")
+    pid = script.pid()
+    try:
+        assert stat.S_IMODE(script.control.stat().st_mode) == 0o777
+        assert os.readlink(f"/proc/{pid}/cwd") == "/"
+        shown = Path(f"/proc/{pid}/cmdline").read_text().split("\0")[:-1]
+        assert shown == [str(program_path(which)), *words, "-unix", str(script.control)]
+        # A plain user's switch goes on without the device.
+        has_tap = device in words and os.geteuid() == 0
+        assert Path(f"/sys/class/net/{device}").exists() == has_tap
+        between = [frame(mac(1), mac(2)), frame(mac(2), mac(1), b"known")] if "-hub" in words else []
+        assert heard_by_a_third(script.control) == [*between, frame(BROADCAST, mac(2))]
+    finally:
+        script("stop")
+        wait_until(lambda: has_ended(pid), 10, "the switch has ended")
+    assert not script.control.exists()
+    assert not script.pid_file.exists()
+
+
+@pytest.mark.parametrize("which", PROGRAMS)
+def test_init_script_does_not_start_a_second_switch(short_dir: Path, which: str) -> None:
+    script = InitScript(which, short_dir, "")
+    script("start")
+    pid = script.pid()
+    try:
+        script("start", fails=True)
+        assert script.pid() == pid
+        assert listens(script.control)
+    finally:
+        script("stop")
+        wait_until(lambda: has_ended(pid), 10, "the switch has ended")
+
+
+@pytest.fixture
+def units(short_dir: Path) -> Path:
+    """Return a directory with the units as they are installed, their programs where ours are."""
+    for unit in UNITS.iterdir():
+        text = re.sub(
+            r"(?m)^ExecStart=(\S+)", lambda found: f"ExecStart={own_program(found[1])}", unit.read_text()
+        )
+        (short_dir / unit.name).write_text(text)
+    return short_dir
+
+
+def own_program(name: str) -> Path:
+    """Return the path of a program that umlab installs."""
+    return Path(sys.executable).with_name(name)
+
+
+def analyze(directory: Path, *words: str | Path) -> None:
+    """Run systemd-analyze, which must find nothing; it leaves what it makes in the directory."""
+    done = subprocess.run(
+        [require_program("systemd-analyze"), "--user", "--no-pager", *words],
+        capture_output=True,
+        text=True,
+        env={"PATH": os.environ["PATH"], "XDG_RUNTIME_DIR": str(directory), "HOME": str(directory)},
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", sorted(unit.name for unit in UNITS.iterdir()))
+def test_unit_is_what_systemd_understands(units: Path, name: str) -> None:
+    analyze(units, "--man=no", "verify", units / name)
+
+
+@pytest.mark.parametrize("name", sorted(EXPOSURE))
+def test_service_is_exposed_no_more_than_it_must_be(units: Path, name: str) -> None:
+    analyze(units, "--offline=true", f"--threshold={EXPOSURE[name]}", "security", units / name)
+
+
+def test_every_service_has_its_bound() -> None:
+    assert sorted(EXPOSURE) == sorted(unit.name for unit in UNITS.glob("*.service"))

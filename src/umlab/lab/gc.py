@@ -16,7 +16,7 @@ import signal
 import socket
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from umlab.guest.rundir import memory_parent
@@ -94,13 +94,12 @@ class _Sweep:
             directory = _open_own(stack, name, parent)
             if directory is None:
                 return
-            locks = [lock for lock in _LOCKS if _exists(lock, directory)]
-            if not locks:
+            if not any(_exists(lock, directory) for lock in _LOCKS):
                 if _is_dead_switch(directory):
                     self._remove_directory(parent, directory, Removed("switch", name, path))
                 return
             guests = _open_guests(stack, directory)
-            if not self._lock(stack, directory, locks) or not all(map(_lock, guests.values())):
+            if not self._lock(stack, directory, guests.values()):
                 self._living.update(guests)
                 return
             for umid, run in guests.items():
@@ -131,21 +130,22 @@ class _Sweep:
                         shutil.rmtree(name, dir_fd=parent, onerror=_warn)
                     self._note(parent, name, Removed("memory", umid, path))
 
-    def _lock(self, stack: contextlib.ExitStack, directory: int, present: list[str]) -> bool:
-        """Take a lab's locks, made where missing, for as long as the stack lasts, and say whether it worked.
+    def _lock(self, stack: contextlib.ExitStack, directory: int, guests: Collection[int]) -> bool:
+        """Take a lab's locks, made where missing, and its guests', for as long as the stack lasts.
 
-        A lock that is held is not even tried: while we had the other one, a lab that starts could not
-        take it.
+        Returns ``False`` where one is held.  Then none is even tried: while we had another one, a lab
+        that starts could not take it.
         """
-        fds = []
-        for name in present if self._dry_run else _LOCKS:
-            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-            try:
-                fds.append(os.open(name, flags, 0o600, dir_fd=directory))
-            except OSError:
+        present = [name for name in _LOCKS if _exists(name, directory)]
+        missing = [] if self._dry_run else [name for name in _LOCKS if name not in present]
+        try:
+            fds = [_open_lock(stack, name, directory, 0) for name in present]
+            if any(map(_is_locked, [*fds, *guests])):
                 return False
-            stack.callback(os.close, fds[-1])
-        return not any(map(_is_locked, fds)) and all(map(_lock, fds))
+            fds += [_open_lock(stack, name, directory, os.O_CREAT | os.O_EXCL) for name in missing]
+        except OSError:
+            return False
+        return all(map(_lock, [*fds, *guests]))
 
     def _end_guest(self, umid: str, path: str, run: int) -> None:
         for group in _groups_of(path, run):
@@ -185,6 +185,13 @@ def _open_guests(stack: contextlib.ExitStack, lab: int) -> dict[str, int]:
     names = os.listdir(guests) if guests is not None else []
     opened = {umid: _open_own(stack, umid, guests) for umid in names}
     return {umid: run for umid, run in opened.items() if run is not None}
+
+
+def _open_lock(stack: contextlib.ExitStack, name: str, lab: int, flags: int) -> int:
+    flags |= os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    fd = os.open(name, flags, 0o600, dir_fd=lab)
+    stack.callback(os.close, fd)
+    return fd
 
 
 def _lock(fd: int) -> bool:

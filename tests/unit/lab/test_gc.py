@@ -1,0 +1,304 @@
+"""What gc takes for dead, and what it leaves alone."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.deadline import deadline
+from umlab.guest.rundir import RunDirectory
+from umlab.lab import gc
+from umlab.lab.gc import Removed
+
+
+@pytest.fixture
+def base(short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The labs' directory; memory directories go beside it."""
+    monkeypatch.setenv("TMPDIR", str(short_dir))
+    (short_dir / "labs").mkdir(mode=0o700)
+    return short_dir / "labs"
+
+
+def make_lab(base: Path, name: str = "lan", locks: tuple[str, ...] = ("daemon.lock", "keeper.lock")) -> Path:
+    """Make what a lab leaves that dies with one guest."""
+    lab = base / name
+    (lab / "guests/left/left").mkdir(mode=0o700, parents=True)
+    (lab / "guests/left/left/pid").write_text("4711\n")
+    with socket.socket(socket.AF_UNIX) as api:
+        api.bind(str(lab / "api.sock"))
+    for lock in locks:
+        (lab / lock).touch()
+    return lab
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(fd)
+
+
+def tree(path: Path) -> list[tuple[str, int]]:
+    """Return everything below a directory, with the times of its last changes."""
+    return sorted((str(each), each.lstat().st_mtime_ns) for each in path.rglob("*"))
+
+
+@pytest.mark.parametrize("locks", [("daemon.lock", "keeper.lock"), ("daemon.lock",), ("keeper.lock",)])
+def test_dead_lab_is_removed(base: Path, locks: tuple[str, ...]) -> None:
+    lab = make_lab(base, locks=locks)
+    assert gc.collect(str(base)) == [Removed("lab", "lan", str(lab))]
+    assert os.listdir(base) == []
+    assert gc.collect(str(base)) == []
+
+
+@pytest.mark.parametrize("lock", ["daemon.lock", "keeper.lock", "guests/left"])
+@pytest.mark.parametrize("locks", [("daemon.lock", "keeper.lock"), ("daemon.lock",), ("keeper.lock",)])
+def test_lab_with_a_living_keeper_daemon_or_guest_is_not_touched(
+    base: Path, lock: str, locks: tuple[str, ...]
+) -> None:
+    lab = make_lab(base, locks=locks)
+    if not (lab / lock).exists():
+        (lab / lock).touch()
+    with locked(lab / lock):
+        before = tree(base)
+        assert gc.collect(str(base)) == []
+        assert tree(base) == before
+
+
+def test_dry_run_changes_nothing(base: Path) -> None:
+    lab = make_lab(base, locks=("daemon.lock",))
+    before = tree(base)
+    assert gc.collect(str(base), dry_run=True) == [Removed("lab", "lan", str(lab))]
+    assert tree(base) == before
+
+
+def test_missing_base_is_nothing_to_do(base: Path) -> None:
+    assert gc.collect(str(base / "missing")) == []
+
+
+@pytest.mark.parametrize("what", ["base", "lab", "guests", "guest"])
+def test_link_is_not_followed(base: Path, what: str) -> None:
+    elsewhere = base.parent / "elsewhere"
+    kept = make_lab(elsewhere)
+    before = tree(elsewhere)
+    if what == "base":
+        base.rmdir()
+        base.symlink_to(elsewhere)
+    elif what == "lab":
+        (base / "lan").symlink_to(kept)
+    else:
+        lab = base / "lan"
+        lab.mkdir()
+        (lab / "daemon.lock").touch()
+        if what == "guest":
+            (lab / "guests").mkdir()
+        (lab / ("guests" if what == "guests" else "guests/left")).symlink_to(kept / "guests")
+    removed = gc.collect(str(base))
+    assert [each.kind for each in removed] == ([] if what in ("base", "lab") else ["lab"])
+    assert tree(elsewhere) == before
+
+
+@pytest.mark.parametrize("lock", ["daemon.lock", "keeper.lock"])
+def test_link_in_a_locks_place_is_not_followed(base: Path, lock: str) -> None:
+    lab = make_lab(base, locks=())
+    (base.parent / "target").touch()
+    (lab / lock).symlink_to(base.parent / "target")
+    before = tree(base)
+    assert gc.collect(str(base)) == []
+    assert tree(base) == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+@pytest.mark.parametrize("what", ["labs", "labs/lan"])
+def test_directory_of_somebody_else_is_left_alone(base: Path, what: str) -> None:
+    lab = make_lab(base)
+    os.chown(base.parent / what, 12345, 12345)
+    assert gc.collect(str(base)) == []
+    assert lab.exists()
+
+
+def test_sockets_of_a_dead_switch_are_removed_with_their_directory(base: Path) -> None:
+    (base / "lan").mkdir()
+    for name, kind in (("daemon.ctl", socket.SOCK_STREAM), ("bess", socket.SOCK_SEQPACKET)):
+        with socket.socket(socket.AF_UNIX, kind) as dead:
+            dead.bind(str(base / "lan" / name))
+    assert gc.collect(str(base), dry_run=True) == [Removed("switch", "lan", str(base / "lan"))]
+    assert gc.collect(str(base)) == [Removed("switch", "lan", str(base / "lan"))]
+    assert os.listdir(base) == []
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_SEQPACKET, socket.SOCK_DGRAM])
+def test_switch_with_one_socket_that_lives_is_not_touched(base: Path, kind: socket.SocketKind) -> None:
+    (base / "lan").mkdir()
+    with socket.socket(socket.AF_UNIX, kind) as alive, socket.socket(socket.AF_UNIX) as dead:
+        alive.bind(str(base / "lan/alive"))
+        dead.bind(str(base / "lan/dead"))
+        if kind != socket.SOCK_DGRAM:
+            alive.listen()
+        dead.close()
+        before = tree(base)
+        assert gc.collect(str(base)) == []
+        assert tree(base) == before
+
+
+def test_switch_that_is_just_binding_is_not_touched(base: Path) -> None:
+    (base / "lan").mkdir()
+    with socket.socket(socket.AF_UNIX) as bound, locked(base / "lan"):
+        bound.bind(str(base / "lan/daemon.ctl"))
+        assert gc.collect(str(base)) == []
+        assert (base / "lan/daemon.ctl").exists()
+
+
+@pytest.mark.parametrize("content", [[], ["notes"]])
+def test_directory_that_is_no_labs_is_left_alone(base: Path, content: list[str]) -> None:
+    (base / "mine").mkdir()
+    for name in content:
+        (base / "mine" / name).touch()
+    assert gc.collect(str(base)) == []
+    assert (base / "mine").exists()
+
+
+def make_memory(parent: Path, name: str = "umlab-left-abcd_123", mode: int = 0o700) -> Path:
+    path = parent / name
+    path.mkdir()
+    (path / "vm_file-AbCdEf").write_bytes(b"x")
+    path.chmod(mode)
+    return path
+
+
+def test_memory_directory_that_nobody_uses_is_removed(base: Path) -> None:
+    path = make_memory(base.parent)
+    assert gc.collect(str(base), dry_run=True) == [Removed("memory", "left", str(path))]
+    assert path.exists()
+    assert gc.collect(str(base)) == [Removed("memory", "left", str(path))]
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [
+        ("umlab-left-abcd_123", 0o750),
+        ("umlab-demo-abcd_123", 0o700),
+        ("umlab-abcd_123", 0o700),
+        ("umlab-left-abcd", 0o700),
+        ("xumlab-left-abcd_123", 0o700),
+    ],
+)
+def test_directory_that_is_no_memory_directory_is_left_alone(base: Path, name: str, mode: int) -> None:
+    path = make_memory(base.parent, name, mode)
+    assert gc.collect(str(base)) == []
+    assert path.exists()
+
+
+def test_link_with_a_memory_directorys_name_is_left_alone(base: Path) -> None:
+    target = make_memory(base.parent, "target")
+    (base.parent / "umlab-left-abcd_123").symlink_to(target)
+    assert gc.collect(str(base)) == []
+    assert (base.parent / "umlab-left-abcd_123").is_symlink()
+    assert (target / "vm_file-AbCdEf").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+def test_memory_directory_of_somebody_else_is_left_alone(base: Path) -> None:
+    path = make_memory(base.parent)
+    os.chown(path, 12345, 12345)
+    assert gc.collect(str(base)) == []
+    assert path.exists()
+
+
+@pytest.mark.parametrize("how", ["file", "deleted file", "directory", "cwd", "TMPDIR"])
+def test_memory_directory_that_a_process_uses_is_left_alone(base: Path, how: str) -> None:
+    path = make_memory(base.parent)
+    script = {
+        "file": "f = open(path + '/vm_file-AbCdEf')",
+        "deleted file": "f = open(path + '/vm_file-AbCdEf'); os.unlink(f.name)",
+        "directory": "f = os.open(path, os.O_RDONLY)",
+        "cwd": "os.chdir(path)",
+        "TMPDIR": "",
+    }[how]
+    environment = os.environ | ({"TMPDIR": str(path)} if how == "TMPDIR" else {})
+    code = f"import os, sys; path = {str(path)!r}; {script}\nprint(flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+    ) as user:
+        assert user.stdout is not None
+        user.stdout.readline()
+        assert gc.collect(str(base)) == []
+        assert path.exists()
+    assert gc.collect(str(base)) == [Removed("memory", "left", str(path))]
+
+
+def test_memory_directory_of_a_guest_that_is_about_to_start_is_left_alone(base: Path) -> None:
+    runs = base.parent / "elsewhere"
+    runs.mkdir()
+    run = RunDirectory(str(runs), "left")
+    try:
+        assert gc.collect(str(base)) == []
+        assert os.path.exists(run.memory_path)
+    finally:
+        run.remove()
+
+
+def test_memory_directory_of_a_living_labs_guest_is_left_alone(base: Path) -> None:
+    lab = make_lab(base)
+    path = make_memory(base.parent)
+    with locked(lab / "keeper.lock"):
+        assert gc.collect(str(base)) == []
+        assert path.exists()
+    assert {each.kind for each in gc.collect(str(base))} == {"lab", "memory"}
+
+
+#: A lab that lives and dies again and again; it takes its locks, and looks whether they are still there.
+_STARTER = """
+import fcntl, os, random, sys, time
+
+lab, state = sys.argv[1], sys.argv[1] + "/state"
+
+def take_locks():
+    os.makedirs(lab, exist_ok=True)
+    fds = []
+    try:
+        for name in ("keeper.lock", "daemon.lock"):
+            fds.append(os.open(f"{lab}/{name}", os.O_RDWR | os.O_CREAT))
+            fcntl.flock(fds[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if all(os.fstat(fd).st_nlink for fd in fds):
+            return fds
+    except (FileNotFoundError, BlockingIOError):
+        pass
+    for fd in fds:
+        os.close(fd)
+
+for _ in range(500):
+    end = time.perf_counter() + random.random() / 1000
+    while os.path.exists(lab) and time.perf_counter() < end:
+        pass
+    while not (fds := take_locks()):
+        pass
+    open(state, "w").close()
+    for _ in range(50):
+        assert os.path.exists(state), "a living lab's file was removed"
+    for fd in fds:
+        os.close(fd)
+"""
+
+
+def test_lab_that_starts_meanwhile_keeps_its_files(base: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", _STARTER, str(base / "lan")]) as starter:
+        end, removed = deadline(60), 0
+        while starter.poll() is None and time.monotonic() < end:
+            removed += len(gc.collect(str(base)))
+        starter.kill()
+    assert starter.returncode == 0
+    assert removed > 10

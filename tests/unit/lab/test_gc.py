@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,6 +76,27 @@ def test_lab_with_a_living_keeper_daemon_or_guest_is_not_touched(
         before = tree(base)
         assert gc.collect(str(base)) == []
         assert tree(base) == before
+
+
+@pytest.mark.parametrize(("held", "free"), [("keeper.lock", "daemon.lock"), ("daemon.lock", "keeper.lock")])
+def test_half_of_a_lab_lives_the_other_one_can_always_start(base: Path, held: str, free: str) -> None:
+    lab = make_lab(base)
+    stop = threading.Event()
+
+    def collect() -> None:
+        while not stop.is_set():
+            gc.collect(str(base))
+
+    collector = threading.Thread(target=collect)
+    with locked(lab / held):
+        collector.start()
+        try:
+            for _ in range(2000):
+                with locked(lab / free):
+                    pass
+        finally:
+            stop.set()
+            collector.join()
 
 
 def test_dry_run_changes_nothing(base: Path) -> None:

@@ -19,7 +19,7 @@ class Outcome(NamedTuple):
     """How it went.
 
     Attributes:
-        status: Exit status, negative for a signal; ``None`` if it had not ended by itself in time.
+        status: Exit status, negative for a signal; ``None`` if it did not end in time, or said too much.
         output: The first bytes of what it printed on either stream.
     """
 
@@ -53,7 +53,7 @@ def run_briefly(argv: Sequence[str]) -> Outcome:
         assert child.stdout is not None
         try:
             output = _read(child.stdout.fileno(), end)
-            ended = _has_ended(child.pid, end)
+            ended = len(output) < _MAX_OUTPUT and _has_ended(child.pid, end)
         finally:
             # It has not been waited for, so the group's number is still its own.
             with contextlib.suppress(ProcessLookupError):

@@ -17,7 +17,11 @@ _DEFAULT_QUEUE = 10
 
 def check_descriptors(_subject: Subject) -> Verdict:
     """Count the ports for which there are descriptors: switches raise the soft limit to the hard one."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return judge_descriptors(resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+
+
+def judge_descriptors(hard: int) -> Verdict:
+    """Say for how many ports a hard limit is enough."""
     if hard == resource.RLIM_INFINITY:
         return Verdict(Status.OK, "as many as a switch wants")
     ports = max(0, hard - _OTHERS) // _PER_PORT
@@ -35,7 +39,11 @@ def check_descriptors(_subject: Subject) -> Verdict:
 def check_datagram_queue(_subject: Subject) -> Verdict:
     """Say how long a burst to a guest may be before frames wait in the switch."""
     with open(_QUEUE) as file:
-        length = int(file.read())
+        return judge_datagram_queue(int(file.read()))
+
+
+def judge_datagram_queue(length: int) -> Verdict:
+    """Say what a value of max_dgram_qlen means."""
     detail = f"{length}: a guest that is busy takes {length + 1} frames, more wait in its port's queue"
     if length < _DEFAULT_QUEUE:
         return Verdict(

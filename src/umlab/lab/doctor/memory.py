@@ -14,6 +14,7 @@ from umlab.lab.doctor.finding import Status, Subject, Verdict
 
 #: Memory of a guest that names none.
 _GUEST_MIB = 128
+_FEWEST_GUESTS = 2
 _PAGE = mmap.PAGESIZE
 
 
@@ -45,15 +46,24 @@ def check_executable(_subject: Subject) -> Verdict:
 def check_room(_subject: Subject) -> Verdict:
     """Count the guests for which there is memory, and room for their memory files."""
     parent = memory_parent()
-    available = _available_kib() >> 10
     room = os.statvfs(parent)
-    free = room.f_bavail * room.f_frsize >> 20
+    return judge_room(_available_kib() >> 10, room.f_bavail * room.f_frsize >> 20, parent)
+
+
+def judge_room(available: int, free: int, parent: str) -> Verdict:
+    """Say whether two guests fit, which is the least of a lab.
+
+    Args:
+        available: MiB of memory that programs can have.
+        free: MiB of the file system where memory files go.
+        parent: Where that is.
+    """
     guests = min(available, free) // _GUEST_MIB
     detail = (
         f"room for about {guests} guests of {_GUEST_MIB} MiB: "
         f"{available} MiB of memory available, {free} MiB free in {parent}"
     )
-    if guests >= 2:
+    if guests >= _FEWEST_GUESTS:
         return Verdict(Status.OK, detail)
     fix = "end other programs" if available <= free else "make room there, or set TMPDIR to a larger place"
     return Verdict(Status.WARN if guests else Status.FAIL, detail, f"{fix}, or give guests less memory")

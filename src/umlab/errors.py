@@ -22,6 +22,7 @@
     │   └── MconsoleUnreachable         there is no guest to ask
     └── LabError
         ├── LabFileError
+        ├── LabFileErrors           several of them
         ├── PlanError
         ├── LabNotRunning           no daemon answers for a lab
         ├── LabInUse                a daemon runs for it already
@@ -210,7 +211,7 @@ class LabFileError(LabError):
     Attributes:
         file: The file's path.
         line: The line, from 1.
-        key: The key path, such as ``guests.left.kernel``.
+        key: The key path, such as ``guests.left.nics[0].mac``; empty for the file as a whole.
         reason: What is wrong with it.
     """
 
@@ -222,7 +223,23 @@ class LabFileError(LabError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.key}: {self.reason}"
+        key = f"{self.key}: " if self.key else ""
+        return f"{self.file}:{self.line}: {key}{self.reason}"
+
+
+class LabFileErrors(LabError):
+    """A lab file is wrong in several places.
+
+    Attributes:
+        errors: Each of them, in the order of their lines.
+    """
+
+    def __init__(self, errors: tuple[LabFileError, ...]) -> None:
+        super().__init__(errors)
+        self.errors = errors
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.errors))
 
 
 class PlanError(LabError):

@@ -1,0 +1,142 @@
+"""What a UML kernel was built with, as its own ``--showconfig`` says.
+
+Source: Linux arch/um/kernel/um_arch.c; arch/um/drivers/Kconfig.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import select
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+
+from umlab.errors import LabError
+from umlab.guest.cmdline import DEFAULT_KERNEL
+
+#: Seconds that a kernel has for its answer, which takes it some milliseconds.
+TIMEOUT = 10.0
+#: Bytes of an answer; Debian's kernel has 82 KiB.
+MAX_CONFIG = 1 << 20
+_OPTION = re.compile(rb"^(CONFIG_[A-Za-z0-9_]+)=(.*)$", re.MULTILINE)
+#: The options without which a kernel does not have a transport.
+_NEEDS = {
+    "daemon": ("CONFIG_UML_NET", "CONFIG_UML_NET_DAEMON"),
+    "bess": ("CONFIG_UML_NET_VECTOR",),
+    "tap": ("CONFIG_UML_NET_VECTOR",),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TransportSupport:
+    """Whether a kernel has a transport.
+
+    Attributes:
+        kind: ``daemon``, ``bess``, or ``tap`` (a tap device that the guest itself opens).
+        missing: The options that it was built without; empty where it has the transport.
+    """
+
+    kind: str
+    missing: tuple[str, ...]
+
+
+def read_kernel_config(kernel: str) -> dict[str, str]:
+    """Return the options of a kernel; blocks while it runs, 10 seconds at most.
+
+    Args:
+        kernel: Its program file.  It is run as it is: name no program that you would not start.
+
+    Raises:
+        LabError: It cannot be run, or is no UML kernel.
+    """
+    config = parse_config(_output_of(kernel))
+    if config.get("CONFIG_UML") != "y":
+        raise _no_kernel(kernel, "its --showconfig does not say CONFIG_UML=y")
+    return config
+
+
+def parse_config(data: bytes) -> dict[str, str]:
+    """Return the options that are set in the text of a kernel configuration; other lines are passed over.
+
+    A value is as it is written, such as ``y``, ``m``, ``0x40`` or ``"text"``.
+    """
+    return {name.decode("ascii"): value.decode("utf-8", "replace") for name, value in _OPTION.findall(data)}
+
+
+def transports_of(config: dict[str, str]) -> tuple[TransportSupport, ...]:
+    """Return, for each transport, whether a kernel with these options has it."""
+    return tuple(
+        TransportSupport(kind, tuple(name for name in needs if config.get(name) != "y"))
+        for kind, needs in _NEEDS.items()
+    )
+
+
+def _output_of(kernel: str) -> bytes:
+    """Return what a program writes when it is asked for its configuration; nothing of it runs on.
+
+    Raises:
+        LabError: It cannot be run, fails, writes too much, or does not end in time.
+    """
+    deadline = time.monotonic() + TIMEOUT
+    try:
+        # A path without a slash would be looked for in PATH.
+        process = subprocess.Popen(
+            [os.path.abspath(kernel), "--showconfig"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise LabError(f"cannot run the kernel {kernel}: {reason}") from None
+    assert process.stdout is not None
+    try:
+        output = _read_all(kernel, process.stdout.fileno(), deadline)
+        _await_end(kernel, process.pid, deadline)
+    finally:
+        process.stdout.close()
+        # It has not been reaped, so the number is still its group's, with all that it has left behind.
+        with contextlib.suppress(OSError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    if process.returncode != 0:
+        raise _no_kernel(kernel, "it does not know --showconfig")
+    return output
+
+
+def _read_all(kernel: str, fd: int, deadline: float) -> bytes:
+    output = b""
+    while True:
+        _await_readable(kernel, fd, deadline)
+        data = os.read(fd, 65_536)
+        if not data:
+            return output
+        output += data
+        if len(output) > MAX_CONFIG:
+            raise _no_kernel(kernel, f"its --showconfig writes more than {MAX_CONFIG >> 20} MiB")
+
+
+def _await_end(kernel: str, pid: int, deadline: float) -> None:
+    pidfd = os.pidfd_open(pid)
+    try:
+        _await_readable(kernel, pidfd, deadline)
+    finally:
+        os.close(pidfd)
+
+
+def _await_readable(kernel: str, fd: int, deadline: float) -> None:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+        raise _no_kernel(kernel, f"its --showconfig does not end within {TIMEOUT:g} seconds")
+
+
+def _no_kernel(kernel: str, reason: str) -> LabError:
+    return LabError(
+        f"{kernel} is not a User Mode Linux kernel: {reason}; "
+        f"Debian's is {DEFAULT_KERNEL}, from the package user-mode-linux"
+    )

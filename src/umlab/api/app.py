@@ -1,0 +1,145 @@
+"""The application: every route of the API, put together for one lab."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, FastAPI, Header, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from umlab.api.console import console_routes
+from umlab.api.error import error_response, error_responses, from_http_exception, invalid_request
+from umlab.api.event_stream import EventFeed, EventStream
+from umlab.api.gate import Gate, RequestCounts
+from umlab.api.guest import guest_routes
+from umlab.api.idempotency import AnswerMemory
+from umlab.api.lab import lab_routes
+from umlab.api.limit import Limit
+from umlab.api.metric import CONTENT_TYPE, LabCollector
+from umlab.api.openapi import openapi_document
+from umlab.api.switch import switch_routes
+from umlab.daemon.lab import LabService
+from umlab.errors import UmlabError
+
+#: Listeners to events, and viewers of terminals, at a time.
+MAX_LISTENERS = 100
+MAX_TERMINALS = 64
+
+
+def create_app(service: LabService, on_stop: Callable[[], None]) -> FastAPI:
+    """Return the application.
+
+    Args:
+        service: The lab that it serves.
+        on_stop: Is called when a caller asks for the end of the lab; must return at once.
+    """
+    counts = RequestCounts()
+    listeners = Limit("listeners to events", MAX_LISTENERS)
+    terminals = Limit("viewers of terminals", MAX_TERMINALS)
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+    app.add_middleware(Gate, counts=counts)
+    _answer_errors(app, counts)
+    app.include_router(lab_routes(service, on_stop))
+    app.include_router(switch_routes(service))
+    app.include_router(guest_routes(service, AnswerMemory()))
+    app.include_router(console_routes(service, terminals))
+    app.include_router(_event_route(EventFeed(service.events, listeners)))
+    app.include_router(_metrics_route(LabCollector(service, counts, listeners, terminals)))
+
+    @app.get("/v1/openapi.json", tags=["lab"], responses=error_responses())
+    async def openapi() -> dict[str, Any]:
+        """Show this document."""
+        return app.openapi()
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = openapi_document(app)
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign]
+    return app
+
+
+def _answer_errors(app: FastAPI, counts: RequestCounts) -> None:
+    """Have every error that is no bug answered with its class; bugs are left to the gate."""
+
+    def answer(error: Exception) -> Response:
+        response = error_response(error)
+        counts.count(error)
+        return response
+
+    @app.exception_handler(UmlabError)
+    async def on_purpose(_: Request, error: Exception) -> Response:
+        return answer(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> Response:
+        return answer(invalid_request(error))
+
+    @app.exception_handler(HTTPException)
+    async def http(_: Request, error: HTTPException) -> Response:
+        return answer(from_http_exception(error))
+
+
+def _event_route(feed: EventFeed) -> APIRouter:
+    router = APIRouter(tags=["lab"])
+
+    @router.get(
+        "/v1/events",
+        response_class=Response,
+        responses={
+            **error_responses(),
+            200: {
+                "description": "Events as they happen, until the lab ends: `id` is EPOCH-NUMBER, `event` the "
+                "kind, `data` JSON.  `lost` is no event of the lab: its `count` of them are kept no more "
+                "(`null`: an earlier daemon's, nobody knows).",
+                "content": {
+                    "text/event-stream": {
+                        "schema": {"type": "string"},
+                        "example": 'id: 18c5f2a1-7\nevent: port_attached\ndata: {"event":"port_attached",'
+                        '"port_no":1}\n\n',
+                    }
+                },
+            },
+        },
+    )
+    async def events(
+        begin: Annotated[
+            Literal["now", "oldest"],
+            Query(alias="from", description="Where a listener begins that brings no id."),
+        ] = "now",
+        last_event_id: Annotated[
+            str | None, Query(description="Go on behind this event, as the header does.", max_length=64)
+        ] = None,
+        last_event_id_header: Annotated[
+            str | None,
+            Header(alias="Last-Event-ID", description="Go on behind this event.", max_length=64),
+        ] = None,
+    ) -> Response:
+        """Listen to events: server-sent events, resumable; a comment every 15 seconds of silence."""
+        # A browser that comes back sends the header with the address that it first had.
+        number, earlier = feed.position(last_event_id_header or last_event_id, begin)
+        feed.listeners.check()
+        return EventStream(feed, number, earlier)
+
+    return router
+
+
+def _metrics_route(collector: LabCollector) -> APIRouter:
+    router = APIRouter(tags=["lab"])
+
+    @router.get(
+        "/metrics",
+        response_class=Response,
+        responses={
+            **error_responses(),
+            200: {"description": "Everything.", "content": {"text/plain": {"schema": {"type": "string"}}}},
+        },
+    )
+    async def metrics() -> Response:
+        """Show the lab's numbers in Prometheus' text format."""
+        return Response(await collector.exposition(), headers={"content-type": CONTENT_TYPE})
+
+    return router

@@ -1,0 +1,144 @@
+"""Bodies of requests: the core's own dataclasses, strictly checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from typing import Any
+
+from fastapi import Request
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model, with_config
+
+from umlab.api.error import invalid_request
+from umlab.daemon.spec import SwitchSpec
+from umlab.guest.cmdline import BessNic, DaemonNic, DiskRoot, GuestSpec, TinyRoot
+from umlab.switch.model import SwitchConfig
+
+#: Unknown keys are refused: that is also what tells the kinds of a NIC and of a root apart.
+_STRICT = ConfigDict(extra="forbid", strict=True)
+
+for _each in (SwitchConfig, TinyRoot, DiskRoot, DaemonNic, BessNic):
+    with_config(_STRICT)(_each)
+
+
+class JsonBody:
+    """A dependency of a route: its body, read as JSON and checked.
+
+    Args:
+        model: What the body must be.
+        examples: Bodies for the document, by what each shows.
+    """
+
+    def __init__(self, model: type, examples: dict[str, Any]) -> None:
+        self.name = model.__name__
+        self.adapter: TypeAdapter[Any] = TypeAdapter(model)
+        self._examples = examples
+
+    async def __call__(self, request: Request) -> Any:
+        """Return the value.  Raises RequestError."""
+        try:
+            return self.adapter.validate_json(await request.body())
+        except ValidationError as error:
+            raise invalid_request(error, "body") from None
+
+    def documented(self) -> dict[str, Any]:
+        """Return the route's addition to the OpenAPI document."""
+        content = {
+            "schema": {"$ref": f"#/components/schemas/{self.name}"},
+            "examples": {what: {"value": value} for what, value in self._examples.items()},
+        }
+        return {"requestBody": {"required": True, "content": {"application/json": content}}}
+
+
+def given_fields(body: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass by name, the values as they are."""
+    return {field.name: getattr(body, field.name) for field in dataclasses.fields(body)}
+
+
+def _body_without(model: Any, named: str, name: str) -> type:
+    """Return a dataclass with the fields of another but one: the one that stands in the path."""
+    hints = typing.get_type_hints(model)
+    fields = [
+        (field.name, hints[field.name], dataclasses.field(default=field.default))
+        for field in dataclasses.fields(model)
+        if field.name != named
+    ]
+    made = dataclasses.make_dataclass(name, fields, frozen=True)
+    made.__doc__ = model.__doc__
+    return with_config(_STRICT)(made)
+
+
+def _patch_of(model: Any, name: str) -> type[BaseModel]:
+    """Return a model with the fields of a dataclass, each of which may be left out."""
+    hints = typing.get_type_hints(model)
+    fields: dict[str, Any] = {
+        # The default only makes it optional: what is not given is not looked at.
+        field.name: (hints[field.name], Field(default_factory=lambda: None))
+        for field in dataclasses.fields(model)
+    }
+    return create_model(name, __config__=_STRICT, __doc__=model.__doc__, **fields)
+
+
+_CONFIG = {"hub": False, "ageing_time_ns": 300_000_000_000, "max_frame": 9018}
+
+SWITCH_BODY = JsonBody(
+    _body_without(SwitchSpec, "name", "SwitchBody"),
+    {"a switch for both kinds of guests": {"config": _CONFIG, "listen": ["daemon:/run/user/1000/lan.ctl"]}},
+)
+SWITCH_PATCH = JsonBody(_patch_of(SwitchConfig, "SwitchPatch"), {"a hub from now on": {"hub": True}})
+GUEST_BODY = JsonBody(
+    _body_without(GuestSpec, "umid", "GuestBody"),
+    {
+        "the tiny root": {
+            "memory": 128 << 20,
+            "root": {"modules": ["8021q"]},
+            "nics": [{"control_path": "/run/user/1000/lan.ctl", "mac": "02:00:00:00:00:01"}],
+        },
+        "a disk": {"root": {"path": "/srv/left.cow", "backing": "/srv/debian.img"}, "writable": ["/srv"]},
+    },
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DeviceBody:
+    """How a device is plugged.
+
+    Attributes:
+        setting: What stands behind ``=`` in the kernel's ``config`` command, such as
+            ``daemon,,unix,/run/user/1000/lan.ctl``.
+    """
+
+    setting: typing.Annotated[str, Field(min_length=1, max_length=400, pattern=r"^[!-~]+$")]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class StackBody:
+    """Whose kernel stack is asked for.
+
+    Attributes:
+        pid: Process id in the guest.
+    """
+
+    pid: typing.Annotated[int, Field(ge=1, le=1 << 22)]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SysrqBody:
+    """Which magic sysrq is sent.
+
+    Attributes:
+        letter: One letter or digit, such as ``m``.
+    """
+
+    letter: typing.Annotated[str, Field(pattern=r"^[0-9a-z]$")]
+
+
+for _each in (DeviceBody, StackBody, SysrqBody):
+    with_config(_STRICT)(_each)
+
+DEVICE_BODY = JsonBody(DeviceBody, {"a NIC": {"setting": "daemon,,unix,/run/user/1000/lan.ctl"}})
+STACK_BODY = JsonBody(StackBody, {"init": {"pid": 1}})
+SYSRQ_BODY = JsonBody(SysrqBody, {"memory": {"letter": "m"}})
+
+#: Every body, for the document.
+BODIES = (SWITCH_BODY, SWITCH_PATCH, GUEST_BODY, DEVICE_BODY, STACK_BODY, SYSRQ_BODY)

@@ -1,0 +1,189 @@
+"""Connections to the API's socket: who may have one, how long a request may take to arrive, and what
+becomes of a peer that does not read.
+
+Two subclasses of uvicorn's protocols.  An answer goes to the kernel at once or waits here; while one
+waits no more is made (``pause_writing`` at the first byte), so a peer that does not read costs one
+message, and its connection is torn down after :data:`STALL_TIME`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import struct
+from typing import Any, cast
+
+import h11
+from uvicorn.config import Config
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from uvicorn.server import ServerState
+
+from umlab.api.error import RequestError, raw_error_response
+
+#: Connections at a time; more are refused.
+MAX_CONNECTIONS = 128
+#: Seconds for a request to arrive, first byte to last, and for a new connection's first one.
+RECEIVE_TIME = 10.0
+#: Seconds that a connection may be idle between requests.
+IDLE_TIME = 30
+#: Seconds that a peer may take nothing of what waits for it.
+STALL_TIME = 30.0
+#: Seconds that a refused peer has to read why.
+_LINGER_TIME = 1.0
+_CREDENTIALS = struct.Struct("=iII")
+
+
+class _StallWatch:
+    """Tears a connection down whose peer takes nothing for too long."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self, transport: asyncio.Transport) -> None:
+        self.end()
+        self._timer = self._loop.call_later(STALL_TIME, transport.abort)
+
+    def end(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+class ApiConnection(H11Protocol):
+    """One connection.
+
+    Args:
+        config: Uvicorn's.
+        server_state: Uvicorn's: who is connected.
+    """
+
+    def __init__(self, config: Config, server_state: ServerState) -> None:
+        super().__init__(config, server_state, {})
+        self._stall = _StallWatch(self.loop)
+        #: Runs while a request arrives.
+        self._arrival: asyncio.TimerHandle | None = None
+        self._refused = False
+        self._upgraded = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin, or refuse a stranger and a peer too many."""
+        stream = cast(asyncio.Transport, transport)
+        stream.set_write_buffer_limits(high=0)
+        super().connection_made(stream)
+        if not _is_allowed(stream):
+            self._refuse(RequestError("Forbidden", "this socket serves its own user and root only"))
+        elif len(self.connections) > MAX_CONNECTIONS:
+            text = f"the daemon has {MAX_CONNECTIONS} connections already"
+            self._refuse(RequestError("LimitReached", text))
+        else:
+            self._arrival = self.loop.call_later(RECEIVE_TIME, self._not_arrived)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes of a request."""
+        if self._refused:
+            return
+        super().data_received(data)
+        self._watch_arrival()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End."""
+        self._stop_timers()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Hold answers back: the peer does not read."""
+        super().pause_writing()
+        self._stall.begin(self.transport)
+
+    def resume_writing(self) -> None:
+        """Go on: the peer has read everything."""
+        self._stall.end()
+        super().resume_writing()
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request, if some of it is here."""
+        super().on_response_complete()
+        self._watch_arrival()
+
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        """Hand the connection over to the WebSocket protocol."""
+        self._upgraded = True
+        self._stop_timers()
+        super().handle_websocket_upgrade(event)
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP, unless an answer is under way already."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            self.transport.write(raw_error_response(RequestError("MalformedRequest", msg)))
+        self.transport.close()
+
+    def _refuse(self, error: RequestError) -> None:
+        """Say why without reading, and stay so long that the peer can read it."""
+        self._refused = True
+        self.connections.discard(self)
+        self.transport.write(raw_error_response(error))
+        self.transport.write_eof()
+        self._arrival = self.loop.call_later(_LINGER_TIME, self.transport.abort)
+
+    def _watch_arrival(self) -> None:
+        """Have the timer run exactly while a request arrives."""
+        begun = self.conn.their_state is h11.SEND_BODY or (
+            self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]
+        )
+        if not begun or self._upgraded or self.transport.is_closing():
+            if self._arrival is not None:
+                self._arrival.cancel()
+                self._arrival = None
+        elif self._arrival is None:
+            self._arrival = self.loop.call_later(RECEIVE_TIME, self._not_arrived)
+
+    def _not_arrived(self) -> None:
+        self._arrival = None
+        begun = self.conn.their_state is h11.SEND_BODY or self.conn.trailing_data[0]
+        if begun and self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            text = f"the request did not arrive within {RECEIVE_TIME:g} seconds"
+            self.transport.write(raw_error_response(RequestError("RequestTimeout", text)))
+        self.transport.close()
+
+    def _stop_timers(self) -> None:
+        self._stall.end()
+        if self._arrival is not None:
+            self._arrival.cancel()
+            self._arrival = None
+
+
+class TerminalConnection(WebSocketsSansIOProtocol):
+    """A connection that has become a WebSocket."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self._stall = _StallWatch(self.loop)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End."""
+        self._stall.end()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Hold frames back: the peer does not read.  What it sends waits as well, pings above all."""
+        super().pause_writing()
+        self._stall.begin(self.transport)
+        self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Go on: the peer has read everything."""
+        self._stall.end()
+        super().resume_writing()
+        if not self.read_paused:
+            self.transport.resume_reading()
+
+
+def _is_allowed(transport: asyncio.Transport) -> bool:
+    """Return whether a peer is our own user or root."""
+    sock: socket.socket = transport.get_extra_info("socket")
+    packed = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    _, uid, _ = _CREDENTIALS.unpack(packed)
+    return uid in (os.geteuid(), 0)

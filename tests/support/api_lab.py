@@ -1,0 +1,60 @@
+"""The API of a fake lab, served on a unix socket."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from support.fake_lab import FakeLab
+from support.unix_http import Answer, request
+from umlab.api.app import create_app
+from umlab.api.server import ApiServer
+
+#: A switch and a guest, as requests describe them.
+SWITCH = {"config": {}, "listen": ["daemon:/run/umlab/lan.ctl"]}
+GUEST = {"nics": [{"control_path": "/run/umlab/lan.ctl"}]}
+
+
+@dataclass
+class ApiLab:
+    """A served lab.
+
+    Attributes:
+        lab: What is served.
+        path: The socket.
+        stops: Grows by one with each request to stop the lab.
+    """
+
+    lab: FakeLab
+    path: Path
+    stops: list[None] = field(default_factory=list)
+
+    async def call(self, method: str, target: str, body: Any = None, **headers: str) -> Answer:
+        """Send a request; underscores in names of headers stand for hyphens."""
+        return await request(
+            self.path, method, target, body, {key.replace("_", "-"): value for key, value in headers.items()}
+        )
+
+
+@contextlib.asynccontextmanager
+async def serve(directory: Path) -> AsyncIterator[ApiLab]:
+    """Serve a lab with the switch ``lan``, two ports on it, and the guest ``left``."""
+    served = ApiLab(FakeLab(), directory / "api.sock")
+    app = create_app(served.lab, lambda: served.stops.append(None))
+    sock = socket.socket(socket.AF_UNIX)
+    sock.bind(str(served.path))
+    server = ApiServer(app, sock)
+    await server.start()
+    try:
+        assert (await served.call("PUT", "/v1/switches/lan", SWITCH)).status == 200
+        assert (await served.call("PUT", "/v1/guests/left", GUEST)).status == 200
+        served.lab.add_port("lan", 1, "left")
+        served.lab.add_port("lan", 2)
+        yield served
+    finally:
+        served.lab.close()
+        await server.stop()

@@ -1,0 +1,273 @@
+"""A lab without kernels and frames, for what stands above the service."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+import time
+
+from umlab.console.terminal import Terminal
+from umlab.daemon.event_log import EventLog
+from umlab.daemon.lab import LabService
+from umlab.daemon.spec import SwitchSpec
+from umlab.daemon.view import (
+    ConsoleView,
+    DeviceView,
+    FdbEntryView,
+    GuestView,
+    LabView,
+    ListenerView,
+    LogPiece,
+    PortView,
+    SwitchView,
+)
+from umlab.errors import (
+    AlreadyExists,
+    MconsoleError,
+    NoSuchConsole,
+    NoSuchGuest,
+    NoSuchPort,
+    NoSuchSwitch,
+    StateError,
+)
+from umlab.guest.cmdline import GuestSpec
+from umlab.switch.counters import DropReason
+from umlab.switch.model import SwitchConfig
+
+PORT_COUNTERS = {
+    **{"rx_frames": 7, "rx_bytes": 448, "tx_frames": 5, "tx_bytes": 320},
+    **{f"drop_{reason.value}": 0 for reason in DropReason},
+    "drop_tail": 2,
+}
+SWITCH_COUNTERS = {"learned": 3, "moved": 1, "aged": 0, "learn_refused": 0, "unknown_sender": 0}
+
+
+class FakeGuest:
+    """What the fake keeps of a guest; its terminal is a pseudo terminal that the test holds the end of."""
+
+    def __init__(self, spec: GuestSpec) -> None:
+        self.spec = spec
+        self.log = bytearray(b"Linux version 6.1\n")
+        #: Offset of the first byte that is kept.
+        self.log_start = 0
+        self.grown = asyncio.Event()
+        self.state = "ready"
+        self.devices = {"mem": "128M", "ubda": "/srv/left.img"}
+        self.terminal: Terminal | None = None
+        self.line = -1
+
+    def open_terminal(self) -> Terminal:
+        """Return the terminal, made when first asked for."""
+        if self.terminal is None:
+            master, self.line = os.openpty()
+            self.terminal = Terminal(master)
+        return self.terminal
+
+    def print(self, data: bytes) -> None:
+        """Add to the log."""
+        self.log += data
+        self.grown.set()
+
+    def end(self) -> None:
+        """End."""
+        self.state = "ended"
+        self.grown.set()
+        if self.terminal is not None:
+            self.terminal.close()
+        if self.line >= 0:
+            os.close(self.line)
+            self.line = -1
+
+
+class FakeLab(LabService):
+    """A lab in memory: named ``demo``, with whatever the test puts into it."""
+
+    def __init__(self) -> None:
+        self.name = "demo"
+        self.events = EventLog()
+        self.specs: dict[str, SwitchSpec] = {}
+        self.port_views: dict[str, dict[int, PortView]] = {}
+        self.addresses: dict[str, list[FdbEntryView]] = {}
+        self.guest_by_name: dict[str, FakeGuest] = {}
+        #: Calls of ``stack`` and ``sysrq``, and what the next ones wait for.
+        self.asked: list[tuple[str, object]] = []
+        self.pause = asyncio.Event()
+        self.pause.set()
+        self.started_at = time.time()
+
+    def close(self) -> None:
+        """End everything."""
+        for guest in self.guest_by_name.values():
+            guest.end()
+        self.events.close()
+
+    def add_port(self, switch: str, port_no: int, guest: str | None = None) -> None:
+        """Plug something in."""
+        mac = f"02:00:00:00:{port_no >> 8:02x}:{port_no & 255:02x}"
+        self.port_views[switch][port_no] = PortView(
+            port_no, "daemon", "v3", "up", 4711, 1000, guest, (mac,), 0, dict(PORT_COUNTERS)
+        )
+        self.addresses[switch].append(FdbEntryView(mac, port_no, 1.5))
+
+    def lab(self) -> LabView:
+        return LabView(
+            self.name,
+            "0.1.0",
+            os.getpid(),
+            os.getppid(),
+            self.started_at,
+            tuple(sorted(self.specs)),
+            tuple(sorted(self.guest_by_name)),
+        )
+
+    def switches(self) -> list[SwitchView]:
+        return [self.switch(name) for name in sorted(self.specs)]
+
+    def switch(self, name: str) -> SwitchView:
+        spec = self._spec(name)
+        listeners = tuple(
+            ListenerView(kind, where, f"eth0=daemon,,unix,{where}")
+            for kind, _, where in (each.partition(":") for each in spec.listen)
+        )
+        ports, entries = len(self.port_views[name]), len(self.addresses[name])
+        return SwitchView(name, "py", spec.config, listeners, ports, entries, dict(SWITCH_COUNTERS))
+
+    def ports(self, switch: str) -> list[PortView]:
+        self._spec(switch)
+        return [view for _, view in sorted(self.port_views[switch].items())]
+
+    def port(self, switch: str, port_no: int) -> PortView:
+        self._spec(switch)
+        if port_no not in self.port_views[switch]:
+            raise NoSuchPort(port_no)
+        return self.port_views[switch][port_no]
+
+    def fdb(self, switch: str) -> list[FdbEntryView]:
+        self._spec(switch)
+        return list(self.addresses[switch])
+
+    def guests(self) -> list[GuestView]:
+        return [self.guest(name) for name in sorted(self.guest_by_name)]
+
+    def guest(self, name: str) -> GuestView:
+        guest = self._guest(name)
+        status = 0 if guest.state == "ended" else None
+        spec = guest.spec
+        path = f"/run/umlab/{name}/mconsole"
+        return GuestView(
+            name, guest.state, 4711, status, spec.kernel, spec.memory, 1.0, ("con0", "con1"), path
+        )
+
+    def consoles(self, guest: str) -> list[ConsoleView]:
+        terminal = self._guest(guest).terminal
+        viewers = terminal.viewers if terminal else 0
+        return [ConsoleView("con0", "log", 0), ConsoleView("con1", "terminal", viewers)]
+
+    def log(self, guest: str, start: int, limit: int) -> LogPiece:
+        held = self._guest(guest)
+        end = held.log_start + len(held.log)
+        if start < 0:
+            start += end
+        start = min(max(start, held.log_start), end)
+        data = bytes(held.log[start - held.log_start :][:limit])
+        return LogPiece(start, start + len(data), data)
+
+    async def wait_log(self, guest: str, end: int) -> None:
+        held = self._guest(guest)
+        while held.log_start + len(held.log) <= end and held.state != "ended":
+            held.grown.clear()
+            await held.grown.wait()
+
+    def terminal(self, guest: str, console: str) -> Terminal:
+        held = self._guest(guest)
+        if console != "con1":
+            raise NoSuchConsole(guest, console)
+        if held.state == "ended":
+            raise StateError("the terminal is closed: its guest has ended")
+        return held.open_terminal()
+
+    async def devices(self, guest: str) -> list[DeviceView]:
+        return [DeviceView(name, setting) for name, setting in sorted(self._guest(guest).devices.items())]
+
+    async def device(self, guest: str, device: str) -> DeviceView:
+        devices = self._guest(guest).devices
+        if device not in devices:
+            raise MconsoleError(guest, f"config {device}", "no such device")
+        return DeviceView(device, devices[device])
+
+    async def put_switch(self, spec: SwitchSpec) -> bool:
+        known = self.specs.get(spec.name)
+        if known is None:
+            self.specs[spec.name] = spec
+            self.port_views[spec.name] = {}
+            self.addresses[spec.name] = []
+        elif known != spec:
+            raise AlreadyExists("switch", spec.name)
+        return known is None
+
+    async def set_switch(self, name: str, config: SwitchConfig) -> bool:
+        spec = self._spec(name)
+        self.specs[name] = dataclasses.replace(spec, config=config)
+        return self.specs[name] != spec
+
+    async def remove_switch(self, name: str) -> bool:
+        return self.specs.pop(name, None) is not None
+
+    async def remove_port(self, switch: str, port_no: int) -> bool:
+        self._spec(switch)
+        return self.port_views[switch].pop(port_no, None) is not None
+
+    def flush_fdb(self, switch: str, port_no: int | None = None) -> bool:
+        if port_no is not None:
+            self.port(switch, port_no)
+        self._spec(switch)
+        kept = [each for each in self.addresses[switch] if port_no not in (None, each.port_no)]
+        changed = kept != self.addresses[switch]
+        self.addresses[switch] = kept
+        return changed
+
+    async def put_guest(self, spec: GuestSpec) -> bool:
+        known = self.guest_by_name.get(spec.umid)
+        if known is not None and known.state != "ended":
+            if known.spec != spec:
+                raise AlreadyExists("guest", spec.umid)
+            return False
+        self.guest_by_name[spec.umid] = FakeGuest(spec)
+        return True
+
+    async def remove_guest(self, name: str) -> bool:
+        guest = self.guest_by_name.pop(name, None)
+        if guest is not None:
+            guest.end()
+        return guest is not None
+
+    async def put_device(self, guest: str, device: str, setting: str) -> bool:
+        devices = self._guest(guest).devices
+        changed = devices.get(device) != setting
+        devices[device] = setting
+        return changed
+
+    async def remove_device(self, guest: str, device: str) -> bool:
+        return self._guest(guest).devices.pop(device, None) is not None
+
+    async def stack(self, guest: str, pid: int) -> str:
+        self._guest(guest)
+        self.asked.append(("stack", pid))
+        await self.pause.wait()
+        return f"stack of {pid}"
+
+    async def sysrq(self, guest: str, letter: str) -> str:
+        self._guest(guest)
+        self.asked.append(("sysrq", letter))
+        return f"sysrq {letter}"
+
+    def _spec(self, name: str) -> SwitchSpec:
+        if name not in self.specs:
+            raise NoSuchSwitch(name)
+        return self.specs[name]
+
+    def _guest(self, name: str) -> FakeGuest:
+        if name not in self.guest_by_name:
+            raise NoSuchGuest(name)
+        return self.guest_by_name[name]

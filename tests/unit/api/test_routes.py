@@ -1,0 +1,220 @@
+"""Every route, its answers and its errors, over a real socket."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.api_lab import GUEST, SWITCH, ApiLab, serve
+
+
+@pytest.fixture
+async def api(short_dir: Path) -> AsyncIterator[ApiLab]:
+    async with serve(short_dir) as served:
+        yield served
+
+
+async def test_lab(api: ApiLab) -> None:
+    (lab,) = (await api.call("GET", "/v1/labs")).json
+    assert lab == (await api.call("GET", "/v1/labs/demo")).json
+    assert lab["name"] == "demo"
+    assert lab["switches"] == ["lan"]
+    assert lab["guests"] == ["left"]
+    answer = await api.call("GET", "/v1/labs/other")
+    assert (answer.status, answer.error) == (404, "LabNotRunning")
+
+
+async def test_stopping_the_lab_is_answered_before_it_happens(api: ApiLab) -> None:
+    assert (await api.call("DELETE", "/v1/labs/other")).status == 404
+    assert api.stops == []
+    answer = await api.call("DELETE", "/v1/labs/demo")
+    assert (answer.status, answer.json) == (202, {"changed": True})
+    assert len(api.stops) == 1
+
+
+async def test_switch_is_put_shown_and_removed(api: ApiLab) -> None:
+    body = {"config": {"hub": True}, "listen": ["bess:/run/umlab/wan.bess"]}
+    assert (await api.call("PUT", "/v1/switches/wan", body)).json == {"changed": True}
+    assert (await api.call("PUT", "/v1/switches/wan", body)).json == {"changed": False}
+    answer = await api.call("PUT", "/v1/switches/wan", SWITCH)
+    assert (answer.status, answer.error) == (409, "AlreadyExists")
+    assert answer.json["error"]["fields"] == {"kind": "switch", "name": "wan"}
+    wan = (await api.call("GET", "/v1/switches/wan")).json
+    assert wan["config"]["hub"] is True
+    assert wan["listeners"][0]["where"] == "/run/umlab/wan.bess"
+    assert [each["name"] for each in (await api.call("GET", "/v1/switches")).json] == ["lan", "wan"]
+    assert (await api.call("DELETE", "/v1/switches/wan")).json == {"changed": True}
+    assert (await api.call("DELETE", "/v1/switches/wan")).json == {"changed": False}
+    assert (await api.call("GET", "/v1/switches/wan")).error == "NoSuchSwitch"
+
+
+async def test_patch_changes_what_is_given_and_nothing_else(api: ApiLab) -> None:
+    assert (await api.call("PATCH", "/v1/switches/lan", {"max_frame": 1514})).json == {"changed": True}
+    assert (await api.call("PATCH", "/v1/switches/lan", {"hub": True})).json == {"changed": True}
+    assert (await api.call("PATCH", "/v1/switches/lan", {"hub": True})).json == {"changed": False}
+    config = (await api.call("GET", "/v1/switches/lan")).json["config"]
+    assert config["hub"] is True
+    assert config["max_frame"] == 1514
+    assert config["ageing_time_ns"] == 300_000_000_000
+    assert (await api.call("PATCH", "/v1/switches/other", {"hub": True})).status == 404
+
+
+@pytest.mark.parametrize(
+    "body", [{"max_frame": 3}, {"max_frame": None}, {"hub": 1}, {"hub": "yes"}, {"hubs": True}, [], None, b"{"]
+)
+async def test_patch_refuses_what_no_switch_can_be(api: ApiLab, body: Any) -> None:
+    answer = await api.call("PATCH", "/v1/switches/lan", body)
+    assert (answer.status, answer.error) == (422, "InvalidRequest")
+    assert answer.json["error"]["message"].startswith("body")
+    assert (await api.call("GET", "/v1/switches/lan")).json["config"]["max_frame"] == 9018
+
+
+async def test_ports_addresses_and_counters(api: ApiLab) -> None:
+    ports = (await api.call("GET", "/v1/switches/lan/ports")).json
+    assert [(port["port_no"], port["guest"]) for port in ports] == [(1, "left"), (2, None)]
+    assert ports[0]["counters"]["rx_frames"] == 7
+    assert (await api.call("GET", "/v1/switches/lan/ports/2")).json == ports[1]
+    assert (await api.call("GET", "/v1/switches/lan/ports/3")).error == "NoSuchPort"
+    assert (await api.call("GET", "/v1/switches/lan/counters")).json["learned"] == 3
+    fdb = (await api.call("GET", "/v1/switches/lan/fdb")).json
+    assert fdb[0] == {"mac": "02:00:00:00:00:01", "port_no": 1, "age": 1.5}
+    assert (await api.call("DELETE", "/v1/switches/lan/fdb?port_no=1")).json == {"changed": True}
+    assert [each["port_no"] for each in (await api.call("GET", "/v1/switches/lan/fdb")).json] == [2]
+    assert (await api.call("DELETE", "/v1/switches/lan/fdb?port_no=9")).error == "NoSuchPort"
+    assert (await api.call("DELETE", "/v1/switches/lan/fdb")).json == {"changed": True}
+    assert (await api.call("DELETE", "/v1/switches/lan/fdb")).json == {"changed": False}
+    assert (await api.call("DELETE", "/v1/switches/lan/ports/2")).json == {"changed": True}
+    assert (await api.call("DELETE", "/v1/switches/lan/ports/2")).json == {"changed": False}
+
+
+@pytest.mark.parametrize("port_no", ["0", "-1", "x", "1.5", "99999999999999999999"])
+async def test_numbers_of_ports_are_checked(api: ApiLab, port_no: str) -> None:
+    answer = await api.call("GET", f"/v1/switches/lan/ports/{port_no}")
+    assert (answer.status, answer.error) == (422, "InvalidRequest")
+
+
+async def test_guest_is_put_shown_and_removed(api: ApiLab) -> None:
+    body = {
+        "memory": 64 << 20,
+        "root": {"path": "/srv/right.cow", "backing": "/srv/debian.img"},
+        "nics": [{"control_path": "/run/lan.ctl", "mac": "02:00:00:00:00:01"}, {"path": "/run/lan.bess"}],
+    }
+    assert (await api.call("PUT", "/v1/guests/right", body)).json == {"changed": True}
+    assert (await api.call("PUT", "/v1/guests/right", body)).json == {"changed": False}
+    spec = api.lab.guest_by_name["right"].spec
+    assert type(spec.root).__name__ == "DiskRoot"
+    assert [type(nic).__name__ for nic in spec.nics] == ["DaemonNic", "BessNic"]
+    assert (await api.call("PUT", "/v1/guests/right", GUEST)).error == "AlreadyExists"
+    assert (await api.call("GET", "/v1/guests/right")).json["memory"] == 64 << 20
+    assert [each["name"] for each in (await api.call("GET", "/v1/guests")).json] == ["left", "right"]
+    assert (await api.call("DELETE", "/v1/guests/right")).json == {"changed": True}
+    assert (await api.call("DELETE", "/v1/guests/right")).json == {"changed": False}
+    assert (await api.call("GET", "/v1/guests/right")).error == "NoSuchGuest"
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        ({"memory": 1}, "LabError"),
+        ({"memory": "128"}, "InvalidRequest"),
+        ({"umid": "other"}, "InvalidRequest"),
+        ({"root": {"path": "/x", "modules": []}}, "InvalidRequest"),
+        ({"root": {"path": "relative"}}, "LabError"),
+        ({"nics": [{"path": "/x", "control_path": "/y"}]}, "InvalidRequest"),
+        ({"nics": [{"path": "/x", "mtu": 1}]}, "LabError"),
+        ({"extra": ["mem=1G"]}, "LabError"),
+        ({"unknown": 1}, "InvalidRequest"),
+    ],
+)
+async def test_guest_that_cannot_be_is_refused(api: ApiLab, body: Any, error: str) -> None:
+    answer = await api.call("PUT", "/v1/guests/right", body)
+    assert (answer.status, answer.error) == (422, error)
+    assert "right" not in api.lab.guest_by_name
+
+
+@pytest.mark.parametrize("kind", ["switches", "guests"])
+@pytest.mark.parametrize(
+    "name", ["%2e%2e", "..", "a%0ab", "a%00b", "x" * 200, "%ff", "a%20b", "-x", "%c3%a4", "a%2fb", "%2e%2e%2fb"]
+)
+async def test_names_that_no_path_may_have_are_refused(api: ApiLab, kind: str, name: str) -> None:
+    for method, body in (("GET", None), ("DELETE", None), ("PUT", SWITCH if kind == "switches" else GUEST)):
+        answer = await api.call(method, f"/v1/{kind}/{name}", body)
+        slash = "%2f" in name
+        assert (answer.status, answer.error) == ((404, "NotFound") if slash else (422, "LabError"))
+
+
+async def test_log_is_read_in_pieces_and_followed_to_its_end(api: ApiLab) -> None:
+    guest = api.lab.guest_by_name["left"]
+    answer = await api.call("GET", "/v1/guests/left/log?limit=5")
+    assert answer.body == b"Linux"
+    assert answer.headers["content-type"] == "application/octet-stream"
+    assert (answer.headers["umlab-start"], answer.headers["umlab-end"]) == ("0", "5")
+    assert (await api.call("GET", "/v1/guests/left/log?start=-4")).body == b"6.1\n"
+    guest.log_start, guest.log[:] = 100, b"later\xff\n"
+    answer = await api.call("GET", "/v1/guests/left/log?start=5")
+    assert (answer.headers["umlab-start"], answer.body) == ("100", b"later\xff\n")
+    guest.state = "ended"
+    answer = await api.call("GET", "/v1/guests/left/log?start=102&follow=true&limit=2")
+    assert (answer.headers["umlab-start"], answer.body) == ("102", b"ter\xff\n")
+    for query in ("limit=0", "limit=x", "limit=99999999", "follow=2"):
+        assert (await api.call("GET", f"/v1/guests/left/log?{query}")).error == "InvalidRequest"
+
+
+async def test_devices(api: ApiLab) -> None:
+    setting = {"setting": "daemon,,unix,/run/umlab/lan.ctl"}
+    assert (await api.call("PUT", "/v1/guests/left/devices/eth1", setting)).json == {"changed": True}
+    assert (await api.call("PUT", "/v1/guests/left/devices/eth1", setting)).json == {"changed": False}
+    eth1 = {"name": "eth1", **setting}
+    assert (await api.call("GET", "/v1/guests/left/devices/eth1")).json == eth1
+    assert eth1 in (await api.call("GET", "/v1/guests/left/devices")).json
+    assert (await api.call("DELETE", "/v1/guests/left/devices/eth1")).json == {"changed": True}
+    assert (await api.call("DELETE", "/v1/guests/left/devices/eth1")).json == {"changed": False}
+    answer = await api.call("GET", "/v1/guests/left/devices/eth1")
+    assert (answer.status, answer.error) == (502, "MconsoleError")
+    assert answer.json["error"]["fields"]["output"] == "no such device"
+    for bad in ("", "two words", "new\nline", "x" * 401):
+        answer = await api.call("PUT", "/v1/guests/left/devices/eth1", {"setting": bad})
+        assert answer.error == "InvalidRequest"
+
+
+async def test_stack_and_sysrq(api: ApiLab) -> None:
+    assert (await api.call("POST", "/v1/guests/left/stack", {"pid": 1})).json == {"output": "stack of 1"}
+    assert (await api.call("POST", "/v1/guests/left/sysrq", {"letter": "m"})).json == {"output": "sysrq m"}
+    assert (await api.call("POST", "/v1/guests/none/stack", {"pid": 1})).error == "NoSuchGuest"
+    for body in ({"pid": 0}, {"pid": True}, {}, {"pid": 1, "x": 1}):
+        assert (await api.call("POST", "/v1/guests/left/stack", body)).error == "InvalidRequest"
+    for letter in ("", "mm", "M", "\n"):
+        answer = await api.call("POST", "/v1/guests/left/sysrq", {"letter": letter})
+        assert answer.error == "InvalidRequest"
+
+
+async def test_consoles(api: ApiLab) -> None:
+    consoles = (await api.call("GET", "/v1/guests/left/consoles")).json
+    assert consoles[1] == {"name": "con1", "kind": "terminal", "viewers": 0}
+
+
+async def test_what_is_not_there_and_what_cannot_be_done(api: ApiLab) -> None:
+    answer = await api.call("GET", "/v1/nothing")
+    assert (answer.status, answer.error) == (404, "NotFound")
+    assert (await api.call("GET", "/v1/switches/")).error in ("NotFound", "LabError")
+    assert (await api.call("GET", "/docs")).error == "NotFound"
+    answer = await api.call("POST", "/v1/switches/lan")
+    assert (answer.status, answer.error) == (405, "MethodNotAllowed")
+    assert set(answer.headers["allow"].split(", ")) >= {"GET"}
+
+
+async def test_a_bug_is_hidden_and_logged(
+    api: ApiLab, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken() -> None:
+        raise RuntimeError("secret of the house")
+
+    monkeypatch.setattr(api.lab, "switches", broken)
+    answer = await api.call("GET", "/v1/switches")
+    assert (answer.status, answer.error) == (500, "InternalError")
+    assert b"secret" not in answer.body
+    assert "secret of the house" in caplog.text
+    assert (await api.call("GET", "/v1/labs")).status == 200

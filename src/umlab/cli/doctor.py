@@ -23,9 +23,7 @@ Examples:
 
 
 def doctor(
-    kernel: Annotated[
-        str, typer.Option(metavar="FILE", help="The kernel to look at.")
-    ] = "/usr/bin/linux",
+    kernel: Annotated[str, typer.Option(metavar="FILE", help="The kernel to look at.")] = "/usr/bin/linux",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
 ) -> None:
     """Look at everything that guests and labs need from this machine, and say how to fix what is wrong.
@@ -33,13 +31,14 @@ def doctor(
     Boots no guest and leaves nothing behind. The status is 0 if nothing fails; warnings do not count.
     """
     import dataclasses
+    import os
 
     from umlab.daemon.place import runtime_base, state_base
     from umlab.lab.doctor.finding import Status, Subject
     from umlab.lab.doctor.registry import run_checks
 
     output = Output(as_json=as_json)
-    findings = run_checks(Subject(kernel, str(runtime_base()), str(state_base())))
+    findings = run_checks(Subject(os.path.abspath(kernel), str(runtime_base()), str(state_base())))
     ok = all(each.status is not Status.FAIL for each in findings)
     record = {"ok": ok, "findings": [dataclasses.asdict(each) for each in findings]}
     output.record(record, _table(findings))
@@ -54,6 +53,10 @@ def _table(findings: list[Finding]) -> str:
         lines.append(f"{each.status.upper():<4}  {each.name:<{width}}  {each.detail}")
         if each.fix:
             lines.append(f"{'':<4}  {'':<{width}}  fix: {each.fix}")
-    count = {status: sum(each.status == status for each in findings) for status in ("warn", "fail")}
-    verdict = "guests and labs can run here" if not count["fail"] else "not everything can run here"
-    return "\n".join([*lines, f"{verdict}: {count['fail']} failures, {count['warn']} warnings"])
+    return "\n".join([*lines, _verdict({each.status.value for each in findings})])
+
+
+def _verdict(found: set[str]) -> str:
+    if "fail" in found:
+        return "not everything runs here: see what is marked FAIL"
+    return "guests and labs run here" + (", but see what is marked WARN" if "warn" in found else "")

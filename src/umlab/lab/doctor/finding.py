@@ -20,7 +20,7 @@ class Subject:
     """What is looked at.
 
     Attributes:
-        kernel: The kernel's program file.
+        kernel: The kernel's program file, absolute.
         runtime: The directory that holds, or will hold, the labs' sockets.
         state: The directory that holds, or will hold, the labs' logs and disks.
     """

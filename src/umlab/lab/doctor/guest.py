@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 
 from umlab.errors import LabError, RemoteProtocolError
-from umlab.guest.kernel_config import read_kernel_config, transports_of
+from umlab.guest.kernel_config import TransportSupport, read_kernel_config, transports_of
 from umlab.guest.module import load_index
 from umlab.guest.root import find_busybox, kernel_release
 from umlab.lab.doctor.child import run_briefly
@@ -24,7 +25,7 @@ def check_kernel(subject: Subject) -> Verdict:
     if not os.access(path, os.X_OK):
         return Verdict(Status.FAIL, f"{path} may not be executed", f"chmod +x {path}")
     try:
-        outcome = run_briefly([os.path.abspath(path), "--version"])
+        outcome = run_briefly([path, "--version"])
     except OSError as error:
         return Verdict(Status.FAIL, f"{path} cannot be executed: {error.strerror}", _INSTALL)
     if outcome.status != 0 or not _RELEASE.fullmatch(outcome.output):
@@ -34,9 +35,23 @@ def check_kernel(subject: Subject) -> Verdict:
 
 
 def check_transports(subject: Subject) -> Verdict:
-    """Read from the kernel's configuration how its NICs can be attached."""
-    config = read_kernel_config(subject.kernel)
-    return Verdict(Status.OK, str(transports_of(config)))
+    """Let the kernel say how its NICs can be attached."""
+    try:
+        support = transports_of(read_kernel_config(subject.kernel))
+    except LabError as error:
+        return Verdict(Status.FAIL, str(error), _INSTALL)
+    return judge_transports(support)
+
+
+def judge_transports(support: Sequence[TransportSupport]) -> Verdict:
+    """Say which transports there are, and of the others what the kernel was built without."""
+    has = ", ".join(each.kind for each in support if not each.missing)
+    lacks = "; ".join(
+        f"no {each.kind}: without {', '.join(each.missing)}" for each in support if each.missing
+    )
+    if not has:
+        return Verdict(Status.FAIL, f"its guests cannot be attached to a switch: {lacks}", _INSTALL)
+    return Verdict(Status.OK, f"{has}; {lacks}" if lacks else has)
 
 
 def check_modules(subject: Subject) -> Verdict:

@@ -42,5 +42,7 @@ def _look(name: str, check: Check, subject: Subject) -> Finding:
     try:
         verdict = check(subject)
     except OSError as error:
-        verdict = Verdict(Status.WARN, f"cannot be looked at: {error}", "see to the cause, and run this again")
+        verdict = Verdict(
+            Status.WARN, f"cannot be looked at: {error}", "see to the cause, and run this again"
+        )
     return Finding(name, *verdict)

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -60,7 +59,7 @@ def environment(short_dir: Path) -> dict[str, str]:
 
 
 def examine(
-    environment: dict[str, str], *options: str, before: tuple[str, ...] = (), **popen: Any
+    environment: dict[str, str], *options: str, before: tuple[str, ...] = ()
 ) -> dict[str, dict[str, str]]:
     """Run doctor and return its findings by name; its status and its verdict must agree."""
     kernel = () if "--kernel" in options else ("--kernel", debian_kernel())
@@ -68,11 +67,10 @@ def examine(
         [*before, *DOCTOR, "--json", *kernel, *options],
         env=environment,
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
         timeout=scaled(30),
-        **popen,
+        check=False,
     )
     assert done.stdout, done.stderr
     result = json.loads(done.stdout)

@@ -1,4 +1,4 @@
-"""``umlab gc`` after real deaths: of an owner with its guard, so that the guest lives on, and of a lab alone."""
+"""``umlab gc`` after real deaths: of a lab, of its guests, and of an owner whose guest lives on."""
 
 from __future__ import annotations
 

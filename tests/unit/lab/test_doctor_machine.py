@@ -1,4 +1,4 @@
-"""What doctor says of places, memory, limits and the engine; what needs a sick machine is an integration test."""
+"""What doctor says of places, memory, limits and the engine.  Sick machines are integration tests."""
 
 from __future__ import annotations
 

@@ -289,15 +289,15 @@ import fcntl, os, random, sys, time
 lab, state = sys.argv[1], sys.argv[1] + "/state"
 
 def take_locks():
-    os.makedirs(lab, exist_ok=True)
     fds = []
     try:
+        os.makedirs(lab, exist_ok=True)
         for name in ("keeper.lock", "daemon.lock"):
             fds.append(os.open(f"{lab}/{name}", os.O_RDWR | os.O_CREAT))
             fcntl.flock(fds[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
         if all(os.fstat(fd).st_nlink for fd in fds):
             return fds
-    except (FileNotFoundError, BlockingIOError):
+    except (FileExistsError, FileNotFoundError, BlockingIOError):
         pass
     for fd in fds:
         os.close(fd)

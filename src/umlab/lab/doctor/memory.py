@@ -30,7 +30,7 @@ def check_executable(_subject: Subject) -> Verdict:
             except OSError as error:
                 return Verdict(
                     Status.FAIL,
-                    f"a file in {parent} cannot be executed from memory ({error.strerror}): guests do not boot",
+                    f"files in {parent} cannot be mapped executable ({error.strerror}): guests do not boot",
                     f"as root: mount -o remount,exec {_mount_point(parent)}; "
                     "or set TMPDIR to a folder of a file system that is mounted without noexec",
                 )
@@ -40,7 +40,7 @@ def check_executable(_subject: Subject) -> Verdict:
             f"no memory file can be made in {parent}: {error.strerror}",
             "make room there, or set TMPDIR to a folder that you may write to",
         )
-    return Verdict(Status.OK, f"{parent} takes memory files that can be executed")
+    return Verdict(Status.OK, f"{parent} has files that can be mapped executable")
 
 
 def check_room(_subject: Subject) -> Verdict:

@@ -23,7 +23,7 @@ def check_runtime(subject: Subject) -> Verdict:
     if letters < _FEW_LETTERS:
         return Verdict(
             Status.WARN if letters >= 3 else Status.FAIL,
-            f"{path} is so long that {max(0, letters)} letters are left for a lab's name and two times a guest's",
+            f"{path} leaves {max(0, letters)} letters for a lab's name and two times a guest's",
             "set XDG_RUNTIME_DIR to a shorter path",
         )
     return _others_keep_out(path) or _writable(path, "XDG_RUNTIME_DIR") or Verdict(Status.OK, path)

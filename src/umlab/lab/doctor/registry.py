@@ -43,6 +43,6 @@ def _look(name: str, check: Check, subject: Subject) -> Finding:
         verdict = check(subject)
     except OSError as error:
         verdict = Verdict(
-            Status.WARN, f"cannot be looked at: {error}", "see to the cause, and run this again"
+            Status.WARN, f"cannot be looked at: {error}", "remove the cause, and run this again"
         )
     return Finding(name, *verdict)

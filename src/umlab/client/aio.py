@@ -10,11 +10,11 @@ from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
 from umlab.client import call as calls
-from umlab.client.event import Event, EventFeed, Start
+from umlab.client.event import SILENCE_TIME, Event, EventFeed, Start
 from umlab.client.exchange import END, Exchange, Head, Request, ResponseBuilder, lost
 from umlab.client.life import process_descriptors
 from umlab.client.place import dial
-from umlab.errors import ApiTimeout, ConnectionLost, LabNotRunning, StateError
+from umlab.errors import ApiTimeout, ConnectionLost, LabError, LabNotRunning, StateError
 
 if TYPE_CHECKING:
     from umlab.client.terminal import AsyncTerminal
@@ -105,12 +105,12 @@ class AsyncClient:
         feed = EventFeed(self.name, start)
         while True:
             try:
-                async with aclosing(self._stream(feed.request())) as stream:
+                async with aclosing(self._stream(feed.request(), SILENCE_TIME)) as stream:
                     async for piece in stream:
                         for event in feed.receive(piece):
                             yield event
-                error: LabNotRunning | ConnectionLost = lost(self.name)
-            except (LabNotRunning, ConnectionLost) as failure:
+                error: LabError = lost(self.name)
+            except (LabNotRunning, ConnectionLost, ApiTimeout) as failure:
                 error = failure
             pause = None if self._closed else feed.pause(time.monotonic())
             if pause is None:
@@ -124,7 +124,7 @@ class AsyncClient:
             guest: Its name.
             start: Offset of the first byte, negative to count from the end.
         """
-        async with aclosing(self._stream(calls.follow_log(guest, start))) as stream:
+        async with aclosing(self._stream(calls.follow_log(guest, start), None)) as stream:
             async for piece in stream:
                 if isinstance(piece, bytes):
                     yield piece
@@ -139,9 +139,16 @@ class AsyncClient:
         return await AsyncTerminal.open(self.name, guest, console)
 
     async def _exchange(
-        self, request: Request, seconds: float, *, stream: bool = False
+        self, request: Request, seconds: float, silence: float | None = None, *, stream: bool = False
     ) -> AsyncGenerator[Head | bytes, None]:
-        """Send a request and return what comes; of a stream only the beginning has a time limit."""
+        """Send a request and return what comes.
+
+        Args:
+            request: What is asked.
+            seconds: For the whole answer; of a stream, for its beginning.
+            silence: Seconds in which a stream has to say something, ``None`` for any.
+            stream: Whether the answer may go on for ever.
+        """
         exchange = Exchange(self.name, request)
         loop = asyncio.get_running_loop()
         deadline: float | None = loop.time() + seconds
@@ -149,16 +156,16 @@ class AsyncClient:
             async with asyncio.timeout_at(deadline):
                 await loop.sock_sendall(sock, exchange.data_to_send())
             while (event := exchange.next_event()) is not END:
-                if event is None:
-                    async with asyncio.timeout_at(deadline):
-                        exchange.receive_data(await loop.sock_recv(sock, _RECEIVE_SIZE))
+                if event is not None:
+                    yield event
+                    if stream:
+                        deadline = None if silence is None else loop.time() + silence
                     continue
-                if stream:
-                    deadline = None
-                yield event
+                async with asyncio.timeout_at(deadline):
+                    exchange.receive_data(await loop.sock_recv(sock, _RECEIVE_SIZE))
 
-    def _stream(self, request: Request) -> AsyncGenerator[Head | bytes, None]:
-        return self._exchange(request, calls.QUICK_TIMEOUT, stream=True)
+    def _stream(self, request: Request, silence: float | None) -> AsyncGenerator[Head | bytes, None]:
+        return self._exchange(request, calls.QUICK_TIMEOUT, silence, stream=True)
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[socket.socket]:

@@ -269,4 +269,4 @@ def _change(method: str, path: str, body: Any = None, timeout: float = QUICK_TIM
 
 def _post(path: str, body: dict[str, Any]) -> Call[str]:
     request = Request("POST", path, json.dumps(body).encode(), {"idempotency-key": str(uuid.uuid4())})
-    return Call(request, lambda response: str(json.loads(response.body)["text"]), GUEST_TIMEOUT)
+    return Call(request, lambda response: str(json.loads(response.body)["output"]), GUEST_TIMEOUT)

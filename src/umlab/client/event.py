@@ -18,6 +18,9 @@ MAX_EVENT = 1 << 20
 RETRY_INTERVAL = 0.2
 RETRY_TIME = 10.0
 
+#: Seconds of silence after which a connection is given up; the daemon says something every 15 seconds.
+SILENCE_TIME = 60.0
+
 #: Where a stream of events begins.
 Start = Literal["now", "oldest"]
 
@@ -27,7 +30,7 @@ class Event:
     """Something that happened in a lab.
 
     Attributes:
-        id: Its place in the lab's history; empty where that is not known.
+        id: Its place in the lab's history.
         kind: Such as ``port_attached``; ``lost`` stands for events that this listener will not get.
         data: Its facts; of ``lost``, the ``count``, ``None`` where nobody knows.
     """
@@ -38,12 +41,21 @@ class Event:
 
 
 class EventParser:
-    """The lines of one connection, as they arrive in pieces."""
+    """The lines of one connection, as they arrive in pieces.
 
-    def __init__(self, lab: str) -> None:
+    Args:
+        lab: Whose events.
+        last_id: The last event of the connection before.
+
+    Attributes:
+        last_id: Where a later connection goes on; known before the first event.
+    """
+
+    def __init__(self, lab: str, last_id: str = "") -> None:
+        self.last_id = last_id
         self._lab = lab
         self._rest = b""
-        self._id = self._kind = ""
+        self._id, self._kind = last_id, ""
         self._data: list[str] = []
         self._size = 0
 
@@ -79,6 +91,7 @@ class EventParser:
         return None
 
     def _end(self) -> Event | None:
+        self.last_id = self._id
         kind, text = self._kind or "message", "\n".join(self._data)
         self._kind, self._size = "", 0
         self._data.clear()
@@ -104,17 +117,17 @@ class EventFeed:
     def __init__(self, lab: str, start: Start = "now") -> None:
         self._lab = lab
         self._start = start
-        self._last_id = ""
         self._connected = False
         self._lost_at: float | None = None
         self._parser = EventParser(lab)
 
     def request(self) -> Request:
         """Return the request that goes on behind the last event."""
-        self._parser = EventParser(self._lab)
+        last_id = self._parser.last_id
+        self._parser = EventParser(self._lab, last_id)
         headers = {"accept": "text/event-stream"}
-        if self._last_id:
-            headers["last-event-id"] = self._last_id
+        if last_id:
+            headers["last-event-id"] = last_id
         return Request("GET", f"/v1/events?from={self._start}", headers=headers)
 
     def receive(self, event: Head | bytes) -> list[Event]:
@@ -124,15 +137,10 @@ class EventFeed:
             ApiError: What came is no event.
         """
         if isinstance(event, Head):
-            missed = self._connected and not self._last_id and self._start == "now"
             self._connected = True
             self._lost_at = None
-            # Nobody can tell what happened meanwhile where there is no event to go on from.
-            return [Event("", "lost", {"count": None})] if missed else []
-        events = self._parser.receive(event)
-        for each in events:
-            self._last_id = each.id or self._last_id
-        return events
+            return []
+        return self._parser.receive(event)
 
     def pause(self, now: float) -> float | None:
         """Return how many seconds to wait before the next try, or ``None`` to give up.

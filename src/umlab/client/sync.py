@@ -10,11 +10,11 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self, TypeVar
 
 from umlab.client import call as calls
-from umlab.client.event import Event, EventFeed, Start
+from umlab.client.event import SILENCE_TIME, Event, EventFeed, Start
 from umlab.client.exchange import END, Exchange, Head, Request, ResponseBuilder, lost
 from umlab.client.life import process_descriptors
 from umlab.client.place import dial
-from umlab.errors import ApiTimeout, ConnectionLost, LabNotRunning, StateError
+from umlab.errors import ApiTimeout, ConnectionLost, LabError, LabNotRunning, StateError
 
 if TYPE_CHECKING:
     from umlab.client.terminal import Terminal
@@ -109,11 +109,11 @@ class Client:
         feed = EventFeed(self.name, start)
         while True:
             try:
-                with closing(self._stream(feed.request())) as stream:
+                with closing(self._stream(feed.request(), SILENCE_TIME)) as stream:
                     for piece in stream:
                         yield from feed.receive(piece)
-                error: LabNotRunning | ConnectionLost = lost(self.name)
-            except (LabNotRunning, ConnectionLost) as failure:
+                error: LabError = lost(self.name)
+            except (LabNotRunning, ConnectionLost, ApiTimeout) as failure:
                 error = failure
             pause = None if self._closed else feed.pause(time.monotonic())
             if pause is None:
@@ -127,7 +127,7 @@ class Client:
             guest: Its name.
             start: Offset of the first byte, negative to count from the end.
         """
-        with closing(self._stream(calls.follow_log(guest, start))) as stream:
+        with closing(self._stream(calls.follow_log(guest, start), None)) as stream:
             yield from (piece for piece in stream if isinstance(piece, bytes))
 
     def terminal(self, guest: str, console: str) -> Terminal:
@@ -137,25 +137,32 @@ class Client:
         return Terminal(self.name, guest, console)
 
     def _exchange(
-        self, request: Request, timeout: float, *, stream: bool = False
+        self, request: Request, timeout: float, silence: float | None = None, *, stream: bool = False
     ) -> Generator[Head | bytes, None, None]:
-        """Send a request and return what comes; of a stream only the beginning has a time limit."""
+        """Send a request and return what comes.
+
+        Args:
+            request: What is asked.
+            timeout: Seconds for the whole answer; of a stream, for its beginning.
+            silence: Seconds in which a stream has to say something, ``None`` for any.
+            stream: Whether the answer may go on for ever.
+        """
         exchange = Exchange(self.name, request)
         deadline: float | None = time.monotonic() + timeout
         with self._connection() as sock:
             _set_time(sock, deadline)
             sock.sendall(exchange.data_to_send())
             while (event := exchange.next_event()) is not END:
-                if event is None:
-                    _set_time(sock, deadline)
-                    exchange.receive_data(sock.recv(_RECEIVE_SIZE))
+                if event is not None:
+                    yield event
+                    if stream:
+                        deadline = None if silence is None else time.monotonic() + silence
                     continue
-                if stream:
-                    deadline = None
-                yield event
+                _set_time(sock, deadline)
+                exchange.receive_data(sock.recv(_RECEIVE_SIZE))
 
-    def _stream(self, request: Request) -> Generator[Head | bytes, None, None]:
-        return self._exchange(request, calls.QUICK_TIMEOUT, stream=True)
+    def _stream(self, request: Request, silence: float | None) -> Generator[Head | bytes, None, None]:
+        return self._exchange(request, calls.QUICK_TIMEOUT, silence, stream=True)
 
     @contextmanager
     def _connection(self) -> Iterator[socket.socket]:

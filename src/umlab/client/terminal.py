@@ -14,7 +14,7 @@ from umlab.client.call import QUICK_TIMEOUT, terminal_path
 from umlab.client.decode import refusal
 from umlab.client.exchange import lost
 from umlab.client.place import dial
-from umlab.errors import ApiError, ApiTimeout, LimitReached, NoSuchConsole, UmlabError
+from umlab.errors import ApiError, ApiTimeout, LimitReached, NoSuchConsole, NoSuchGuest, UmlabError
 
 __all__ = ["AsyncTerminal", "Terminal"]
 
@@ -34,10 +34,6 @@ _TOO_MANY = 4429
 
 def _resize_message(rows: int, columns: int) -> str:
     return json.dumps({"resize": [rows, columns]})
-
-
-def _bytes(message: str | bytes) -> bytes:
-    return message.encode() if isinstance(message, str) else message
 
 
 class _Name:
@@ -63,13 +59,25 @@ class _Name:
             return lost(self.lab)
         return error
 
+    def output(self, message: str | bytes) -> bytes:
+        """Return what the guest printed; text is the daemon's, which has refused what was sent to it.
+
+        Raises:
+            UmlabError: The refusal.
+        """
+        if isinstance(message, str):
+            raise refusal(self.lab, 0, message.encode())
+        return message
+
     def ended(self, error: ConnectionClosed) -> UmlabError | None:
         """Return the error for an end, ``None`` where the guest has ended."""
         code = error.rcvd.code if error.rcvd else None
         if code == _ENDED:
             return None
         if code == _NO_SUCH_CONSOLE:
-            return NoSuchConsole(self.guest, self.console)
+            missing = NoSuchGuest(self.guest)
+            is_guest = error.rcvd is not None and error.rcvd.reason == str(missing)
+            return missing if is_guest else NoSuchConsole(self.guest, self.console)
         if code == _TOO_SLOW:
             return LimitReached(f"guest {self.guest}: {self.console} printed more than was read in time")
         if code == _TOO_MANY:
@@ -124,17 +132,19 @@ class Terminal:
 
         Raises:
             ApiTimeout: Nothing was printed in time.
-            LimitReached: So much was printed and not read that this terminal's place is lost.
+            LimitReached: So much was printed and not read that this terminal's place is lost; or the guest
+                does not read, and what was typed last is lost.
             ConnectionLost: The daemon has ended.
         """
         try:
-            return _bytes(self._connection.recv(timeout))
+            message = self._connection.recv(timeout)
         except TimeoutError:
             raise _silent(self._name.lab) from None
         except ConnectionClosed as error:
             if failure := self._name.ended(error):
                 raise failure from None
             return b""
+        return self._name.output(message)
 
     def write(self, data: bytes) -> None:
         """Type bytes.  Raises what `read` raises where the terminal has ended."""
@@ -187,11 +197,12 @@ class AsyncTerminal:
     async def read(self) -> bytes:
         """Return what the guest prints next, waiting for it; empty once the guest has ended."""
         try:
-            return _bytes(await self._connection.recv())
+            message = await self._connection.recv()
         except ConnectionClosed as error:
             if failure := self._name.ended(error):
                 raise failure from None
             return b""
+        return self._name.output(message)
 
     async def write(self, data: bytes) -> None:
         """Type bytes.  Raises what `read` raises where the terminal has ended."""

@@ -1,0 +1,89 @@
+"""The real API over a lab without kernels, for what stands above it: a daemon in a thread."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Self, TypeVar
+
+from support.fake_lab import FakeLab
+from umlab.api.app import create_app
+from umlab.api.server import ApiServer
+from umlab.daemon.spec import SwitchSpec
+from umlab.guest.cmdline import GuestSpec
+from umlab.switch.model import SwitchConfig
+
+T = TypeVar("T")
+
+
+class LabThread:
+    """A daemon that runs until the block ends.
+
+    Args:
+        runtime: The value of XDG_RUNTIME_DIR.
+        name: The lab's name.
+        switches: Switches that it has.
+        guests: Guests that it has.
+
+    Attributes:
+        lab: What it serves; touch it by :meth:`call` only.
+        stopped: Set when somebody has asked for the lab's end.
+    """
+
+    def __init__(
+        self, runtime: Path, name: str, switches: tuple[str, ...] = (), guests: tuple[str, ...] = ()
+    ) -> None:
+        self.stopped = threading.Event()
+        self.lab: FakeLab
+        self._path = runtime / "umlab" / name / "api.sock"
+        self._name = name
+        self._switches = switches
+        self._guests = guests
+        self._ready: Future[asyncio.AbstractEventLoop] = Future()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
+
+    def __enter__(self) -> Self:
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._thread.start()
+        self._loop = self._ready.result()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._end.set)
+        self._thread.join()
+
+    def call(self, work: Callable[[FakeLab], T]) -> T:
+        """Run something in the daemon's thread and return its result."""
+
+        async def run() -> T:
+            return work(self.lab)
+
+        return asyncio.run_coroutine_threadsafe(run(), self._loop).result()
+
+    async def _run(self) -> None:
+        try:
+            self._end = asyncio.Event()
+            self.lab = FakeLab()
+            self.lab.name = self._name
+            for name in self._switches:
+                listen = (f"daemon:/run/{name}.ctl",)
+                await self.lab.put_switch(SwitchSpec(name, SwitchConfig(), listen))
+            for name in self._guests:
+                await self.lab.put_guest(GuestSpec(name))
+            sock = socket.socket(socket.AF_UNIX)
+            sock.bind(str(self._path))
+            server = ApiServer(create_app(self.lab, self.stopped.set), sock)
+            await server.start()
+        except BaseException as error:
+            self._ready.set_exception(error)
+            raise
+        self._ready.set_result(asyncio.get_running_loop())
+        await self._end.wait()
+        self.lab.events.close()
+        await server.stop()
+        self.lab.close()
+        self._path.unlink()

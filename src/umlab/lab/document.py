@@ -95,10 +95,10 @@ def read_document(data: bytes) -> Document:
         line = text.count("\n", 0, match.start()) + 1
         document.problems.append(Problem(line, (), f"the character U+{ord(match[0]):04X} is no text"))
         return document
-    # An error at the end lies behind the last line's end.
+    # What is missing at the end is missed behind the last line's end.
     last = max(1, len(text.splitlines()))
     try:
-        _Composer(text, document).compose()
+        _Composer(text, document, last).compose()
     except _Stop as stop:
         document.problems.append(stop.problem)
     except MarkedYAMLError as error:
@@ -122,8 +122,9 @@ class _Stop(Exception):
 class _Composer:
     """Builds a document's values from the parser's events."""
 
-    def __init__(self, text: str, document: Document) -> None:
+    def __init__(self, text: str, document: Document, last: int) -> None:
         self._document = document
+        self._last = last
         self._events = self._bounded(YAML(typ="safe", pure=True).parse(text))
 
     def compose(self) -> None:
@@ -134,30 +135,30 @@ class _Composer:
             self._problem(event, (), "the file is empty")
             return
         event = next(self._events)
-        self._document.lines[()] = _line(event)
+        self._document.lines[()] = self._line(event)
         self._document.tree = self._value(event, ())
         if self._document.tree is None:
             self._problem(event, (), "the file is empty")
         for event in self._events:
             if isinstance(event, DocumentStartEvent):
-                raise _Stop(Problem(_line(event), (), "a second document begins; a lab file has one"))
+                raise _Stop(Problem(self._line(event), (), "a second document begins; a lab file has one"))
 
     def _bounded(self, events: Iterator[Any]) -> Iterator[Any]:
         depth = 0
         for count, event in enumerate(events):
             if count > MAX_EVENTS:
-                raise _Stop(Problem(_line(event), (), "more keys and values than any lab has"))
+                raise _Stop(Problem(self._line(event), (), "more keys and values than any lab has"))
             if isinstance(event, MappingStartEvent | SequenceStartEvent):
                 depth += 1
             elif isinstance(event, MappingEndEvent | SequenceEndEvent):
                 depth -= 1
             if depth > MAX_DEPTH:
-                raise _Stop(Problem(_line(event), (), f"more than {MAX_DEPTH} levels within each other"))
+                raise _Stop(Problem(self._line(event), (), f"more than {MAX_DEPTH} levels within each other"))
             yield event
 
     def _value(self, event: Any, key: Key) -> Value:
         if isinstance(event, AliasEvent):
-            raise _Stop(Problem(_line(event), key, "aliases are not read; write the value out"))
+            raise _Stop(Problem(self._line(event), key, "aliases are not read; write the value out"))
         if event.anchor is not None:
             self._problem(event, key, "anchors are not read; remove it")
         if event.tag is not None:
@@ -181,7 +182,7 @@ class _Composer:
         items: list[Value] = []
         while not isinstance(event := next(self._events), SequenceEndEvent):
             item = (*key, len(items))
-            self._document.lines[item] = _line(event)
+            self._document.lines[item] = self._line(event)
             items.append(self._value(event, item))
         return items
 
@@ -190,23 +191,22 @@ class _Composer:
         while not isinstance(event := next(self._events), MappingEndEvent):
             name = self._value(event, key) if isinstance(event, ScalarEvent | AliasEvent) else None
             if not isinstance(name, str):
-                raise _Stop(Problem(_line(event), key, "a key must be one word of text"))
+                raise _Stop(Problem(self._line(event), key, "a key must be one word of text"))
             path = (*key, name)
             if name in values:
                 first = self._document.lines[path]
                 self._problem(event, path, f"it is there twice, first in line {first}")
                 self._value(next(self._events), path)
                 continue
-            self._document.lines[path] = _line(event)
+            self._document.lines[path] = self._line(event)
             values[name] = self._value(next(self._events), path)
         return values
 
+    def _line(self, event: Any) -> int:
+        return min(int(event.start_mark.line) + 1, self._last)
+
     def _problem(self, event: Any, key: Key, reason: str) -> None:
-        self._document.problems.append(Problem(_line(event), key, reason))
-
-
-def _line(event: Any) -> int:
-    return int(event.start_mark.line) + 1
+        self._document.problems.append(Problem(self._line(event), key, reason))
 
 
 def _syntax_reason(error: MarkedYAMLError) -> str:

@@ -1,0 +1,47 @@
+"""From what a lab file describes to what a daemon and a kernel are told."""
+
+from __future__ import annotations
+
+from umlab.daemon.spec import SwitchSpec
+from umlab.guest.cmdline import BessNic, DaemonNic, DiskRoot, GuestSpec, TinyRoot
+from umlab.lab.schema import Guest, Segment, attached_nic
+from umlab.switch.model import SwitchConfig
+
+
+def switch_spec(name: str, segment: Segment) -> SwitchSpec:
+    """Return the switch of a segment."""
+    config = SwitchConfig(
+        hub=segment.hub,
+        ageing_time_ns=segment.ageing_time,
+        max_frame=segment.max_frame,
+        fdb_capacity=segment.fdb_capacity,
+    )
+    return SwitchSpec(name, config, segment.listen)
+
+
+def guest_spec(name: str, guest: Guest, switches: dict[str, SwitchSpec]) -> GuestSpec:
+    """Return the guest that is described, its NICs on the sockets of their segments.
+
+    Args:
+        name: The guest's name.
+        guest: As a schema has accepted it: its segments are there, and listen for it.
+        switches: The switches of the segments.
+    """
+    nics: list[DaemonNic | BessNic] = []
+    for nic in guest.nics:
+        made = attached_nic(nic.transport, switches[nic.segment].listen, nic.mac, nic.mtu)
+        assert made is not None
+        nics.append(made)
+    root: TinyRoot | DiskRoot = TinyRoot(guest.modules)
+    if guest.root is not None:
+        root = DiskRoot(guest.root.disk, guest.root.backing)
+    return GuestSpec(
+        umid=name,
+        kernel=guest.kernel,
+        memory=guest.memory,
+        root=root,
+        nics=tuple(nics),
+        extra=guest.extra,
+        writable=guest.writable,
+        landlock=guest.landlock,
+    )

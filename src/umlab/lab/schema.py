@@ -1,0 +1,230 @@
+"""What a lab file may say.  docs/reference/lab-file.md explains it to its writers.
+
+Every field is checked by itself, by the rules of what is made from it, so that a file's errors come
+out together, each at its own key.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationInfo
+
+from umlab.daemon.spec import DEFAULT_KINDS, resolve_listen
+from umlab.errors import LabError, TransportError
+from umlab.guest.cmdline import BessNic, DaemonNic, DiskRoot, GuestSpec, TinyRoot
+from umlab.lab.text import read_count, read_size, read_text, read_time, read_truth
+from umlab.switch.model import SECOND_NS, SwitchConfig
+
+_SWITCH = SwitchConfig()
+_GUEST = GuestSpec("guest")
+_CLOSED = ConfigDict(extra="forbid")
+#: The longest that 802.1Q allows.
+_MAX_AGEING_NS = 1_000_000 * SECOND_NS
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What the text of a segment or guest is read with.
+
+    Attributes:
+        name: The segment's or guest's name.
+        folder: Where relative paths begin.
+        runtime: The lab's directory for sockets.
+        listening: Where each segment listens; ``None`` where that is not known, for it is wrong itself.
+    """
+
+    name: str
+    folder: str
+    runtime: Path
+    listening: Mapping[str, tuple[str, ...] | None] = field(default_factory=dict)
+
+
+def _scope(info: ValidationInfo) -> Scope:
+    assert isinstance(info.context, Scope)
+    return info.context
+
+
+def _to_absolute(path: str, info: ValidationInfo) -> str:
+    return os.path.abspath(os.path.join(_scope(info).folder, path))
+
+
+_Text = Annotated[str, BeforeValidator(read_text)]
+_Truth = Annotated[bool, BeforeValidator(read_truth)]
+_Count = Annotated[int, BeforeValidator(read_count)]
+_Path = Annotated[_Text, AfterValidator(_to_absolute)]
+
+
+def _check_ageing(value: int) -> int:
+    if not 0 < value <= _MAX_AGEING_NS:
+        raise ValueError(f"must be longer than 0 and at most {_MAX_AGEING_NS // SECOND_NS}s")
+    return value
+
+
+def _check_frame(value: int) -> int:
+    return SwitchConfig(max_frame=value).max_frame
+
+
+def _resolve_listen(spec: str, info: ValidationInfo) -> str:
+    scope = _scope(info)
+    try:
+        return resolve_listen(spec, scope.name, scope.runtime, scope.folder)
+    except TransportError as error:
+        raise ValueError(str(error)) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One switch, as a file describes it; times in nanoseconds."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _CLOSED
+
+    hub: _Truth = _SWITCH.hub
+    ageing_time: Annotated[int, BeforeValidator(read_time), AfterValidator(_check_ageing)] = (
+        _SWITCH.ageing_time_ns
+    )
+    max_frame: Annotated[_Count, AfterValidator(_check_frame)] = _SWITCH.max_frame
+    fdb_capacity: _Count = _SWITCH.fdb_capacity
+    listen: Annotated[
+        tuple[Annotated[_Text, AfterValidator(_resolve_listen)], ...], Field(validate_default=True)
+    ] = DEFAULT_KINDS
+
+
+def _by_guest(field_name: str, make: Callable[[Any], Any]) -> AfterValidator:
+    """Have :class:`GuestSpec` look at a value, in the field that it is made for and nothing else."""
+
+    def check(value: Any, info: ValidationInfo) -> Any:
+        name = _scope(info).name
+        try:
+            GuestSpec(name, **{field_name: make(value)})
+        except LabError as error:
+            raise ValueError(str(error).removeprefix(f"guest {name}: {field_name}: ")) from None
+        return value
+
+    return AfterValidator(check)
+
+
+def attached_nic(
+    transport: str, listening: tuple[str, ...], mac: str | None = None, mtu: int | None = None
+) -> DaemonNic | BessNic | None:
+    """Return a NIC on the first of a segment's places that takes it, or ``None`` where there is none.
+
+    Args:
+        transport: ``daemon`` or ``bess``.
+        listening: Where the segment listens, with absolute paths.
+        mac: As in :class:`DaemonNic`.
+        mtu: As in :class:`BessNic`; a :class:`DaemonNic` has none.
+    """
+    for spec in listening:
+        kind, _, place = spec.partition(":")
+        if kind == transport:
+            return DaemonNic(place.partition(",")[0], mac) if kind == "daemon" else BessNic(place, mac, mtu)
+    return None
+
+
+def _check_segment(name: str, info: ValidationInfo) -> str:
+    if name not in _scope(info).listening:
+        raise ValueError(f"there is no segment {name[:64]!r}")
+    return name
+
+
+def _check_attached(transport: str, info: ValidationInfo) -> str:
+    scope = _scope(info)
+    segment = info.data.get("segment")
+    listening = scope.listening[segment] if segment is not None else None
+    if listening is None:
+        return transport
+    nic = attached_nic(transport, listening)
+    if nic is None:
+        raise ValueError(f"the segment {segment} does not listen for it; add {transport} to its listen")
+    try:
+        GuestSpec(scope.name, nics=(nic,))
+    except LabError as error:
+        raise ValueError(f"the segment {segment} listens where no guest attaches: {error}") from None
+    return transport
+
+
+def _check_mtu(mtu: int, info: ValidationInfo) -> int:
+    if info.data.get("transport") == "daemon":
+        raise ValueError("transport: daemon has no such setting; take transport: bess")
+    return mtu
+
+
+def _from_short_nic(value: Any) -> Any:
+    return {"segment": value} if isinstance(value, str) else value
+
+
+@dataclass(frozen=True, slots=True)
+class Nic:
+    """One NIC, as a file describes it."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _CLOSED
+
+    segment: Annotated[_Text, AfterValidator(_check_segment)]
+    transport: Annotated[
+        Literal["daemon", "bess"],
+        BeforeValidator(read_text),
+        AfterValidator(_check_attached),
+        Field(validate_default=True),
+    ] = "daemon"
+    mac: Annotated[
+        str | None, BeforeValidator(read_text), _by_guest("nics", lambda mac: (BessNic("/", mac),))
+    ] = None
+    mtu: Annotated[
+        int | None,
+        BeforeValidator(read_count),
+        _by_guest("nics", lambda mtu: (BessNic("/", mtu=mtu),)),
+        AfterValidator(_check_mtu),
+    ] = None
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """A root file system in an image, as a file describes it."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _CLOSED
+
+    disk: Annotated[_Path, _by_guest("root", DiskRoot)]
+    backing: Annotated[
+        str | None,
+        BeforeValidator(read_text),
+        AfterValidator(_to_absolute),
+        _by_guest("root", lambda path: DiskRoot("/", path)),
+    ] = None
+
+
+def _from_root(value: Any) -> Any:
+    if isinstance(value, dict):
+        return value
+    if value == "tiny":
+        return None
+    raise ValueError("must be tiny, or {disk: FILE} or {disk: FILE, backing: FILE}")
+
+
+def _check_modules(modules: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+    if modules and info.data.get("root") is not None:
+        raise ValueError("a disk has its own modules; this is for root: tiny")
+    return modules
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """One guest, as a file describes it; memory in bytes, ``root`` is ``None`` for the tiny one."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _CLOSED
+
+    kernel: Annotated[_Path, _by_guest("kernel", str)] = _GUEST.kernel
+    memory: Annotated[int, BeforeValidator(read_size), _by_guest("memory", int)] = _GUEST.memory
+    root: Annotated[Disk | None, BeforeValidator(_from_root)] = None
+    modules: Annotated[
+        tuple[Annotated[_Text, _by_guest("root", lambda name: TinyRoot((name,)))], ...],
+        AfterValidator(_check_modules),
+    ] = ()
+    nics: tuple[Annotated[Nic, BeforeValidator(_from_short_nic)], ...] = ()
+    extra: tuple[Annotated[_Text, _by_guest("extra", lambda word: (word,))], ...] = _GUEST.extra
+    writable: tuple[Annotated[_Path, _by_guest("writable", lambda path: (path,))], ...] = _GUEST.writable
+    landlock: _Truth = _GUEST.landlock

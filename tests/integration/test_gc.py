@@ -32,11 +32,11 @@ lab = runtime_directory(sys.argv[1])
 locks = [open(lab / name, "w") for name in ("keeper.lock", "daemon.lock")]
 for lock in locks:
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-(lab / "guests").mkdir(mode=0o700)
+(lab / "g").mkdir(mode=0o700)
 """
 _WITH_GUEST = """
 async def main():
-    guest = await GuestService.start(GuestSpec("left", {kernel!r}), str(lab / "guests"))
+    guest = await GuestService.start(GuestSpec("left", {kernel!r}), str(lab / "g"))
     await guest.ready({timeout})
     print(guest.guest.pid, guest.guest.run.memory_path, flush=True)
     await asyncio.Event().wait()
@@ -114,7 +114,7 @@ def test_guest_without_owner_is_ended_and_all_of_its_lab_removed(
 
             run = f"{short_dir}/run/umlab/lan"
             expected = [
-                {"kind": "guest", "name": "left", "where": f"{run}/guests/left", "group": pid},
+                {"kind": "guest", "name": "left", "where": f"{run}/g/left", "group": pid},
                 {"kind": "lab", "name": "lan", "where": run, "group": None},
                 {"kind": "memory", "name": "left", "where": memory, "group": None},
             ]
@@ -160,11 +160,26 @@ def test_dead_lab_goes_and_the_living_one_beside_it_stays(
         assert sorted((labs / "alive").rglob("*")) == before
 
 
+@pytest.mark.needs_plain_user
+def test_directory_that_resists_is_named_and_taken_the_next_time(
+    short_dir: Path, environment: dict[str, str]
+) -> None:
+    with owner("lan", _WITHOUT_GUEST, environment):
+        locked = short_dir / "run/umlab/lan/g/left/locked"
+        (locked / "inner").mkdir(parents=True)
+        locked.chmod(0o500)
+    done = subprocess.run(GC, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "nothing to do\n"
+    assert "cannot remove" in done.stderr
+    locked.chmod(0o700)
+    assert collect(environment) == f"removed lab lan: {short_dir}/run/umlab/lan\n"
+
+
 def test_process_that_only_names_a_guests_directory_is_left_alone(
     short_dir: Path, environment: dict[str, str]
 ) -> None:
     """It leads no group of its own, or works elsewhere: it is no guest."""
-    run = short_dir / "run/umlab/lan/guests/left"
+    run = short_dir / "run/umlab/lan/g/left"
     with owner("lan", _WITHOUT_GUEST, environment):
         run.mkdir()
     command = [sys.executable, "-c", "import sys; sys.stdin.read()", f"uml_dir={run}/"]

@@ -31,11 +31,10 @@ def gc(
     """
     import dataclasses
 
-    from umlab.daemon.place import runtime_base
     from umlab.lab.gc import collect
 
     output = Output(as_json=as_json)
-    removed = collect(str(runtime_base()), dry_run=dry_run)
+    removed = collect(dry_run=dry_run)
     if as_json:
         output.record({"dry_run": dry_run, "removed": [dataclasses.asdict(each) for each in removed]}, "")
         return

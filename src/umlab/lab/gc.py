@@ -19,14 +19,14 @@ import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
+from umlab.daemon.place import DAEMON_LOCK, GUESTS, KEEPER_LOCK, runtime_base
 from umlab.guest.rundir import memory_parent
 from umlab.guest.watch import group_members
 
 _log = logging.getLogger(__name__)
 
 #: Held by a living keeper and daemon.
-_LOCKS = ("keeper.lock", "daemon.lock")
-_GUESTS = "guests"
+_LOCKS = (KEEPER_LOCK, DAEMON_LOCK)
 #: As :class:`umlab.guest.rundir.RunDirectory` makes them.
 _MEMORY = re.compile(r"umlab-(?P<umid>[A-Za-z0-9][A-Za-z0-9._-]{0,23})-[a-z0-9_]{8}")
 #: A demo's own folder has a name like a memory directory's.
@@ -54,14 +54,15 @@ class Removed:
     group: int | None = None
 
 
-def collect(base: str, *, dry_run: bool = False) -> list[Removed]:
+def collect(*, dry_run: bool = False) -> list[Removed]:
     """Remove what dead labs of this user left, and return it; blocks until killed guests are gone.
 
+    What cannot be removed is logged, and looked at again the next time.
+
     Args:
-        base: The directory that holds the labs' runtime directories; it may be missing.
         dry_run: Only return what would be removed.
     """
-    base = os.path.abspath(base)
+    base = os.path.abspath(runtime_base())
     sweep = _Sweep(base, dry_run)
     with contextlib.ExitStack() as stack:
         directory = _open_own(stack, base)
@@ -103,7 +104,7 @@ class _Sweep:
                 self._living.update(guests)
                 return
             for umid, run in guests.items():
-                self._end_guest(umid, os.path.join(path, _GUESTS, umid), run)
+                self._end_guest(umid, os.path.join(path, GUESTS, umid), run)
             self._remove_directory(parent, directory, Removed("lab", name, path))
 
     def take_memory(self) -> None:
@@ -158,11 +159,14 @@ class _Sweep:
     def _remove_directory(self, parent: int, directory: int, what: Removed) -> None:
         """Remove a directory, its locks last: until then nobody can start in it."""
         if not self._dry_run:
-            names = os.listdir(directory)
-            for name in sorted(names, key=_LOCKS.__contains__):
+            for name in set(os.listdir(directory)).difference(_LOCKS):
                 _remove_entry(name, directory)
-            with contextlib.suppress(OSError):
-                os.rmdir(what.name, dir_fd=parent)
+            # The locks show whose directory it is: where something resists they stay, for the next time.
+            if (left := set(os.listdir(directory))).issubset(_LOCKS):
+                for name in left:
+                    _remove_entry(name, directory)
+                with contextlib.suppress(OSError):
+                    os.rmdir(what.name, dir_fd=parent)
         self._note(parent, what.name, what)
 
     def _note(self, parent: int, name: str, what: Removed) -> None:
@@ -181,7 +185,7 @@ def _open_own(stack: contextlib.ExitStack, path: str, parent: int | None = None)
 
 
 def _open_guests(stack: contextlib.ExitStack, lab: int) -> dict[str, int]:
-    guests = _open_own(stack, _GUESTS, lab)
+    guests = _open_own(stack, GUESTS, lab)
     names = os.listdir(guests) if guests is not None else []
     opened = {umid: _open_own(stack, umid, guests) for umid in names}
     return {umid: run for umid, run in opened.items() if run is not None}

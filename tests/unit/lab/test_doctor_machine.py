@@ -62,7 +62,7 @@ def test_runtime_directory_of_somebody_else_fails(short_dir: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "status"), [(60, Status.OK), (65, Status.WARN), (84, Status.WARN), (100, Status.FAIL)]
+    ("size", "status"), [(69, Status.OK), (70, Status.WARN), (90, Status.WARN), (91, Status.FAIL)]
 )
 def test_runtime_directory_with_a_long_path_leaves_little_for_names(
     short_dir: Path, size: int, status: Status

@@ -6,11 +6,12 @@ import os
 import stat
 import tempfile
 
+from umlab.daemon.place import GUESTS
 from umlab.lab.doctor.finding import Status, Subject, Verdict
 from umlab.wire.sockaddr import MAX_SOCKET_PATH
 
 #: What the longest socket's path has beside the lab's name and, twice, the guest's.
-_AROUND_NAMES = "//guests///mconsole"
+_AROUND_NAMES = f"//{GUESTS}///mconsole"
 #: Below this, names of eight letters do not fit.
 _FEW_LETTERS = 24
 _LOW_DISK_MIB = 1024

@@ -28,12 +28,12 @@ MAX_LISTENERS = 100
 MAX_TERMINALS = 64
 
 
-def create_app(service: LabService, on_stop: Callable[[], None]) -> FastAPI:
+def create_app(service: LabService, on_stop: Callable[[str], None]) -> FastAPI:
     """Return the application.
 
     Args:
         service: The lab that it serves.
-        on_stop: Is called when a caller asks for the end of the lab; must return at once.
+        on_stop: Is given how a caller asks the lab to end, ``stop`` or ``leave``; must return at once.
     """
     counts = RequestCounts()
     listeners = Limit("listeners to events", MAX_LISTENERS)

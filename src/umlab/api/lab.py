@@ -13,12 +13,13 @@ from umlab.daemon.view import Change, LabView
 from umlab.errors import LabNotRunning
 
 
-def lab_routes(service: LabService, on_stop: Callable[[], None]) -> APIRouter:
+def lab_routes(service: LabService, on_stop: Callable[[str], None]) -> APIRouter:
     """Return the routes.
 
     Args:
         service: The lab.
-        on_stop: Is called when the lab is to end; must return at once.
+        on_stop: Is given ``stop`` when the lab is to end, ``leave`` when only its daemon is; must return
+            at once.
     """
     router = APIRouter(prefix="/v1/labs", tags=["lab"])
 
@@ -40,14 +41,15 @@ def lab_routes(service: LabService, on_stop: Callable[[], None]) -> APIRouter:
     @router.delete(
         "/{lab}", status_code=202, responses=error_responses("LabNotRunning", "LabError", "BodyTooLarge")
     )
-    async def stop_lab(lab: LabName, response: Response) -> Change:
+    async def stop_lab(lab: LabName, response: Response, keep: bool = False) -> Change:
         """Stop everything: the guests, each by its own shutdown first, the switches, the daemon.
 
+        With ``keep`` only the daemon ends; guests and ports wait at the keeper for the next one.
         The answer comes before the work: it is done when the socket is gone.
         """
         check(lab)
         response.headers["connection"] = "close"
-        on_stop()
+        on_stop("leave" if keep else "stop")
         return Change(True)
 
     return router

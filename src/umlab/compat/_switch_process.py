@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from umlab._line_writer import LineWriter, write_now
+from umlab._notify import activation_fds, notify, take_listener
 from umlab.compat._background import continue_in_background
 from umlab.compat._switch_log import EventLog
 from umlab.compat.uml_switch import Options
@@ -18,6 +20,7 @@ from umlab.errors import SocketInUse, TransportError
 from umlab.switch.model import SECOND_NS, SwitchConfig
 from umlab.transports.contract import Listener, SessionSink
 from umlab.transports.daemon import DaemonListener
+from umlab.transports.socketfile import SocketFile
 from umlab.transports.tap import TapListener
 
 #: The original numbers a port after its descriptor, and the first one that a guest gets is 5.
@@ -28,7 +31,7 @@ _DEBIAN_CONTROL = "/var/run/uml-utilities/uml_switch.ctl"
 _INPUT_ENDED = 0
 
 
-class OptionalTap:
+class OptionalTap(TapListener):
     """A tap device without which the switch runs all the same, as the original does.
 
     Args:
@@ -38,24 +41,16 @@ class OptionalTap:
         error: Why it is missing, if it is.
     """
 
-    kind = TapListener.kind
-    guest_argument = TapListener.guest_argument
-
     def __init__(self, device: str) -> None:
-        self.where = device
+        super().__init__(device)
         self.error: TransportError | None = None
-        self._listener = TapListener(device)
 
-    async def start(self, sink: SessionSink) -> None:
+    async def start(self, sink: SessionSink, kept: Mapping[str, int] | None = None) -> None:
         """Plug the device in, if it can be had."""
         try:
-            await self._listener.start(sink)
+            await super().start(sink, kept)
         except TransportError as error:
             self.error = error
-
-    async def close(self) -> None:
-        """Unplug it."""
-        await self._listener.close()
 
 
 def run(options: Options) -> int:
@@ -68,9 +63,10 @@ def run(options: Options) -> int:
     _keep_standard_descriptors()
     # The lines about refused requests are this program's own.
     logging.getLogger("umlab.daemon.switch").setLevel(logging.ERROR)
+    control = given_control_socket(options.control)
     ready = continue_in_background() if options.daemon else None
     try:
-        cause = asyncio.run(_serve(options, ready))
+        cause = asyncio.run(_serve(options, control, ready))
     except TransportError as error:
         write_now(2, explain(error, options))
         return 1
@@ -78,6 +74,21 @@ def run(options: Options) -> int:
         signal.signal(cause, signal.SIG_DFL)
         os.kill(os.getpid(), cause)
     return 0
+
+
+def given_control_socket(path: str) -> SocketFile | None:
+    """Return the control socket if the service manager has opened it, whose file then stays at the end.
+
+    Sockets of its that are not ours are closed, and said to be: a guest would wait there for ever.
+    """
+    fds = activation_fds()
+    sock = take_listener(fds, path)
+    for fd in itertools.chain.from_iterable(fds.values()):
+        write_now(
+            2, f"The service manager's descriptor {fd} does not listen at '{path}', so it is not served"
+        )
+        os.close(fd)
+    return None if sock is None else SocketFile.adopt(path, sock, remove=False)
 
 
 def explain(error: TransportError, options: Options) -> str:
@@ -99,7 +110,7 @@ def attached_line(options: Options, tap: OptionalTap | None) -> str:
     return line if tap is None or tap.error else f"{line} tap device '{tap.where}'"
 
 
-async def _serve(options: Options, ready: Callable[[], None] | None) -> int:
+async def _serve(options: Options, control: SocketFile | None, ready: Callable[[], None] | None) -> int:
     """Run the switch; return the number of the signal that ended it, or 0 at the end of input."""
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[int] = loop.create_future()
@@ -109,7 +120,8 @@ async def _serve(options: Options, ready: Callable[[], None] | None) -> int:
     out, err = LineWriter(1, loop), LineWriter(2, loop)
     log = EventLog(out.write, err.write)
     tap = None if options.tap is None else OptionalTap(options.tap)
-    listeners: list[Listener] = [DaemonListener(options.control, options.data), *([tap] if tap else [])]
+    daemon = DaemonListener(options.control, options.data, control)
+    listeners: list[Listener] = [daemon, *([tap] if tap else [])]
     config = SwitchConfig(hub=options.hub, ageing_time_ns=AGEING_TIME_NS, first_port_no=FIRST_PORT)
     service = SwitchService("uml_switch", config, listeners)
     service.subscribe(log.report)
@@ -121,11 +133,13 @@ async def _serve(options: Options, ready: Callable[[], None] | None) -> int:
         if options.control_is_default:
             err.write(f"(a Debian kernel's plain eth0=daemon looks for {_DEBIAN_CONTROL} instead)")
         log.release()
+        notify("READY=1")
         if ready is not None:
             ready()
         elif os.isatty(0):
             loop.add_reader(0, _read_terminal, ended)
         cause = await ended
+        notify("STOPPING=1")
         what = f"Caught signal {cause}" if cause != _INPUT_ENDED else "EOF on stdin"
         out.write(f"{what}, cleaning up and exiting")
     finally:

@@ -15,6 +15,7 @@ import os
 import struct
 import termios
 from collections import deque
+from collections.abc import Callable
 
 from umlab.errors import LimitReached, StateError
 
@@ -82,9 +83,11 @@ class Terminal:
 
     Args:
         master: Master side of a pseudo terminal; belongs to this object from now on.
+        on_resize: Is given rows and columns of each resize.
     """
 
-    def __init__(self, master: int) -> None:
+    def __init__(self, master: int, on_resize: Callable[[int, int], None] | None = None) -> None:
+        self._on_resize = on_resize
         self._master = master
         os.set_blocking(master, False)
         self._loop = asyncio.get_running_loop()
@@ -144,6 +147,8 @@ class Terminal:
             raise ValueError(f"a window of {rows} x {columns} characters")
         if self._master >= 0:
             fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("=4H", rows, columns, 0, 0))
+            if self._on_resize is not None:
+                self._on_resize(rows, columns)
 
     def close(self) -> None:
         """Close the master side; every viewer's reading ends.  Idempotent."""

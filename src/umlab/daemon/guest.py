@@ -8,6 +8,7 @@ from typing import BinaryIO
 from umlab.errors import MconsoleTimeout, StateError
 from umlab.guest.agent import ExecResult
 from umlab.guest.cmdline import GuestSpec, TinyRoot
+from umlab.guest.group import Starter
 from umlab.guest.process import Guest, Rung, StopReport
 from umlab.mconsole.aio import AsyncMconsole
 
@@ -34,9 +35,26 @@ class GuestService:
         self._was_ready = False
 
     @classmethod
-    async def start(cls, spec: GuestSpec, base: str, *, log: BinaryIO | None = None) -> GuestService:
+    async def start(
+        cls,
+        spec: GuestSpec,
+        base: str,
+        *,
+        log: BinaryIO | None = None,
+        starter: Starter | None = None,
+        terminal: bool = False,
+    ) -> GuestService:
         """Start a guest, as :meth:`umlab.guest.process.Guest.start` does."""
-        return cls(await Guest.start(spec, base, log=log))
+        return cls(await Guest.start(spec, base, log=log, starter=starter, terminal=terminal))
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether its agent has answered once."""
+        return self._was_ready
+
+    def assume_ready(self) -> None:
+        """Take it that its agent has answered an earlier daemon."""
+        self._was_ready = True
 
     @property
     def umid(self) -> str:

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from umlab import __version__
 from umlab.console.terminal import Terminal
 from umlab.daemon.event_log import EventLog
+from umlab.daemon.guest_set import GuestSet
 from umlab.daemon.spec import SwitchSpec
+from umlab.daemon.switch_set import FDB_TIME, SwitchSet
 from umlab.daemon.view import (
     ConsoleView,
     DeviceView,
@@ -16,57 +25,132 @@ from umlab.daemon.view import (
     SwitchView,
 )
 from umlab.guest.cmdline import GuestSpec
+from umlab.keeper.link import KeeperLink
+from umlab.keeper.message import close_all
 from umlab.switch.model import SwitchConfig
 
 
 class LabService:
     """What the API serves; all calls belong to one event loop's thread.
 
+    Args:
+        name: The lab's name.
+        runtime: Its directory for sockets.
+        state: Its directory for logs.
+        keeper: Who holds what must outlive this daemon.
+
     Attributes:
         name: The lab's name.
+        runtime: Its directory for sockets.
         events: Everything that happens in it.
+        switch_set: Its switches.
     """
 
-    name: str
-    events: EventLog
+    def __init__(self, name: str, runtime: Path, state: Path, keeper: KeeperLink) -> None:
+        self.name = name
+        self.runtime = runtime
+        self.events = EventLog()
+        self._keeper = keeper
+        self._guests = GuestSet(runtime, state, keeper, self.events)
+        self.switch_set = SwitchSet(keeper, self.events, self._guests.guest_of)
+        self._started_at = time.time()
+        self._chores: asyncio.Task[None] | None = None
+
+    async def resume(self) -> None:
+        """Go on with everything that an earlier daemon has left at the keeper."""
+        await self.switch_set.resume()
+        self._guests.resume()
+        # What was being given away or taken back when that one was killed belongs to nothing.
+        for name in list(self._keeper.things):
+            close_all(self._keeper.things.pop(name).fds)
+            self._keeper.drop(name)
+        self._chores = asyncio.create_task(self._do_chores())
+
+    async def start(self, switches: Sequence[SwitchSpec], guests: Sequence[GuestSpec]) -> None:
+        """Have these switches and guests, in this order; one that is there already stays what it is.
+
+        Raises:
+            UmlabError: One cannot be had; those before it are.
+        """
+        for switch in switches:
+            if switch.name not in self.switch_set.names():
+                await self.put_switch(switch)
+        for guest in guests:
+            if guest.umid not in self._guests.names():
+                await self.put_guest(guest)
+
+    async def stop(self) -> None:
+        """End every guest, then every switch, then the keeper."""
+        await self._rest()
+        await self._guests.stop()
+        await self.switch_set.stop()
+        self.events.close()
+        await self._keeper.end()
+        self._keeper.close()
+
+    async def leave(self) -> None:
+        """Go and leave everything to the keeper, for the next daemon."""
+        await self._rest()
+        self.switch_set.write_fdbs(all_of_them=True)
+        await self._guests.leave()
+        self.events.close()
+        self._keeper.close()
+
+    async def _rest(self) -> None:
+        if self._chores is not None:
+            self._chores.cancel()
+            await asyncio.gather(self._chores, return_exceptions=True)
+
+    async def _do_chores(self) -> None:
+        while True:
+            await asyncio.sleep(FDB_TIME)
+            self.switch_set.write_fdbs()
 
     # Lookups.
 
     def lab(self) -> LabView:
         """Return what the lab is."""
-        raise NotImplementedError
+        return LabView(
+            name=self.name,
+            version=__version__,
+            pid=os.getpid(),
+            keeper_pid=self._keeper.pid,
+            started_at=self._started_at,
+            switches=tuple(self.switch_set.names()),
+            guests=tuple(self._guests.names()),
+        )
 
     def switches(self) -> list[SwitchView]:
         """Return every switch, by name."""
-        raise NotImplementedError
+        return self.switch_set.views()
 
     def switch(self, name: str) -> SwitchView:
         """Return a switch.  Raises NoSuchSwitch."""
-        raise NotImplementedError
+        return self.switch_set.view(name)
 
     def ports(self, switch: str) -> list[PortView]:
         """Return the ports of a switch, by number.  Raises NoSuchSwitch."""
-        raise NotImplementedError
+        return self.switch_set.ports(switch)
 
     def port(self, switch: str, port_no: int) -> PortView:
         """Return a port.  Raises NoSuchSwitch, NoSuchPort."""
-        raise NotImplementedError
+        return self.switch_set.port(switch, port_no)
 
     def fdb(self, switch: str) -> list[FdbEntryView]:
         """Return the learnt addresses, oldest first.  Raises NoSuchSwitch."""
-        raise NotImplementedError
+        return self.switch_set.fdb(switch)
 
     def guests(self) -> list[GuestView]:
         """Return every guest, by name; ended ones until they are removed."""
-        raise NotImplementedError
+        return self._guests.views()
 
     def guest(self, name: str) -> GuestView:
         """Return a guest.  Raises NoSuchGuest."""
-        raise NotImplementedError
+        return self._guests.view(name)
 
     def consoles(self, guest: str) -> list[ConsoleView]:
         """Return the consoles of a guest.  Raises NoSuchGuest."""
-        raise NotImplementedError
+        return self._guests.consoles(guest)
 
     def log(self, guest: str, start: int, limit: int) -> LogPiece:
         """Return console output from an offset on (negative: from the end), at most ``limit`` bytes.
@@ -74,69 +158,69 @@ class LabService:
         A piece whose ``start`` is later than what was asked for begins where what is kept begins.
         Raises NoSuchGuest.
         """
-        raise NotImplementedError
+        return self._guests.log(guest, start, limit)
 
     async def wait_log(self, guest: str, end: int) -> None:
         """Wait until there is output behind an offset, or the guest has ended.  Raises NoSuchGuest."""
-        raise NotImplementedError
+        await self._guests.wait_log(guest, end)
 
     def terminal(self, guest: str, console: str) -> Terminal:
-        """Return a terminal of a guest.  Raises NoSuchGuest, NoSuchConsole, StateError."""
-        raise NotImplementedError
+        """Return a terminal of a guest.  Raises NoSuchGuest, NoSuchConsole."""
+        return self._guests.terminal(guest, console)
 
     async def devices(self, guest: str) -> list[DeviceView]:
-        """Return the devices that a guest's kernel has.  Raises NoSuchGuest, MconsoleError."""
-        raise NotImplementedError
+        """Return the devices that a guest is known to have.  Raises NoSuchGuest, MconsoleError."""
+        return await self._guests.devices(guest)
 
     async def device(self, guest: str, device: str) -> DeviceView:
         """Return a device.  Raises NoSuchGuest, MconsoleError."""
-        raise NotImplementedError
+        return await self._guests.device(guest, device)
 
     # Changes.  Each may be repeated: the second time it finds the work done and returns False.
 
     async def put_switch(self, spec: SwitchSpec) -> bool:
         """Have a switch of this description.  Raises AlreadyExists, TransportError, SwitchError."""
-        raise NotImplementedError
+        return await self.switch_set.put(spec)
 
     async def set_switch(self, name: str, config: SwitchConfig) -> bool:
-        """Reconfigure a running switch; no port goes down.  Raises NoSuchSwitch."""
-        raise NotImplementedError
+        """Reconfigure a running switch; no port goes down.  Raises NoSuchSwitch, SwitchError."""
+        return self.switch_set.configure(name, config)
 
     async def remove_switch(self, name: str) -> bool:
         """End a switch, if it is there."""
-        raise NotImplementedError
+        return await self.switch_set.remove(name)
 
     async def remove_port(self, switch: str, port_no: int) -> bool:
         """Detach what is plugged in, if it is there.  Raises NoSuchSwitch."""
-        raise NotImplementedError
+        return self.switch_set.remove_port(switch, port_no)
 
     def flush_fdb(self, switch: str, port_no: int | None = None) -> bool:
         """Forget learnt addresses, of one port or all.  Raises NoSuchSwitch, NoSuchPort."""
-        raise NotImplementedError
+        return self.switch_set.flush_fdb(switch, port_no)
 
     async def put_guest(self, spec: GuestSpec) -> bool:
         """Have a guest of this description run; an ended one is started anew.
 
         Raises AlreadyExists, LabError (its text says what is missing).
         """
-        raise NotImplementedError
+        return await self._guests.put(spec)
 
     async def remove_guest(self, name: str) -> bool:
         """Stop a guest, if it is there: its own shutdown first, by force after 25 seconds at most."""
-        raise NotImplementedError
+        return await self._guests.remove(name)
 
     async def put_device(self, guest: str, device: str, setting: str) -> bool:
         """Plug a device.  Raises NoSuchGuest, MconsoleError."""
-        raise NotImplementedError
+        return await self._guests.put_device(guest, device, setting)
 
     async def remove_device(self, guest: str, device: str) -> bool:
         """Unplug a device, if it is there.  Raises NoSuchGuest, MconsoleError."""
-        raise NotImplementedError
+        return await self._guests.remove_device(guest, device)
 
     async def stack(self, guest: str, pid: int) -> str:
         """Return the kernel stack of a process in a guest.  Raises NoSuchGuest, MconsoleError."""
-        raise NotImplementedError
+        return await self._guests.stack(guest, pid)
 
     async def sysrq(self, guest: str, letter: str) -> str:
         """Send a magic sysrq and return what the kernel answered.  Raises NoSuchGuest, MconsoleError."""
-        raise NotImplementedError
+        return await self._guests.sysrq(guest, letter)

@@ -10,6 +10,12 @@ from pathlib import Path
 from umlab._name import check_name
 from umlab.errors import LabError
 
+#: What a lab's runtime directory has beside the sockets of its segments.  Short, since a guest's console
+#: is a socket two directories below ``GUESTS``.
+API_SOCKET, KEEPER_SOCKET = "api.sock", "keeper.sock"
+DAEMON_LOCK, KEEPER_LOCK = "daemon.lock", "keeper.lock"
+GUESTS = "g"
+
 
 def runtime_base() -> Path:
     """Return the directory that has all labs' runtime directories, whether it is there or not.
@@ -43,6 +49,24 @@ def runtime_directory(lab: str) -> Path:
     for path in (parent, directory):
         _make_private(path)
     return directory
+
+
+def state_directory(lab: str) -> Path:
+    """Make, when needed, and return the directory for a lab's logs, mode 0700.
+
+    Raises:
+        LabError: The name is not usable, or the directory cannot be made or is not ours alone.
+    """
+    check_name("lab", lab)
+    parent = state_base()
+    try:
+        parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise LabError(
+            f"cannot make the directory {parent} for logs: {error.strerror}; set XDG_STATE_HOME"
+        ) from None
+    _make_private(parent / lab)
+    return parent / lab
 
 
 def _make_private(path: Path) -> None:

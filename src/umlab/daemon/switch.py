@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import resource
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from umlab._clock import Clock, MonotonicClock
 from umlab.daemon.lease import LeaseBook
 from umlab.engine.contract import Engine, SwitchSnapshot
 from umlab.engine.select import create_engine
-from umlab.errors import StateError, UmlabError
+from umlab.errors import NoSuchPort, StateError, SwitchError, TransportError, UmlabError
 from umlab.switch.events import Event, LinkClosed, PortDetached
 from umlab.switch.fdb import FdbEntry
 from umlab.switch.model import SwitchConfig
-from umlab.transports.contract import Listener, Peer, Session
+from umlab.transports.contract import KeptSession, Listener, Peer, Session
 
 _log = logging.getLogger(__name__)
 
@@ -37,11 +39,23 @@ class SessionOpened:
 
 
 @dataclass(frozen=True, slots=True)
+class SessionResumed:
+    """A guest goes on with the port that it had on an earlier daemon."""
+
+    at_ns: int
+    port_no: int
+    kind: str
+    detail: str
+    peer: Peer | None
+
+
+@dataclass(frozen=True, slots=True)
 class SessionClosed:
     """A guest's port is gone.
 
     Attributes:
-        cause: ``guest`` ended it, ``link`` came to its end, or a reboot ``retired`` it.
+        cause: ``guest`` ended it, ``link`` came to its end, a reboot ``retired`` it, or it was
+            ``removed`` from our side.
     """
 
     at_ns: int
@@ -64,7 +78,7 @@ class SessionRefused:
     peer: Peer | None
 
 
-ServiceEvent = Event | SessionOpened | SessionClosed | SessionRefused
+ServiceEvent = Event | SessionOpened | SessionResumed | SessionClosed | SessionRefused
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +89,54 @@ class PortInfo:
     kind: str
     detail: str
     peer: Peer | None
+
+
+@dataclass(frozen=True, slots=True)
+class KeptSwitch:
+    """What an earlier daemon has left of a switch.
+
+    Attributes:
+        listeners: Descriptors of each listener, in order.
+        sessions: Port number, the listener's place in that order, and the session.
+        fdb: What it knew, oldest first.
+    """
+
+    listeners: Sequence[Mapping[str, int]]
+    sessions: Sequence[tuple[int, int, KeptSession]]
+    fdb: Sequence[FdbEntry]
+
+
+class Journal(Protocol):
+    """Writes down what another daemon needs to go on with a switch."""
+
+    def attached(self, port_no: int, listener: int, session: Session) -> None:
+        """Keep a port's descriptors; called before the guest hears of its port."""
+
+    def detached(self, port_no: int) -> None:
+        """Keep them no more."""
+
+
+class _NoJournal:
+    """For a switch that ends with its process."""
+
+    def attached(self, port_no: int, listener: int, session: Session) -> None:
+        """Keep nothing."""
+
+    def detached(self, port_no: int) -> None:
+        """Keep nothing."""
+
+
+class _ListenerSink:
+    """Tells a service which of its listeners a session came from; see ``SessionSink``."""
+
+    def __init__(self, service: SwitchService, listener: int) -> None:
+        self._service = service
+        self._listener = listener
+        self.session_closed = service.session_closed
+        self.session_refused = service.session_refused
+
+    def session_opened(self, session: Session) -> int:
+        return self._service.session_opened(session, self._listener)
 
 
 class SwitchService:
@@ -88,6 +150,7 @@ class SwitchService:
         listeners: Where guests attach; all are one broadcast domain.
         engine: What moves the frames; the best one unless given.
         clock: Where the time of its own events comes from; give the engine the same.
+        journal: Where its ports are written down.
 
     Attributes:
         name: The switch's name.
@@ -103,11 +166,13 @@ class SwitchService:
         *,
         engine: Engine | None = None,
         clock: Clock | None = None,
+        journal: Journal | None = None,
     ) -> None:
         self.name = name
         self.listeners = tuple(listeners)
         self._clock = clock or MonotonicClock()
         self.engine = engine or create_engine(config, self._clock)
+        self._journal = journal or _NoJournal()
         self._sessions: dict[int, Session] = {}
         self._leases = LeaseBook()
         self._subscribers: list[Callable[[ServiceEvent], None]] = []
@@ -119,21 +184,30 @@ class SwitchService:
         """Have every event of the engine and of the service given to ``callback``, in the loop's thread."""
         self._subscribers.append(callback)
 
-    async def start(self) -> None:
+    async def start(self, kept: KeptSwitch | None = None) -> None:
         """Start the engine, then the listeners in turn; on an error nothing is left behind.
+
+        Args:
+            kept: What an earlier daemon has left of it: all is taken up before the first frame moves.
 
         Raises:
             TransportError: A listener cannot be had.
             StateError: It was started before.
         """
         raise_descriptor_limit()
-        self.engine.start()
+        self.engine.start(held=True)
         self._running = True
         self._event_fd = self.engine.event_fd()
         asyncio.get_running_loop().add_reader(self._event_fd, self._take_events)
         try:
-            for listener in self.listeners:
-                await listener.start(self)
+            for number, listener in enumerate(self.listeners):
+                sockets = None if kept is None else kept.listeners[number]
+                await listener.start(_ListenerSink(self, number), sockets)
+            if kept is not None:
+                for port_no, number, session in kept.sessions:
+                    self._resume(port_no, self.listeners[number], session)
+                self.engine.restore_fdb(kept.fdb)
+            self.engine.release()
         except BaseException:
             await self.stop()
             raise
@@ -175,8 +249,34 @@ class SwitchService:
         """Return all counters."""
         return self.engine.snapshot()
 
-    def session_opened(self, session: Session) -> int:
-        """Attach a session; see :class:`umlab.transports.contract.SessionSink`."""
+    @property
+    def config(self) -> SwitchConfig:
+        """What the switch is told to be."""
+        return self.engine.config
+
+    def configure(self, config: SwitchConfig) -> None:
+        """Tell it to be something else; no port goes down.
+
+        Raises:
+            SwitchError: ``first_port_no`` differs, which only a new switch can have.
+        """
+        try:
+            self.engine.configure(config)
+        except ValueError as error:
+            raise SwitchError(str(error)) from None
+
+    def remove_port(self, port_no: int) -> None:
+        """Detach what is plugged in; a guest may attach again.
+
+        Raises:
+            NoSuchPort: Nothing is attached there.
+        """
+        if port_no not in self._sessions:
+            raise NoSuchPort(port_no)
+        self._detach(port_no, "removed")
+
+    def session_opened(self, session: Session, listener: int = 0) -> int:
+        """Attach a session of a listener; see :class:`umlab.transports.contract.SessionSink`."""
         if not self._running:
             raise StateError(f"switch {self.name} does not run")
         for port_no in self._leases.outdated_by(session.peer):
@@ -184,6 +284,7 @@ class SwitchService:
         port_no = self.engine.attach(session.link)
         self._sessions[port_no] = session
         self._leases.grant(port_no, session.peer)
+        self._journal.attached(port_no, listener, session)
         self._publish(
             SessionOpened(self._clock.now_ns(), port_no, session.kind, session.detail, session.peer)
         )
@@ -206,8 +307,32 @@ class SwitchService:
             )
         self._publish(SessionRefused(now_ns, kind, reason, peer))
 
+    def _resume(self, port_no: int, listener: Listener, kept: KeptSession) -> None:
+        try:
+            session = listener.resume(kept)
+        except TransportError as error:
+            self._give_up(port_no, kept.fds[0], error)
+            return
+        try:
+            self.engine.attach(session.link, port_no)
+        except SwitchError as error:
+            session.close()
+            self._give_up(port_no, kept.fds[0], error)
+            return
+        self._sessions[port_no] = session
+        self._leases.grant(port_no, session.peer)
+        self._publish(
+            SessionResumed(self._clock.now_ns(), port_no, session.kind, session.detail, session.peer)
+        )
+
+    def _give_up(self, port_no: int, fd: int, error: UmlabError) -> None:
+        _log.warning("switch %s: port %d cannot be resumed: %s", self.name, port_no, error)
+        os.close(fd)
+        self._journal.detached(port_no)
+
     def _detach(self, port_no: int, cause: str) -> None:
         session = self._sessions.pop(port_no)
+        self._journal.detached(port_no)
         self._leases.release(port_no)
         session.close()
         self.engine.detach(port_no)

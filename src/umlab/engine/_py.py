@@ -14,7 +14,7 @@ import errno
 import os
 import select
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from umlab._clock import Clock, MonotonicClock
@@ -22,7 +22,7 @@ from umlab.engine._pyport import BURST, Port, SharedReceiver, address_key, open_
 from umlab.engine.contract import SwitchSnapshot
 from umlab.errors import NoSuchPort, StateError, SwitchError
 from umlab.switch.core import SwitchCore
-from umlab.switch.counters import DropReason, PortCounters, SwitchCounters
+from umlab.switch.counters import DropReason
 from umlab.switch.events import Event
 from umlab.switch.fdb import FdbEntry
 from umlab.switch.model import Framing, Link, SwitchConfig
@@ -64,8 +64,8 @@ class PyEngine:
         self._epoll: select.epoll
         self._wake_fd = self._event_fd = -1
 
-    def start(self) -> None:
-        """Start the thread.
+    def start(self, *, held: bool = False) -> None:
+        """Start the thread, or with ``held`` be ready for everything and move no frame before ``release``.
 
         Raises:
             StateError: It was started before.
@@ -78,6 +78,12 @@ class PyEngine:
         self._epoll.register(self._wake_fd, select.EPOLLIN)
         self._running = True
         self._thread = threading.Thread(target=self._run, name="umlab-engine", daemon=True)
+        if not held:
+            self.release()
+
+    def release(self) -> None:
+        """Let frames move after a start that was held."""
+        assert self._thread is not None
         self._thread.start()
 
     def stop(self) -> None:
@@ -95,7 +101,8 @@ class PyEngine:
         if not was_running:
             return
         os.eventfd_write(self._wake_fd, 1)
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
         for port_no in list(self._ports):
             self._remove(port_no)
         self._epoll.close()
@@ -103,8 +110,26 @@ class PyEngine:
         os.close(self._event_fd)
         self._raise_failure()
 
-    def attach(self, link: Link) -> int:
-        """Serve a link as a new port and return its number, the lowest free one.
+    def configure(self, config: SwitchConfig) -> None:
+        """Be told something else; no port goes down and no queue is emptied.
+
+        Raises:
+            StateError: The engine does not run.
+            ValueError: ``first_port_no`` differs, which only a new switch can have.
+        """
+        with self._control():
+            if not self._running:
+                raise StateError("the engine does not run")
+            self._core.configure(config)
+            self.config = config
+            self._read_size = config.max_frame + 1
+            for port in self._ports.values():
+                port.read_up_to(self._read_size)
+            for shared in self._shared.values():
+                shared.read_size = self._read_size
+
+    def attach(self, link: Link, port_no: int | None = None) -> int:
+        """Serve a link as a new port and return its number, the lowest free one unless it is given.
 
         On any error the link's descriptor is still the caller's.
 
@@ -123,7 +148,12 @@ class PyEngine:
             except (OSError, SwitchError) as error:
                 port.release()
                 raise SwitchError(f"descriptor {link.fd} cannot be served: {error}") from error
-            port.port_no = self._core.add_port(self._clock.now_ns())
+            try:
+                port.port_no = self._core.add_port(self._clock.now_ns(), port_no)
+            except SwitchError:
+                self._unwatch(port)
+                port.release()
+                raise
             port.counters = self._core.port_counters(port.port_no)
             self._ports[port.port_no] = self._port_by_fd[port.fd] = port
             self._epoch += 1
@@ -145,15 +175,31 @@ class PyEngine:
         with self._control():
             return self._core.fdb(self._clock.now_ns())
 
+    def restore_fdb(self, entries: Iterable[FdbEntry]) -> None:
+        """Learn what another engine's ``fdb`` returned, where ports are there and entries alive."""
+        with self._control():
+            self._core.restore(entries, self._clock.now_ns())
+
+    def flush_fdb(self, port_no: int | None = None) -> int:
+        """Forget every learnt address, or those of one port, and return how many there were.
+
+        Raises:
+            NoSuchPort: Nothing is attached there.
+        """
+        with self._control():
+            return self._core.flush(port_no)
+
     def snapshot(self) -> SwitchSnapshot:
         """Return a copy of all counters and queue lengths."""
         with self._control():
             core = self._core
             return SwitchSnapshot(
                 at_ns=self._clock.now_ns(),
-                counters=_copy_switch_counters(core.counters),
-                ports={number: _copy_port_counters(core.port_counters(number)) for number in core.ports()},
+                counters=core.counters.copy(),
+                ports={number: core.port_counters(number).copy() for number in core.ports()},
                 queued={number: len(self._ports[number].queue) for number in core.ports()},
+                down=frozenset(number for number, port in self._ports.items() if port.is_down),
+                fdb_entries=core.fdb_size(),
             )
 
     def event_fd(self) -> int:
@@ -223,6 +269,12 @@ class PyEngine:
             self._epoll.unregister(port.fd)
             raise
 
+    def _unwatch(self, port: Port) -> None:
+        if port.shared is not None:
+            self._leave_shared(port, port.shared)
+        if not port.closed:
+            self._epoll.unregister(port.fd)
+
     def _join_shared(self, port: Port, shared_fd: int, address: bytes) -> None:
         shared = self._shared.get(shared_fd)
         if shared is None:
@@ -249,10 +301,7 @@ class PyEngine:
     def _remove(self, port_no: int) -> None:
         port = self._ports.pop(port_no)
         del self._port_by_fd[port.fd]
-        if port.shared is not None:
-            self._leave_shared(port, port.shared)
-        if not port.closed:
-            self._epoll.unregister(port.fd)
+        self._unwatch(port)
         port.close()
         self._core.remove_port(port_no, self._clock.now_ns())
         self._epoch += 1
@@ -451,15 +500,3 @@ def _drop_reason(error: OSError) -> DropReason:
     if error.errno in _PEER_GONE:
         return DropReason.PEER_GONE
     return DropReason.TAIL if error.errno == errno.ENOBUFS else DropReason.REFUSED
-
-
-def _copy_switch_counters(counters: SwitchCounters) -> SwitchCounters:
-    return SwitchCounters(
-        counters.learned, counters.moved, counters.aged, counters.learn_refused, counters.unknown_sender
-    )
-
-
-def _copy_port_counters(counters: PortCounters) -> PortCounters:
-    return PortCounters(
-        counters.rx_frames, counters.rx_bytes, counters.tx_frames, counters.tx_bytes, dict(counters.drops)
-    )

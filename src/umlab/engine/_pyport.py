@@ -65,13 +65,12 @@ class Port:
             framing is Framing.DATAGRAM and sock is not None and sock.family == socket.AF_UNIX
         )
         self.read: Callable[[], bytes]
+        self.read_up_to(read_size)
         self.write: Callable[[bytes], object]
         if sock is None:
-            self.read = partial(os.read, fd, read_size)
             self.write = partial(os.write, fd)
         else:
             send = sock.send
-            self.read = partial(sock.recv, read_size, socket.MSG_DONTWAIT)
             self.write = lambda frame: send(frame, _SEND_FLAGS)
         self.port_no = 0
         self.counters = PortCounters()
@@ -82,6 +81,19 @@ class Port:
         self._read_errors = 0
         self.shared: SharedReceiver | None = None
         self.rx_address = b""
+
+    @property
+    def is_down(self) -> bool:
+        """Whether the guest's end is known to be gone: nothing is read here any more."""
+        return self.closed or (not self.mask and self.shared is None)
+
+    def read_up_to(self, size: int) -> None:
+        """Let ``read`` return frames of up to ``size`` bytes."""
+        sock = self._socket
+        if sock is None:
+            self.read = partial(os.read, self.fd, size)
+        else:
+            self.read = partial(sock.recv, size, socket.MSG_DONTWAIT)
 
     def survives(self, error: OSError) -> bool:
         """Tell whether a failed read leaves the descriptor usable; reading has cleared the error.
@@ -127,11 +139,12 @@ class SharedReceiver:
     Attributes:
         key: The transport's descriptor.
         fd: Ours.
+        read_size: Bytes of a frame that are read at most.
         ports: By sender, as ``address_key`` writes it.
         closed: It is out of the epoll set.
     """
 
-    __slots__ = ("_read_size", "_socket", "closed", "fd", "key", "ports")
+    __slots__ = ("_socket", "closed", "fd", "key", "ports", "read_size")
 
     def __init__(self, shared_fd: int, read_size: int) -> None:
         self.key = shared_fd
@@ -141,14 +154,14 @@ class SharedReceiver:
         except OSError:
             os.close(fd)
             raise
-        self._read_size = read_size
+        self.read_size = read_size
         self.fd = self._socket.fileno()
         self.ports: dict[bytes, Port] = {}
         self.closed = False
 
     def read(self) -> tuple[bytes, bytes]:
         """Return the next frame and its sender's address; raises OSError."""
-        frame, address = self._socket.recvfrom(self._read_size, socket.MSG_DONTWAIT)
+        frame, address = self._socket.recvfrom(self.read_size, socket.MSG_DONTWAIT)
         # Python gives a path as text, an abstract name as bytes and an unbound sender as neither.
         if isinstance(address, str):
             address = os.fsencode(address).ljust(_PATH_SIZE, b"\0")

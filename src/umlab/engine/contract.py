@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,12 +21,16 @@ class SwitchSnapshot:
         counters: Of the switch.
         ports: Counters of each port, in port order.
         queued: Frames that wait in each port's egress queue.
+        down: Ports whose guest's end is known to be gone.
+        fdb_entries: Learnt addresses, those that have just aged included.
     """
 
     at_ns: int
     counters: SwitchCounters
     ports: dict[int, PortCounters]
     queued: dict[int, int]
+    down: frozenset[int] = frozenset()
+    fdb_entries: int = 0
 
 
 class Engine(Protocol):
@@ -40,8 +45,15 @@ class Engine(Protocol):
     kind: str
     config: SwitchConfig
 
-    def start(self) -> None:
-        """Start the thread.  Raises StateError if it was started before."""
+    def start(self, *, held: bool = False) -> None:
+        """Start the thread, or with ``held`` be ready for everything and move no frame before ``release``.
+
+        Raises:
+            StateError: It was started before.
+        """
+
+    def release(self) -> None:
+        """Let frames move after a start that was held."""
 
     def stop(self) -> None:
         """End the thread, drop every port and close every descriptor; a second call does nothing.
@@ -49,8 +61,16 @@ class Engine(Protocol):
         ``event_fd`` is closed too, so stop watching it before; the events that wait are still to be taken.
         """
 
-    def attach(self, link: Link) -> int:
-        """Serve a link as a new port and return its number, the lowest free one.
+    def configure(self, config: SwitchConfig) -> None:
+        """Be told something else; no port goes down and no queue is emptied.
+
+        Raises:
+            StateError: The engine does not run.
+            ValueError: ``first_port_no`` differs, which only a new switch can have.
+        """
+
+    def attach(self, link: Link, port_no: int | None = None) -> int:
+        """Serve a link as a new port and return its number, the lowest free one unless it is given.
 
         Frames flow from here on.  On any error the link's descriptor is still the caller's.
 
@@ -68,6 +88,16 @@ class Engine(Protocol):
 
     def fdb(self) -> list[FdbEntry]:
         """Return the learnt addresses that have not aged, oldest first."""
+
+    def restore_fdb(self, entries: Iterable[FdbEntry]) -> None:
+        """Learn what another engine's ``fdb`` returned, where ports are there and entries alive."""
+
+    def flush_fdb(self, port_no: int | None = None) -> int:
+        """Forget every learnt address, or those of one port, and return how many there were.
+
+        Raises:
+            NoSuchPort: Nothing is attached there.
+        """
 
     def snapshot(self) -> SwitchSnapshot:
         """Return a copy of all counters and queue lengths."""

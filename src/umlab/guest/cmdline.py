@@ -16,12 +16,16 @@ MIN_MEMORY = 32 << 20
 #: Debian's kernel for guests, package ``user-mode-linux``.
 DEFAULT_KERNEL = "/usr/bin/linux"
 
+#: Descriptors that a guest inherits: its agent's serial line and, where it has one, its terminal.
+AGENT_FD, TERMINAL_FD = 3, 4
 #: The kernel's COMMAND_LINE_SIZE on UML, including the NUL; what is longer is cut.
 _COMMAND_LINE_SIZE = 4096
 _MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 _MODULE = re.compile(r"[A-Za-z0-9_-]+")
 #: What only the builder may set: a second one would replace the first.
-_RESERVED = frozenset({"umid", "uml_dir", "mem", "initrd", "con", "con0", "ssl", "ssl0", "root", "ubd0"})
+_RESERVED = frozenset(
+    {"umid", "uml_dir", "mem", "initrd", "con", "con0", "con1", "ssl", "ssl0", "root", "ubd0"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,11 @@ class DiskRoot:
     path: str
     backing: str | None = None
 
+    @property
+    def setting(self) -> str:
+        """The disk as the kernel is told of it: ``FILE[,BACKING]``."""
+        return self.path + (f",{self.backing}" if self.backing else "")
+
 
 @dataclass(frozen=True, slots=True)
 class GuestSpec:
@@ -128,17 +137,20 @@ class GuestSpec:
         _check_root(self.root)
 
 
-def kernel_arguments(spec: GuestSpec, *, uml_dir: str, initrd: str | None, agent_fd: int) -> list[str]:
+def kernel_arguments(
+    spec: GuestSpec, *, uml_dir: str, initrd: str | None, terminal: bool = False
+) -> list[str]:
     """Build the arguments of a guest's kernel, without its program name.
 
-    The first console goes to descriptor 1, reads nothing, and the others are off (Debian's default for
-    them does not work); the first serial line is the agent's.
+    The first console goes to descriptor 1 and reads nothing, the second one is a terminal where the guest
+    has one, and the others are off (Debian's default for them does not work); the first serial line is
+    the agent's.
 
     Args:
         spec: The guest.
         uml_dir: The directory under which the kernel makes its umid directory, absolute.
         initrd: The initramfs of a :class:`TinyRoot`.
-        agent_fd: The inherited descriptor of the agent's serial line.
+        terminal: Whether it inherits a terminal for its second console.
 
     Raises:
         LabError: A path is not usable, or all arguments together are too long for the kernel.
@@ -148,10 +160,12 @@ def kernel_arguments(spec: GuestSpec, *, uml_dir: str, initrd: str | None, agent
     """
     _check_path("run directory", uml_dir, "")
     arguments = [f"mem={spec.memory // 1024}K", f"umid={spec.umid}", f"uml_dir={uml_dir.rstrip('/')}/"]
-    arguments += ["con=null", "con0=null,fd:1", "ssl=null", f"ssl0=fd:{agent_fd}", "quiet"]
+    arguments += ["con=null", "con0=null,fd:1"]
+    if terminal:
+        arguments.append(f"con1=fd:{TERMINAL_FD}")
+    arguments += ["ssl=null", f"ssl0=fd:{AGENT_FD}", "quiet"]
     if isinstance(spec.root, DiskRoot):
-        disk = spec.root.path + (f",{spec.root.backing}" if spec.root.backing else "")
-        arguments += [f"ubd0={disk}", "root=/dev/ubda", "rw"]
+        arguments += [f"ubd0={spec.root.setting}", "root=/dev/ubda", "rw"]
     elif initrd is not None:
         _check_path("initrd", initrd, "")
         arguments.append(f"initrd={initrd}")
@@ -166,20 +180,29 @@ def kernel_arguments(spec: GuestSpec, *, uml_dir: str, initrd: str | None, agent
     return arguments
 
 
-def _nic_arguments(nics: tuple[DaemonNic | BessNic, ...]) -> list[str]:
-    arguments: list[str] = []
+def nic_settings(nics: tuple[DaemonNic | BessNic, ...]) -> list[tuple[str, str]]:
+    """Return each NIC's device name and its setting, as the management console's ``config`` takes it."""
+    settings: list[tuple[str, str]] = []
     eth = vec = 0
     for nic in nics:
         if isinstance(nic, DaemonNic):
             data = f",{nic.data_path}" if nic.data_path else ""
-            arguments.append(f"eth{eth}=daemon,{nic.mac or ''},unix,{nic.control_path}{data}")
+            settings.append((f"eth{eth}", f"daemon,{nic.mac or ''},unix,{nic.control_path}{data}"))
             eth += 1
         else:
             mac = f",mac={nic.mac}" if nic.mac else ""
             mtu = f",mtu={nic.mtu}" if nic.mtu else ""
-            arguments.append(f"vec{vec}:transport=bess,dst={nic.path}{mac}{mtu}")
+            settings.append((f"vec{vec}", f"transport=bess,dst={nic.path}{mac}{mtu}"))
             vec += 1
-    return arguments
+    return settings
+
+
+def _nic_arguments(nics: tuple[DaemonNic | BessNic, ...]) -> list[str]:
+    # The vector driver takes a colon, since its setting is a list of assignments.
+    return [
+        f"{device}{':' if device.startswith('vec') else '='}{setting}"
+        for device, setting in nic_settings(nics)
+    ]
 
 
 def _check_nic(nic: DaemonNic | BessNic) -> None:

@@ -33,12 +33,18 @@ class Console:
 
     Args:
         log: A file to which all of it goes too, up to 64 MiB; belongs to the caller.
+        earlier: The tail of what the guest printed before this object was made.
+        total: Bytes that it printed before.
+
+    Attributes:
+        total: Bytes that the guest has printed.
     """
 
-    def __init__(self, log: BinaryIO | None = None) -> None:
-        self._tail = bytearray()
+    def __init__(self, log: BinaryIO | None = None, *, earlier: bytes = b"", total: int = 0) -> None:
+        self._tail = bytearray(earlier[-TAIL_SIZE:])
         self._log = log
-        self._logged = 0
+        self._logged = self.total = total
+        self._grown: asyncio.Event | None = None
         self._waiting: list[tuple[bytes, asyncio.Future[None]]] = []
         self._recent = b""
 
@@ -56,13 +62,24 @@ class Console:
         """Take output that the guest printed."""
         self._tail += data
         del self._tail[:-TAIL_SIZE]
+        self.total += len(data)
         self._write_log(data)
+        if self._grown is not None:
+            self._grown.set()
+            self._grown = None
         if self._waiting:
             longest = max(len(marker) for marker, _ in self._waiting)
             self._recent = self._recent[-longest:] + data
             for marker, found in self._waiting:
                 if marker in self._recent and not found.done():
                     found.set_result(None)
+
+    async def grow(self, total: int) -> None:
+        """Wait until the guest has printed more than ``total`` bytes."""
+        while self.total <= total:
+            if self._grown is None:
+                self._grown = asyncio.Event()
+            await self._grown.wait()
 
     async def wait_for(self, marker: bytes) -> None:
         """Wait until the guest prints ``marker``; what it printed before the call does not count."""

@@ -32,6 +32,10 @@ exec 3<>/dev/ttyS0
 stty raw -echo <&3
 # Not with "&": a shell's background jobs would ignore the interrupt signal, and all they start.
 start-stop-daemon -S -b -x /bin/umlab-agent
+# A shell on the second console, where the host has given it a terminal.
+case " $(cat /proc/cmdline) " in
+*" con1=fd:"*) start-stop-daemon -S -b -x /bin/umlab-terminal ;;
+esac
 # A trap runs at once during "wait", and "wait" also takes in orphans that have ended.
 while :; do
 	sleep 1000000 3>&- &

@@ -1,7 +1,8 @@
 """The last program before a guest's kernel: gives up what a guest must not have, then becomes it.
 
-Run by path as ``python -I -S launch.py PARENT LANDLOCK COUNT WRITABLE... KERNEL ARGUMENT...`` with
-``PARENT`` the pid that must be the parent, ``LANDLOCK`` 1 or 0, and ``COUNT`` places that stay writable.
+Run by path as ``python -I -S launch.py PARENT FILES LANDLOCK COUNT WRITABLE... KERNEL ARGUMENT...`` with
+``PARENT`` the pid that must be the parent, ``FILES`` the inherited descriptors that become 3, 4, ... (such
+as ``7,9``, or ``-``), ``LANDLOCK`` 1 or 0, and ``COUNT`` places that stay writable.
 
 A UML guest is not contained by itself: when its main process dies, its programs run on as host
 processes until their group is killed, and its root can write wherever the host user can through
@@ -19,10 +20,15 @@ hostfs.  So, in this order:
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import resource
 import signal
 import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _PR_SET_PDEATHSIG = 1
 _PR_CAPBSET_READ = 23
@@ -30,6 +36,8 @@ _PR_CAPBSET_DROP = 24
 _PR_SET_NO_NEW_PRIVS = 38
 _CAP_DAC_OVERRIDE = 1
 _EX_FAILED = 125
+#: The first descriptor behind the standard ones, and one beyond all that a guest is given.
+_FIRST_FILE, _ASIDE = 3, 64
 
 
 def _prctl(option: int, value: int) -> int:
@@ -53,13 +61,34 @@ def _drop_capabilities() -> None:
         number += 1
 
 
+def command_line(files: Sequence[int], words: Sequence[str]) -> list[str]:
+    """Return the command of a guest whose parent is the process that calls this.
+
+    Args:
+        files: Descriptors that it will inherit, to become 3, 4, ...
+        words: ``LANDLOCK COUNT WRITABLE... KERNEL ARGUMENT...``.
+    """
+    given = ",".join(map(str, files)) or "-"
+    return [sys.executable, "-I", "-S", __file__, str(os.getpid()), given, *words]
+
+
+def _renumber(files: list[int]) -> None:
+    """Make inherited descriptors 3, 4, ... and leave no other number to them."""
+    aside = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _ASIDE) for fd in files]
+    for fd in files:
+        os.close(fd)
+    for number, fd in enumerate(aside, _FIRST_FILE):
+        os.dup2(fd, number)
+
+
 def main(argv: list[str]) -> None:
     """Restrict this process and become the kernel; returns only by an exception."""
-    parent, use_landlock, count = int(argv[0]), argv[1] == "1", int(argv[2])
-    writable, command = argv[3 : 3 + count], argv[3 + count :]
+    parent, files, use_landlock, count = int(argv[0]), argv[1], argv[2] == "1", int(argv[3])
+    writable, command = argv[4 : 4 + count], argv[4 + count :]
     _must(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         raise OSError("the starting process is gone")
+    _renumber([] if files == "-" else [int(fd) for fd in files.split(",")])
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if os.geteuid() == 0:
         _drop_capabilities()

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import signal
 import socket
-import sys
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -16,13 +15,13 @@ from typing import BinaryIO
 
 from umlab._boot import Boot, boot_of
 from umlab.errors import GuestFailed, LabError, UmlabError
-from umlab.guest import landlock, launch
+from umlab.guest import landlock
 from umlab.guest.agent import Agent
 from umlab.guest.cmdline import DiskRoot, GuestSpec, TinyRoot, kernel_arguments
 from umlab.guest.console import Console
+from umlab.guest.group import Group, LocalStarter, Order, Starter
 from umlab.guest.root import build_tiny, kernel_release
 from umlab.guest.rundir import RunDirectory
-from umlab.guest.watch import WatchedGroup
 
 _log = logging.getLogger(__name__)
 
@@ -69,6 +68,22 @@ class StopReport:
     status: int
 
 
+@dataclass(frozen=True, slots=True)
+class GuestHandle:
+    """All that another process needs to take over a running guest.
+
+    Attributes:
+        memory_path: Where its memory file is.
+        started_at: When it was started, seconds since 1970.
+        fds: The run directory's lock, the reading end of its console, our end of its agent's serial line
+            and, where it has one, the master side of its terminal.
+    """
+
+    memory_path: str
+    started_at: float
+    fds: tuple[int, ...]
+
+
 class Guest:
     """A running guest, made by :meth:`start`; an async context manager that ends it.
 
@@ -81,29 +96,54 @@ class Guest:
         console: What it prints.
         agent: Its command channel, where its root runs our agent.
         pid: Its main process and process group.
+        started_at: When it was started, seconds since 1970.
+        terminal: Master side of its terminal, -1 where it has none; whoever uses it duplicates it.
     """
 
-    def __init__(self, spec: GuestSpec, run: RunDirectory, log: BinaryIO | None) -> None:
-        """Use :meth:`start`."""
+    def __init__(
+        self,
+        spec: GuestSpec,
+        run: RunDirectory,
+        console: Console,
+        *,
+        started_at: float,
+        output: int,
+        channel: socket.socket,
+        terminal: int,
+    ) -> None:
+        """Use :meth:`start` or :meth:`adopt`."""
         self.spec = spec
         self.run = run
-        self.console = Console(log)
+        self.console = console
         self.pid = 0
-        self.agent: Agent
+        self.started_at = started_at
+        self.terminal = terminal
+        self.agent = Agent(spec.umid, channel, ended=self.wait, console_text=lambda: console.text)
+        self._channel = channel
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[int] = self._loop.create_future()
-        self._output = -1
-        self._group: WatchedGroup
+        self._output = output
+        self._group: Group
         self._closed = False
 
     @classmethod
-    async def start(cls, spec: GuestSpec, base: str, *, log: BinaryIO | None = None) -> Guest:
+    async def start(
+        cls,
+        spec: GuestSpec,
+        base: str,
+        *,
+        log: BinaryIO | None = None,
+        starter: Starter | None = None,
+        terminal: bool = False,
+    ) -> Guest:
         """Start a guest; returns when its process runs, long before it has booted.
 
         Args:
             spec: The guest.
             base: An existing directory in which its run directory is made.
             log: A file for its console output, beside the tail that is kept anyway.
+            starter: Who holds its processes; they end with this process unless given.
+            terminal: Give its second console, ``con1``, a terminal.
 
         Raises:
             LabError: Something that it needs is missing or not usable, its name is in use, or it cannot
@@ -114,12 +154,50 @@ class Guest:
         run = RunDirectory(base, spec.umid)
         try:
             initrd = await asyncio.to_thread(_build_root, spec, run)
-            guest = cls(spec, run, log)
-            guest._spawn(initrd)
+            return await cls._spawn(spec, run, initrd, Console(log), starter or LocalStarter(), terminal)
         except BaseException:
             run.remove()
             raise
+
+    @classmethod
+    def adopt(
+        cls, spec: GuestSpec, base: str, handle: GuestHandle, console: Console, *, ready: bool
+    ) -> Guest:
+        """Take over a running guest that an earlier process of ours has started; then :meth:`watch` it.
+
+        Args:
+            spec: As it was given then.
+            base: As it was given then.
+            handle: What :meth:`handle` returned then, with descriptors of this process, which belong to
+                the guest from now on.
+            console: What it prints goes on there.
+            ready: Its agent has greeted.
+        """
+        lock, output, channel, terminal = (*handle.fds, -1)[:4]
+        guest = cls(
+            spec,
+            RunDirectory.adopt(base, spec.umid, handle.memory_path, lock),
+            console,
+            started_at=handle.started_at,
+            output=output,
+            channel=socket.socket(fileno=channel),
+            terminal=terminal,
+        )
+        if ready:
+            guest.agent.assume_ready()
         return guest
+
+    def watch(self, group: Group) -> None:
+        """Go on with the processes of an adopted guest; tell :meth:`ended` of their end."""
+        self._group = group
+        self.pid = group.pid
+        self._loop.add_reader(self._output, self._read_console)
+
+    def handle(self) -> GuestHandle:
+        """Return what another process needs to take this guest over; the descriptors stay ours."""
+        terminal = (self.terminal,) if self.terminal >= 0 else ()
+        fds = (self.run.lock, self._output, self._channel.fileno(), *terminal)
+        return GuestHandle(self.run.memory_path, self.started_at, fds)
 
     @property
     def status(self) -> int | None:
@@ -167,12 +245,18 @@ class Guest:
             report = await self._climb(rungs, term_timeout)
         except BaseException:
             self._group.kill()
-            self._group.join(_KILL_TIMEOUT)
             raise
         finally:
-            self._close()
-            await self.agent.close()
+            await self._close()
         return report
+
+    async def let_go(self) -> None:
+        """Close what this process has of the guest, which its starter goes on holding.  Idempotent."""
+        if not self._closed:
+            self._closed = True
+            self._close_descriptors()
+            self.run.let_go()
+            await self.agent.close()
 
     async def __aenter__(self) -> Guest:
         return self
@@ -182,41 +266,41 @@ class Guest:
     ) -> None:
         await self.stop()
 
-    def _spawn(self, initrd: str | None) -> None:
+    @classmethod
+    async def _spawn(
+        cls,
+        spec: GuestSpec,
+        run: RunDirectory,
+        initrd: str | None,
+        console: Console,
+        starter: Starter,
+        terminal: bool,
+    ) -> Guest:
+        arguments = kernel_arguments(spec, uml_dir=run.path, initrd=initrd, terminal=terminal)
+        order = Order((*_restrictions(spec, run), spec.kernel, *arguments), run.path, _environment(run))
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._output, output = os.pipe2(os.O_CLOEXEC)
-        os.set_blocking(self._output, False)
+        output, their_output = os.pipe2(os.O_CLOEXEC)
+        master, slave = os.openpty() if terminal else (-1, -1)
+        os.set_blocking(output, False)
+        guest = cls(spec, run, console, started_at=time.time(), output=output, channel=ours, terminal=master)
+        files = [theirs.fileno()] + ([slave] if terminal else [])
         try:
-            arguments = kernel_arguments(
-                self.spec, uml_dir=self.run.path, initrd=initrd, agent_fd=theirs.fileno()
-            )
-            self._group = WatchedGroup(
-                [*_launcher(self.spec, self.run), self.spec.kernel, *arguments],
-                cwd=self.run.path,
-                env=_environment(self.run),
-                output=output,
-                pass_fds=(theirs.fileno(),),
-                on_end=self._ended_in_thread,
-            )
-            self.pid = self._group.start()
+            guest.watch(await starter.start(spec.umid, order, their_output, files, guest.ended))
         except BaseException as error:
-            ours.close()
-            os.close(self._output)
+            guest._close_descriptors()
+            await guest.agent.close()
             if isinstance(error, OSError):
-                raise LabError(f"guest {self.spec.umid}: cannot be started: {error}") from None
+                raise LabError(f"guest {spec.umid}: cannot be started: {error}") from None
             raise
         finally:
             theirs.close()
-            os.close(output)
-        self._loop.add_reader(self._output, self._read_console)
-        self.agent = Agent(self.spec.umid, ours, ended=self.wait, console_text=lambda: self.console.text)
+            os.close(their_output)
+            if terminal:
+                os.close(slave)
+        return guest
 
-    def _ended_in_thread(self, status: int) -> None:
-        # A closed loop has nobody left who waits.
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._take_end, status)
-
-    def _take_end(self, status: int) -> None:
+    def ended(self, status: int) -> None:
+        """Take note of the end of its last process; called by whoever started them."""
         for _ in range(_LAST_READS):
             if not self._read_console():
                 break
@@ -278,15 +362,22 @@ class Guest:
     async def _terminate(self) -> None:
         self._group.signal(signal.SIGTERM)
 
-    def _close(self) -> None:
+    async def _close(self) -> None:
         if self._closed:
             return
         self._closed = True
-        self._group.join(_KILL_TIMEOUT)
+        await self._group.gone(_KILL_TIMEOUT)
+        self._close_descriptors()
+        self.run.remove()
+        await self.agent.close()
+
+    def _close_descriptors(self) -> None:
         self._loop.remove_reader(self._output)
         os.close(self._output)
         self._output = -1
-        self.run.remove()
+        if self.terminal >= 0:
+            os.close(self.terminal)
+            self.terminal = -1
 
 
 def check_containment(spec: GuestSpec) -> None:
@@ -324,15 +415,14 @@ def _build_root(spec: GuestSpec, run: RunDirectory) -> str | None:
     return path
 
 
-def _launcher(spec: GuestSpec, run: RunDirectory) -> list[str]:
-    """Return the command that restricts itself and becomes the kernel named after it."""
+def _restrictions(spec: GuestSpec, run: RunDirectory) -> list[str]:
+    """Return what the launcher is told before the kernel's command line."""
     writable = [run.path, run.memory_path, *(device for device in _DEVICES if os.path.exists(device))]
     if isinstance(spec.root, DiskRoot) and os.path.exists(spec.root.path):
         writable.append(spec.root.path)
     writable += spec.writable
     contained = spec.landlock and landlock.abi() > 0
-    command = [sys.executable, "-I", "-S", launch.__file__, str(os.getpid()), str(int(contained))]
-    return [*command, str(len(writable)), *writable]
+    return [str(int(contained)), str(len(writable)), *writable]
 
 
 def _environment(run: RunDirectory) -> dict[str, str]:

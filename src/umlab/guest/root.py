@@ -95,6 +95,7 @@ def _base(hostname: str) -> Iterable[cpio.Member]:
     scripts = importlib.resources.files("umlab.guest")
     yield cpio.file("init", scripts.joinpath("init.sh").read_bytes(), 0o755)
     yield cpio.file("bin/umlab-agent", scripts.joinpath("agent.sh").read_bytes(), 0o755)
+    yield cpio.file("bin/umlab-terminal", scripts.joinpath("terminal.sh").read_bytes(), 0o755)
     yield cpio.file("etc/hostname", f"{hostname}\n".encode())
     yield cpio.file("etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n")
 

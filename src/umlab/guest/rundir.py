@@ -36,10 +36,7 @@ class RunDirectory:
     """
 
     def __init__(self, base: str, umid: str) -> None:
-        check_name("guest", umid)
-        self.umid = umid
-        self.path = os.path.join(os.path.abspath(base), umid)
-        self.mconsole_path = os.path.join(self.path, umid, "mconsole")
+        self._set_paths(base, umid)
         size = len(os.fsencode(self.mconsole_path))
         if size > MAX_SOCKET_PATH:
             raise LabError(
@@ -58,6 +55,32 @@ class RunDirectory:
             self._release()
             raise LabError(f"guest {umid}: no place for its memory file: {error}") from None
 
+    @classmethod
+    def adopt(cls, base: str, umid: str, memory_path: str, lock: int) -> RunDirectory:
+        """Return the directory of a running guest that an earlier process of ours has made.
+
+        Args:
+            base: As it was given then.
+            umid: The guest.
+            memory_path: Where its memory file is.
+            lock: The descriptor that holds the directory's lock; belongs to the object from now on.
+        """
+        run = cls.__new__(cls)
+        run._set_paths(base, umid)
+        run.memory_path, run._lock = memory_path, lock
+        return run
+
+    @property
+    def lock(self) -> int:
+        """The descriptor whose duplicates hold the directory; it stays this object's."""
+        return self._lock
+
+    def _set_paths(self, base: str, umid: str) -> None:
+        check_name("guest", umid)
+        self.umid = umid
+        self.path = os.path.join(os.path.abspath(base), umid)
+        self.mconsole_path = os.path.join(self.path, umid, "mconsole")
+
     def umid_of(self, pid: int) -> str | None:
         """Return the umid under which a kernel runs here, ``None`` when it has not got that far.
 
@@ -70,6 +93,12 @@ class RunDirectory:
             if _read_pid(os.path.join(self.path, name, "pid")) == pid:
                 return name
         return None
+
+    def let_go(self) -> None:
+        """Leave everything to whoever holds a duplicate of the lock.  Idempotent."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
     def remove(self) -> None:
         """Remove everything, after the guest's end.  Idempotent."""

@@ -6,9 +6,10 @@ one core never go back.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from umlab.errors import NoSuchPort
+from umlab.errors import NoSuchPort, SwitchError
 from umlab.switch.counters import DropReason, PortCounters, SwitchCounters
 from umlab.switch.events import (
     Event,
@@ -71,11 +72,33 @@ class SwitchCore:
         self._floods: dict[int, Verdict] = {}
         self._unicasts: dict[int, Verdict] = {}
 
-    def add_port(self, now_ns: int) -> int:
-        """Make a port and return its number, the lowest free one."""
-        port_no = self.config.first_port_no
-        while port_no in self._ports:
-            port_no += 1
+    def configure(self, config: SwitchConfig) -> None:
+        """Be told something else: no port is lost, and no address but what a smaller FDB has no room for.
+
+        Raises:
+            ValueError: ``first_port_no`` differs, which only a new switch can have.
+        """
+        if config.first_port_no != self.config.first_port_no:
+            raise ValueError("first_port_no cannot be changed while the switch runs")
+        self.config = config
+        self._fdb.configure(config.fdb_capacity, config.ageing_time_ns)
+
+    def add_port(self, now_ns: int, port_no: int | None = None) -> int:
+        """Make a port and return its number.
+
+        Args:
+            now_ns: The engine clock's reading.
+            port_no: The number to have, a free one; the lowest free one unless given.
+
+        Raises:
+            SwitchError: The number is taken, or lower than the first.
+        """
+        if port_no is None:
+            port_no = self.config.first_port_no
+            while port_no in self._ports:
+                port_no += 1
+        elif port_no in self._ports or port_no < self.config.first_port_no:
+            raise SwitchError(f"port {port_no} cannot be had")
         self._ports[port_no] = PortCounters()
         self._unicasts[port_no] = Verdict((port_no,))
         self._floods.clear()
@@ -156,6 +179,37 @@ class SwitchCore:
     def fdb(self, now_ns: int) -> list[FdbEntry]:
         """Return the stations that have not aged, oldest first; changes nothing."""
         return self._fdb.entries(now_ns)
+
+    def fdb_size(self) -> int:
+        """Return how many addresses are learnt, those that have just aged included."""
+        return len(self._fdb)
+
+    def restore(self, entries: Iterable[FdbEntry], now_ns: int) -> None:
+        """Learn what another switch knew, where the port is there, the entry alive and the FDB not full.
+
+        Args:
+            entries: Oldest first, none from after ``now_ns``.
+            now_ns: The engine clock's reading.
+        """
+        self.handle_timer(now_ns)
+        for entry in entries:
+            alive = now_ns - self.config.ageing_time_ns <= entry.last_seen_ns <= now_ns
+            if alive and entry.port_no in self._ports and self._fdb.find(entry.mac) is None:
+                self._fdb.add(entry.mac, entry.port_no, entry.last_seen_ns)
+        self._fdb.sort()
+
+    def flush(self, port_no: int | None = None) -> int:
+        """Forget every learnt address, or those of one port, and return how many there were.
+
+        Raises:
+            NoSuchPort: Nothing is attached there.
+        """
+        if port_no is not None and port_no not in self._ports:
+            raise NoSuchPort(port_no)
+        before = len(self._fdb)
+        for number in self._ports if port_no is None else (port_no,):
+            self._fdb.remove_port(number)
+        return before - len(self._fdb)
 
     def events_waiting(self) -> bool:
         """Tell whether there is an event to take."""

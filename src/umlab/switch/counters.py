@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 class DropReason(enum.Enum):
@@ -41,6 +41,10 @@ class PortCounters:
         """Add one dropped frame."""
         self.drops[reason] = self.drops.get(reason, 0) + 1
 
+    def copy(self) -> PortCounters:
+        """Return the present values."""
+        return replace(self, drops=dict(self.drops))
+
 
 @dataclass(slots=True)
 class SwitchCounters:
@@ -59,3 +63,7 @@ class SwitchCounters:
     aged: int = 0
     learn_refused: int = 0
     unknown_sender: int = 0
+
+    def copy(self) -> SwitchCounters:
+        """Return the present values."""
+        return replace(self)

@@ -67,6 +67,21 @@ class Fdb:
     def __len__(self) -> int:
         return len(self._records)
 
+    def configure(self, capacity: int, ageing_time_ns: int) -> None:
+        """Be told something else; a smaller table forgets what was seen longest ago."""
+        self._capacity = capacity
+        self._ageing_time_ns = ageing_time_ns
+        # Entries may be dead by now that were alive.
+        self._quiet_until_ns = -1
+        while len(self._records) > capacity:
+            _, record = self._records.popitem(last=False)
+            self._leave_port(record)
+
+    def sort(self) -> None:
+        """Restore the order after entries were added that were seen in the past."""
+        self._records = OrderedDict(sorted(self._records.items(), key=lambda item: item[1].last_seen_ns))
+        self._quiet_until_ns = -1
+
     def find(self, mac: bytes) -> FdbRecord | None:
         """Return an address's record."""
         return self._records.get(mac)

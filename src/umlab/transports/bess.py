@@ -10,13 +10,20 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Mapping
 
 from umlab.errors import StateError, SwitchError
 from umlab.switch.model import Framing, Link
 from umlab.transports.acceptor import Acceptor
-from umlab.transports.contract import Session, SessionSink
+from umlab.transports.contract import (
+    KeptSession,
+    Peer,
+    Session,
+    SessionSink,
+    nothing_to_close,
+)
 from umlab.transports.peer import peer_of
-from umlab.transports.socketfile import SocketFile
+from umlab.transports.socketfile import SocketFile, take_socket
 
 
 class BessListener:
@@ -38,10 +45,10 @@ class BessListener:
         self._acceptor: Acceptor
         self._sink: SessionSink
 
-    async def start(self, sink: SessionSink) -> None:
+    async def start(self, sink: SessionSink, kept: Mapping[str, int] | None = None) -> None:
         """Bind and begin to accept; see :class:`umlab.transports.contract.Listener`."""
         self._sink = sink
-        self._file = SocketFile(self.where, socket.SOCK_SEQPACKET)
+        self._file = take_socket(self.where, socket.SOCK_SEQPACKET, kept, "listener")
         self._acceptor = Acceptor(self._file.socket, self.where, self._open)
 
     async def close(self) -> None:
@@ -51,9 +58,20 @@ class BessListener:
             self._file.close()
             self._file = None
 
+    def descriptors(self) -> dict[str, int]:
+        """Return the listening socket."""
+        return {} if self._file is None else {"listener": self._file.socket.fileno()}
+
+    def resume(self, kept: KeptSession) -> Session:
+        """Go on with a connection; its end, if it came meanwhile, is the engine's to see."""
+        return self._session(kept.fds[0], kept.peer)
+
+    def _session(self, fd: int, peer: Peer | None) -> Session:
+        return Session(self.kind, Link(fd, Framing.SEQPACKET), peer, "", nothing_to_close)
+
     def _open(self, sock: socket.socket) -> None:
         peer = peer_of(sock)
-        session = Session(self.kind, Link(sock.fileno(), Framing.SEQPACKET), peer, "", _nothing_to_close)
+        session = self._session(sock.fileno(), peer)
         try:
             self._sink.session_opened(session)
         except (SwitchError, StateError) as error:
@@ -61,7 +79,3 @@ class BessListener:
             self._sink.session_refused(self.kind, error, peer)
             return
         sock.detach()
-
-
-def _nothing_to_close() -> None:
-    """A connection has no control stream beside its descriptor, which the engine closes."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from umlab._boot import Boot
 from umlab.errors import UmlabError
@@ -40,6 +40,8 @@ class Session:
         detail: What a person would want to see beside the kind, such as ``v3``; may be empty.
         close: Ends the session from our side (its control stream, where it has one).  Idempotent.
             Does not touch ``link.fd``.
+        fds: Descriptors that keep it alive beside ``link.fd``; they belong to the transport.
+        state: What :meth:`Listener.resume` needs beside descriptors, JSON-ready.
     """
 
     kind: str
@@ -47,6 +49,29 @@ class Session:
     peer: Peer | None
     detail: str
     close: Callable[[], None]
+    fds: tuple[int, ...] = ()
+    state: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class KeptSession:
+    """A session of an earlier process of ours, to be resumed in this one.
+
+    Attributes:
+        peer: As it was.
+        detail: As it was.
+        state: As it was.
+        fds: Descriptors of this process: ``link.fd`` first, then ``fds``.  They belong to the listener.
+    """
+
+    peer: Peer | None
+    detail: str
+    state: Mapping[str, Any]
+    fds: tuple[int, ...]
+
+
+def nothing_to_close() -> None:
+    """End a session that is nothing beside its descriptor, which the engine closes."""
 
 
 class SessionSink(Protocol):
@@ -77,11 +102,26 @@ class Listener(Protocol):
     #: What a guest's kernel is told to attach here; empty where it is not a guest that attaches.
     guest_argument: str
 
-    async def start(self, sink: SessionSink) -> None:
+    async def start(self, sink: SessionSink, kept: Mapping[str, int] | None = None) -> None:
         """Begin to accept.
+
+        Args:
+            sink: Who takes the sessions.
+            kept: What :meth:`descriptors` returned in an earlier process of ours, as descriptors of this
+                one, which belong to the listener from now on: nothing is opened anew.
 
         Raises:
             TransportError: The place cannot be had; names it and says why.
+        """
+
+    def descriptors(self) -> dict[str, int]:
+        """Return, by name, what another process needs to accept here; they stay the listener's."""
+
+    def resume(self, kept: KeptSession) -> Session:
+        """Go on with a session of an earlier process of ours; the sink is not told.
+
+        Raises:
+            TransportError: It has ended meanwhile, or is none of this listener's.
         """
 
     async def close(self) -> None:

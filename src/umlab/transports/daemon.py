@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import os
 import socket
+from collections.abc import Mapping
 
 from umlab.errors import (
     OversizeMessage,
@@ -26,9 +27,9 @@ from umlab.errors import (
 )
 from umlab.switch.model import Framing, Link
 from umlab.transports.acceptor import Acceptor
-from umlab.transports.contract import Session, SessionSink
+from umlab.transports.contract import KeptSession, Session, SessionSink
 from umlab.transports.peer import peer_of
-from umlab.transports.socketfile import SocketFile
+from umlab.transports.socketfile import SocketFile, take_socket
 from umlab.wire import sockaddr
 from umlab.wire.daemon import (
     MAX_ATTACH_REQUEST,
@@ -38,12 +39,16 @@ from umlab.wire.daemon import (
     serialize_attach_reply,
 )
 
+#: What a v3 guest may send behind its request.
+_PADDING = 2
 #: Seconds in which a connection has to send its whole request.
 HELLO_TIMEOUT = 10.0
 #: Connections that may be without a request at a time; one more, and the oldest is closed.
 MAX_SILENT = 128
 #: Bytes of frames on their way to a guest; the kernel may give less.
 _SEND_BUFFER = 1 << 20
+#: Our sockets, in the order of their paths.
+_SOCKETS = (("control", socket.SOCK_STREAM), ("data", socket.SOCK_DGRAM))
 
 
 class DaemonListener:
@@ -52,18 +57,22 @@ class DaemonListener:
     Args:
         control_path: At most 107 bytes.
         data_path: Where v0 guests send; without it they are refused.
+        control: The control socket where it is there already; belongs to the listener.
     """
 
     kind = "daemon"
 
     def __init__(
-        self, control_path: str | os.PathLike[str], data_path: str | os.PathLike[str] | None = None
+        self,
+        control_path: str | os.PathLike[str],
+        data_path: str | os.PathLike[str] | None = None,
+        control: SocketFile | None = None,
     ) -> None:
         self._paths = [os.fspath(path) for path in (control_path, data_path) if path is not None]
         self.where = ",".join(self._paths)
         # A guest's directory is another one.
         self.guest_argument = f"eth0=daemon,,unix,{','.join(map(os.path.abspath, self._paths))}"
-        self._files: list[SocketFile] = []
+        self._files = [] if control is None else [control]
         self._acceptor: Acceptor | None = None
         self._connections: set[_Connection] = set()
         #: Those without a request yet, oldest first (a dict keeps its order).
@@ -75,12 +84,12 @@ class DaemonListener:
         """The data socket of v0 guests, if they are served."""
         return self._files[1].socket if len(self._files) > 1 else None
 
-    async def start(self, sink: SessionSink) -> None:
+    async def start(self, sink: SessionSink, kept: Mapping[str, int] | None = None) -> None:
         """Bind and begin to accept; see :class:`umlab.transports.contract.Listener`."""
         self.sink = sink
         try:
-            for path, kind in zip(self._paths, (socket.SOCK_STREAM, socket.SOCK_DGRAM), strict=False):
-                self._files.append(SocketFile(path, kind))
+            for path, (name, kind) in list(zip(self._paths, _SOCKETS, strict=False))[len(self._files) :]:
+                self._files.append(take_socket(path, kind, kept, name))
         except BaseException:
             await self.close()
             raise
@@ -95,6 +104,24 @@ class DaemonListener:
             connection.close()
         while self._files:
             self._files.pop().close()
+
+    def descriptors(self) -> dict[str, int]:
+        """Return the control socket, and the data socket of v0 guests where they are served."""
+        return {name: file.socket.fileno() for (name, _), file in zip(_SOCKETS, self._files, strict=False)}
+
+    def resume(self, kept: KeptSession) -> Session:
+        """Go on with a guest's data socket and its control connection.
+
+        Raises:
+            TransportError: The guest is of protocol v0, which is not served any more.
+        """
+        connection = _Connection(self, socket.socket(fileno=kept.fds[1]))
+        self._connections.add(connection)
+        try:
+            return connection.resume(kept)
+        except TransportError:
+            connection.close()
+            raise
 
     def _take(self, sock: socket.socket) -> None:
         connection = _Connection(self, sock)
@@ -191,10 +218,8 @@ class _Connection:
         except TransportError as error:
             self.refuse(error)
             return
-        link = Link(data_socket.fileno(), Framing.DATAGRAM)
-        if shared is not None:
-            link = Link(data_socket.fileno(), Framing.DATAGRAM, shared.fileno(), request.path)
-        session = Session(self._listener.kind, link, self._peer, f"v{request.version}", self.close)
+        address = None if shared is None else request.path
+        session = self._open_session(data_socket.fileno(), f"v{request.version}", address)
         try:
             self._listener.sink.session_opened(session)
         except (SwitchError, StateError) as error:
@@ -205,6 +230,29 @@ class _Connection:
         self._session = session
         if name is not None:
             self._reply(name)
+
+    def resume(self, kept: KeptSession) -> Session:
+        """Take up a session; see :class:`DaemonListener`."""
+        self._deadline.cancel()
+        self._peer = kept.peer or self._peer
+        # What it sent as its request is gone; from now on every byte is one too many, but for the padding.
+        self._limit = _PADDING
+        address = bytes.fromhex(kept.state["address"]) if "address" in kept.state else None
+        self._session = self._open_session(kept.fds[0], kept.detail, address)
+        return self._session
+
+    def _open_session(self, data_fd: int, detail: str, address: bytes | None) -> Session:
+        """Return a session; ``address`` is what tells a v0 guest on the socket that all such share."""
+        link = Link(data_fd, Framing.DATAGRAM)
+        state = {}
+        if address is not None:
+            shared = self._listener.data_socket
+            if shared is None:
+                raise TransportError("guests of protocol v0 are not served any more")
+            link = Link(data_fd, Framing.DATAGRAM, shared.fileno(), address)
+            state["address"] = address.hex()
+        control = (self._socket.fileno(),)
+        return Session(self._listener.kind, link, self._peer, detail, self.close, control, state)
 
     def _reply(self, name: bytes) -> None:
         # Where nobody reads it any more, the end of the stream is what we read next.

@@ -9,7 +9,7 @@ import os
 import socket
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from umlab.errors import SocketInUse, TransportError
 from umlab.wire.sockaddr import MAX_SOCKET_PATH
@@ -56,7 +56,27 @@ class SocketFile:
             if error.errno == errno.EADDRINUSE:
                 raise SocketInUse(given) from None
             raise TransportError(f"cannot bind the socket {given}: {error.strerror}") from None
-        self._identity = (status.st_dev, status.st_ino)
+        self._identity: tuple[int, int] | None = (status.st_dev, status.st_ino)
+
+    @classmethod
+    def adopt(cls, path: str | os.PathLike[str], sock: socket.socket, *, remove: bool = True) -> SocketFile:
+        """Return a socket that somebody else has bound and that listens, where it connects.
+
+        Args:
+            path: Where it is bound.
+            sock: The socket; belongs to the object from now on.
+            remove: Whether its file goes when the socket is closed: not where a service manager owns it.
+        """
+        file = cls.__new__(cls)
+        file.path, file.socket = os.path.abspath(path), sock
+        sock.setblocking(False)
+        file._identity = None
+        if remove:
+            # Somebody may have removed it, or put another in its place since.
+            with contextlib.suppress(OSError):
+                status = os.lstat(file.path)
+                file._identity = (status.st_dev, status.st_ino)
+        return file
 
     def close(self) -> None:
         """Close the socket and remove its file, unless another one has taken its place.  Idempotent."""
@@ -68,6 +88,18 @@ class SocketFile:
             if (status.st_dev, status.st_ino) == self._identity:
                 os.unlink(self.path)
         self.socket.close()
+
+
+def take_socket(path: str, kind: int, kept: Mapping[str, int] | None, name: str) -> SocketFile:
+    """Return the socket of a path: what an earlier process of ours has kept under a name, or a new one.
+
+    Raises:
+        SocketInUse: A living process serves a socket there.
+        TransportError: It cannot be bound.
+    """
+    if kept is None:
+        return SocketFile(path, kind)
+    return SocketFile.adopt(path, socket.socket(fileno=kept[name]))
 
 
 def check_socket_path(path: str) -> None:

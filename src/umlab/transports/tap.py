@@ -10,10 +10,11 @@ import fcntl
 import os
 import re
 import struct
+from collections.abc import Mapping
 
 from umlab.errors import StateError, SwitchError, TransportError
 from umlab.switch.model import Framing, Link
-from umlab.transports.contract import Session, SessionSink
+from umlab.transports.contract import KeptSession, Session, SessionSink, nothing_to_close
 
 _CLONE_DEVICE = "/dev/net/tun"
 _TUNSETIFF = 0x400454CA
@@ -46,10 +47,13 @@ class TapListener:
     def __init__(self, device: str) -> None:
         self.where = device
 
-    async def start(self, sink: SessionSink) -> None:
+    async def start(self, sink: SessionSink, kept: Mapping[str, int] | None = None) -> None:
         """Open the device and give it a port; see :class:`umlab.transports.contract.Listener`."""
+        if kept is not None:
+            # Its port is resumed, or somebody had taken it away.
+            return
         fd = open_tap(self.where)
-        session = Session(self.kind, Link(fd, Framing.DEVICE), None, self.where, _nothing_to_close)
+        session = self._session(fd)
         try:
             sink.session_opened(session)
         except (SwitchError, StateError) as error:
@@ -58,6 +62,17 @@ class TapListener:
 
     async def close(self) -> None:
         """Do nothing: the engine closes the device."""
+
+    def descriptors(self) -> dict[str, int]:
+        """Return nothing: the port is all there is."""
+        return {}
+
+    def resume(self, kept: KeptSession) -> Session:
+        """Go on with the device."""
+        return self._session(kept.fds[0])
+
+    def _session(self, fd: int) -> Session:
+        return Session(self.kind, Link(fd, Framing.DEVICE), None, self.where, nothing_to_close)
 
 
 def open_tap(device: str) -> int:
@@ -79,7 +94,3 @@ def open_tap(device: str) -> int:
         reason = _FIXES.get(error.errno or 0, error.strerror or "").format(device)
         raise TransportError(f"tap device {device}: {reason}") from None
     return fd
-
-
-def _nothing_to_close() -> None:
-    """A device has no session beside its descriptor, which the engine closes."""

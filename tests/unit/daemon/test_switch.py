@@ -8,7 +8,7 @@ import os
 import resource
 import select
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,7 +32,7 @@ from umlab.errors import RemoteProtocolError, StateError, SwitchError, Transport
 from umlab.switch.counters import DropReason
 from umlab.switch.events import LinkClosed, MacLearned, PortAttached, PortDetached
 from umlab.switch.model import SECOND_NS, Framing, Link, SwitchConfig
-from umlab.transports.contract import Peer, Session, SessionSink
+from umlab.transports.contract import KeptSession, Peer, Session, SessionSink, nothing_to_close
 from umlab.transports.daemon import DaemonListener
 from umlab.wire.daemon import AttachRequest, parse_attach_reply, serialize_attach_request
 
@@ -48,7 +48,7 @@ class Plug:
     log: list[str] = field(default_factory=list)
     sink: SessionSink | None = None
 
-    async def start(self, sink: SessionSink) -> None:
+    async def start(self, sink: SessionSink, kept: Mapping[str, int] | None = None) -> None:
         self.log.append("start")
         if self.error is not None:
             raise self.error
@@ -56,6 +56,13 @@ class Plug:
 
     async def close(self) -> None:
         self.log.append("close")
+
+    def descriptors(self) -> dict[str, int]:
+        return {}
+
+    def resume(self, kept: KeptSession) -> Session:
+        link = Link(kept.fds[0], Framing.SEQPACKET)
+        return Session(self.kind, link, kept.peer, kept.detail, nothing_to_close)
 
     def session(self, peer: Peer | None = None) -> tuple[Session, socket.socket]:
         """Return a session that is not opened yet, and the guest's end."""

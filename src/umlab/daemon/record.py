@@ -1,4 +1,4 @@
-"""Events and ports as plain records: what ``--json`` prints and what the lines for people are made of."""
+"""Events and counters as plain records: what the API sends, ``--json`` prints and lines for people show."""
 
 from __future__ import annotations
 
@@ -35,20 +35,6 @@ def counters_record(counters: Any) -> dict[str, Any]:
     return record
 
 
-def _plain(name: str, value: Any) -> Any:
-    if isinstance(value, bytes):
-        return format_mac(value) if name in _MAC_FIELDS else value.hex()
-    if isinstance(value, Exception):
-        return str(value)
-    if isinstance(value, enum.Enum):
-        return value.value
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {
-            field.name: _plain(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)
-        }
-    return value
-
-
 def port_records(service: SwitchService) -> list[dict[str, Any]]:
     """Return every port of a switch with its peer and counters, in port order."""
     counters = service.snapshot().ports
@@ -64,3 +50,17 @@ def port_records(service: SwitchService) -> list[dict[str, Any]]:
         for port in service.ports()
         if port.port_no in counters
     ]
+
+
+def _plain(name: str, value: Any) -> Any:
+    if isinstance(value, bytes):
+        return format_mac(value) if name in _MAC_FIELDS else value.hex()
+    if isinstance(value, Exception):
+        return str(value)
+    if isinstance(value, enum.Enum):
+        return value.value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {
+            field.name: _plain(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)
+        }
+    return value

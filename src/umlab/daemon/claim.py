@@ -1,0 +1,118 @@
+"""One daemon and one keeper for each lab: locks that end with their process, and a way to the keeper."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import socket
+import time
+from pathlib import Path
+
+from umlab.daemon.place import DAEMON_LOCK, GUESTS, KEEPER_LOCK, KEEPER_SOCKET
+from umlab.errors import LabError, LabInUse
+from umlab.keeper.link import KeeperLink
+from umlab.keeper.start import start_keeper
+from umlab.transports.socketfile import SocketFile
+
+#: Seconds to wait for a lock that somebody holds only to look, or while ending.
+_LOCK_PATIENCE = 1.0
+#: Seconds for a keeper to be gone that is ending, with its guests.
+_KEEPER_PATIENCE = 20.0
+_POLL_TIME = 0.02
+
+
+class Claim:
+    """The right to be a lab's daemon, from the making of this object until :meth:`close`.
+
+    Args:
+        lab: The lab.
+        runtime: Its directory for sockets.
+
+    Raises:
+        LabInUse: Another daemon has it.
+    """
+
+    def __init__(self, lab: str, runtime: Path) -> None:
+        self._runtime = runtime
+        self._fd = _take(lab, runtime / DAEMON_LOCK)
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, b"%d\n" % os.getpid(), 0)
+
+    async def keeper(self, log: Path) -> KeeperLink:
+        """Connect to the lab's keeper, started if there is none.
+
+        Args:
+            log: The file to which one that is started adds its errors.
+
+        Raises:
+            LabError: There is none to be had.
+        """
+        path = str(self._runtime / KEEPER_SOCKET)
+        with contextlib.suppress(ConnectionError, FileNotFoundError):
+            return KeeperLink.connect(path)
+        lock = _open(self._runtime / KEEPER_LOCK)
+        try:
+            # One that is ending serves nobody any more.
+            if not await asyncio.to_thread(_lock, lock, _KEEPER_PATIENCE):
+                raise LabError(f"the keeper of {self._runtime} serves nobody and does not end")
+            file = SocketFile(path, socket.SOCK_SEQPACKET)
+            # The file is the keeper's from now on.
+            with file.socket as listener, log.open("ab") as errors:
+                start_keeper(listener, path, lock=lock, log=errors.fileno())
+        finally:
+            os.close(lock)
+        return KeeperLink.connect(path)
+
+    def close(self) -> None:
+        """Let another daemon have the lab."""
+        os.close(self._fd)
+
+    def remove(self) -> None:
+        """Remove the lab's directory, where nothing else is left in it, and let go."""
+        for name in (DAEMON_LOCK, KEEPER_LOCK):
+            with contextlib.suppress(OSError):
+                os.unlink(self._runtime / name)
+        for directory in (self._runtime / GUESTS, self._runtime):
+            with contextlib.suppress(OSError):
+                os.rmdir(directory)
+        self.close()
+
+
+def _take(lab: str, path: Path) -> int:
+    """Return a descriptor that holds a lab's lock; LabInUse where another has it."""
+    while True:
+        fd = _open(path)
+        if not _lock(fd, _LOCK_PATIENCE):
+            text = os.pread(fd, 32, 0).strip()
+            os.close(fd)
+            raise LabInUse(lab, int(text) if text.isdigit() else 0)
+        # Whoever had it before may have removed the file: then the next daemon would find another one.
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.stat(path), os.fstat(fd)):
+                return fd
+        os.close(fd)
+
+
+def _open(path: Path) -> int:
+    """Open a lock's file, made where it is missing, and its directory with it."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.open(path, flags, 0o600)
+    except FileNotFoundError:
+        path.parent.mkdir(mode=0o700)
+        return os.open(path, flags, 0o600)
+
+
+def _lock(fd: int, patience: float) -> bool:
+    """Lock a file, waiting a while for others, and say whether that could be done."""
+    end = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                return False
+            time.sleep(_POLL_TIME)

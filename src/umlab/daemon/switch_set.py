@@ -1,0 +1,252 @@
+"""The switches of a lab, by name, each written down at the keeper."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from umlab.daemon.event_log import EventLog
+from umlab.daemon.journal import SwitchJournal, kept_switches
+from umlab.daemon.record import counters_record, event_record
+from umlab.daemon.spec import SwitchSpec
+from umlab.daemon.switch import ServiceEvent, SwitchService
+from umlab.daemon.view import FdbEntryView, ListenerView, PortView, SwitchView
+from umlab.errors import AlreadyExists, NoSuchPort, NoSuchSwitch
+from umlab.keeper.link import KeeperLink
+from umlab.switch.events import FdbFull, MacAged, MacLearned, StationMoved
+from umlab.switch.model import SwitchConfig
+from umlab.transports.registry import parse_listen
+from umlab.wire.ethernet import format_mac
+
+#: Seconds between two looks at what the FDBs know; a large one is written down less often.
+FDB_TIME = 1.0
+#: Seconds after which an unchanged FDB is written down again: its entries have been seen since.
+_FDB_REFRESH = 20.0
+#: Entries that are written down in about a hundredth of ``FDB_TIME``.
+_FDB_PIECE = 2048
+#: Addresses that are shown of a port.
+_MAX_MACS = 16
+_FDB_EVENTS = (MacLearned, StationMoved, MacAged, FdbFull)
+
+
+@dataclass(slots=True)
+class _Switch:
+    """A running switch; ``fdb_at`` is when to write its FDB down, on the loop's clock."""
+
+    spec: SwitchSpec
+    service: SwitchService
+    journal: SwitchJournal
+    fdb_at: float = 0.0
+    fdb_changed: bool = False
+
+
+@dataclass(slots=True)
+class SwitchSet:
+    """All switches of one daemon.
+
+    Attributes:
+        keeper: Who holds their descriptors.
+        events: Where what they report goes.
+        guest_of: Tells which guest of the lab a process is.
+        subscribers: Are given each event of a switch as it is, with the switch's name.
+    """
+
+    keeper: KeeperLink
+    events: EventLog
+    guest_of: Callable[[int], str | None]
+    subscribers: list[Callable[[str, ServiceEvent], None]] = field(default_factory=list)
+    _switches: dict[str, _Switch] = field(default_factory=dict)
+    _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    async def resume(self) -> None:
+        """Go on with every switch that an earlier daemon has left."""
+        for spec, kept in kept_switches(self.keeper):
+            switch = self._make(spec)
+            await switch.service.start(kept)
+            self._switches[spec.name] = switch
+
+    def names(self) -> list[str]:
+        """Return the names, sorted."""
+        return sorted(self._switches)
+
+    def service(self, name: str) -> SwitchService:
+        """Return a switch.
+
+        Raises:
+            NoSuchSwitch: There is none of this name.
+        """
+        return self._find(name).service
+
+    async def put(self, spec: SwitchSpec) -> bool:
+        """Have a switch of a description, and say whether it had to be made.
+
+        Raises:
+            AlreadyExists: There is one of this name that is something else.
+            TransportError: A place to listen cannot be had.
+        """
+        async with self._lock:
+            if spec.name in self._switches:
+                if self._switches[spec.name].spec != spec:
+                    raise AlreadyExists("switch", spec.name)
+                return False
+            switch = self._make(spec)
+            # Its ports are written down under its name, so its sockets have to be there first.
+            await switch.service.start()
+            self._switches[spec.name] = switch
+            switch.journal.switch(spec, switch.service.listeners)
+            return True
+
+    def configure(self, name: str, config: SwitchConfig) -> bool:
+        """Tell a switch to be something else, and say whether it was not that already.
+
+        Raises:
+            NoSuchSwitch: There is none of this name.
+            SwitchError: It cannot become that while it runs.
+        """
+        switch = self._find(name)
+        if switch.spec.config == config:
+            return False
+        switch.service.configure(config)
+        switch.spec = replace(switch.spec, config=config)
+        switch.journal.switch(switch.spec, switch.service.listeners)
+        return True
+
+    async def remove(self, name: str) -> bool:
+        """End a switch and say whether there was one."""
+        async with self._lock:
+            switch = self._switches.pop(name, None)
+            if switch is None:
+                return False
+            ports = [port.port_no for port in switch.service.ports()]
+            await switch.service.stop()
+            switch.journal.remove(ports)
+            return True
+
+    async def stop(self) -> None:
+        """End every switch."""
+        for name in self.names():
+            await self.remove(name)
+
+    def remove_port(self, name: str, port_no: int) -> bool:
+        """Detach what is plugged in, and say whether there was something.
+
+        Raises:
+            NoSuchSwitch: There is none of this name.
+        """
+        try:
+            self.service(name).remove_port(port_no)
+        except NoSuchPort:
+            return False
+        return True
+
+    def flush_fdb(self, name: str, port_no: int | None) -> bool:
+        """Forget learnt addresses, and say whether there were some.
+
+        Raises:
+            NoSuchSwitch: There is none of this name.
+            NoSuchPort: Nothing is attached there.
+        """
+        switch = self._find(name)
+        switch.fdb_changed = True
+        return switch.service.engine.flush_fdb(port_no) > 0
+
+    def write_fdbs(self, *, all_of_them: bool = False) -> None:
+        """Write down what has changed in the FDBs since the last call, one that is large not every time."""
+        now = asyncio.get_running_loop().time()
+        for switch in self._switches.values():
+            if (
+                all_of_them
+                or (now >= switch.fdb_at and switch.fdb_changed)
+                or (now >= switch.fdb_at + _FDB_REFRESH)
+            ):
+                entries = switch.service.fdb()
+                switch.journal.fdb(entries)
+                switch.fdb_changed = False
+                switch.fdb_at = now + FDB_TIME * (len(entries) // _FDB_PIECE)
+
+    # What is shown.
+
+    def views(self) -> list[SwitchView]:
+        """Return every switch, by name."""
+        return [self.view(name) for name in self.names()]
+
+    def view(self, name: str) -> SwitchView:
+        """Return a switch.  Raises NoSuchSwitch."""
+        service = self._find(name).service
+        snapshot = service.snapshot()
+        return SwitchView(
+            name=name,
+            engine=service.engine.kind,
+            config=service.config,
+            listeners=tuple(
+                ListenerView(each.kind, each.where, each.guest_argument) for each in service.listeners
+            ),
+            ports=len(snapshot.ports),
+            fdb_entries=snapshot.fdb_entries,
+            counters=counters_record(snapshot.counters),
+        )
+
+    def ports(self, name: str) -> list[PortView]:
+        """Return the ports of a switch, by number.  Raises NoSuchSwitch."""
+        service = self._find(name).service
+        snapshot = service.snapshot()
+        macs: dict[int, list[str]] = {}
+        for entry in reversed(service.fdb()):
+            seen = macs.setdefault(entry.port_no, [])
+            if len(seen) < _MAX_MACS:
+                seen.append(format_mac(entry.mac))
+        return [
+            PortView(
+                port_no=port.port_no,
+                kind=port.kind,
+                detail=port.detail,
+                state="down" if port.port_no in snapshot.down else "up",
+                pid=port.peer.pid if port.peer else None,
+                uid=port.peer.uid if port.peer else None,
+                guest=self.guest_of(port.peer.pid) if port.peer else None,
+                macs=tuple(macs.get(port.port_no, ())),
+                queued=snapshot.queued[port.port_no],
+                counters=counters_record(snapshot.ports[port.port_no]),
+            )
+            for port in service.ports()
+            if port.port_no in snapshot.ports
+        ]
+
+    def port(self, name: str, port_no: int) -> PortView:
+        """Return a port.  Raises NoSuchSwitch, NoSuchPort."""
+        for port in self.ports(name):
+            if port.port_no == port_no:
+                return port
+        raise NoSuchPort(port_no)
+
+    def fdb(self, name: str) -> list[FdbEntryView]:
+        """Return the learnt addresses, oldest first.  Raises NoSuchSwitch."""
+        service = self._find(name).service
+        entries = service.fdb()
+        now_ns = service.snapshot().at_ns
+        return [
+            FdbEntryView(format_mac(each.mac), each.port_no, round((now_ns - each.last_seen_ns) / 1e9, 3))
+            for each in entries
+        ]
+
+    def _find(self, name: str) -> _Switch:
+        try:
+            return self._switches[name]
+        except KeyError:
+            raise NoSuchSwitch(name) from None
+
+    def _make(self, spec: SwitchSpec) -> _Switch:
+        journal = SwitchJournal(self.keeper, spec.name)
+        listeners = [parse_listen(each) for each in spec.listen]
+        service = SwitchService(spec.name, spec.config, listeners, journal=journal)
+        switch = _Switch(spec, service, journal)
+        service.subscribe(lambda event: self._take_event(switch, event))
+        return switch
+
+    def _take_event(self, switch: _Switch, event: ServiceEvent) -> None:
+        if isinstance(event, _FDB_EVENTS):
+            switch.fdb_changed = True
+        self.events.publish({"switch": switch.spec.name} | event_record(event))
+        for subscriber in self.subscribers:
+            subscriber(switch.spec.name, event)

@@ -6,20 +6,26 @@ start-stop-daemon, and systemd's side of a socket and of a notification is playe
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import re
+import signal
+import socket
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from integration.peers.fake_guest import BROADCAST, attached, frame, mac
-from integration.peers.uml_switch import PROGRAMS, listens, program_path
+from integration.peers.uml_switch import PROGRAMS, is_socket, listens, program_path
 from support.deadline import scaled, wait_until
 from support.require import ROOT, require_program, unavailable
+from umlab._notify import notify
+from umlab.client.place import socket_path
 
 pytestmark = pytest.mark.integration
 
@@ -38,13 +44,15 @@ class InitScript:
         which: ``original`` or ``ours``.
         directory: Where those places are.
         options: The value of ``UML_SWITCH_OPTIONS``.
+        daemon: The value of ``DAEMON``; by default as docs/howto/run-as-a-service.md has it: what the kernel
+            executes is the interpreter, and its first word is the program.
 
     Attributes:
         control: The switch's control socket.
         pid_file: Where start-stop-daemon keeps the switch's pid.
     """
 
-    def __init__(self, which: str, directory: Path, options: str) -> None:
+    def __init__(self, which: str, directory: Path, options: str, daemon: Path | None = None) -> None:
         require_program("uml_switch")
         if not INIT_SCRIPT.exists():
             unavailable(f"{INIT_SCRIPT} is missing: apt-get install uml-utilities")
@@ -58,10 +66,10 @@ class InitScript:
         self._script = directory / "init"
         self._script.write_text(text)
         lines = [f"UML_SWITCH_USER={pwd.getpwuid(os.geteuid()).pw_name}"]
-        if which == "ours":
-            # As docs/howto/run-as-a-service.md has it: what the kernel executes is the interpreter.
-            lines.append(f"DAEMON={sys.executable}")
-            options = f"{program_path(which)} {options}"
+        if daemon is None and which == "ours":
+            daemon, options = Path(sys.executable), f"{program_path(which)} {options}"
+        if daemon is not None:
+            lines.append(f"DAEMON={daemon}")
         lines.append(f'UML_SWITCH_OPTIONS="{options}"')
         (directory / "options").write_text("\n".join(lines) + "\n")
 
@@ -81,6 +89,11 @@ class InitScript:
     def pid(self) -> int:
         """Return the running switch's process."""
         return int(self.pid_file.read_text())
+
+
+def command_line(pid: int) -> list[str]:
+    """Return the words of a process's command line."""
+    return Path(f"/proc/{pid}/cmdline").read_text().split("\0")[:-1]
 
 
 def has_ended(pid: int) -> bool:
@@ -111,7 +124,7 @@ def heard_by_a_third(control: Path) -> list[bytes]:
     return heard
 
 
-@pytest.mark.parametrize("options", ["", "-hub", "-hub -tap {device}"])
+@pytest.mark.parametrize("options", ["", "-hub -tap {device}"])
 @pytest.mark.parametrize("which", PROGRAMS)
 def test_init_script_starts_a_switch_that_serves_and_stops_it(
     short_dir: Path, which: str, options: str
@@ -124,8 +137,7 @@ def test_init_script_starts_a_switch_that_serves_and_stops_it(
     try:
         assert stat.S_IMODE(script.control.stat().st_mode) == 0o777
         assert os.readlink(f"/proc/{pid}/cwd") == "/"
-        shown = Path(f"/proc/{pid}/cmdline").read_text().split("\0")[:-1]
-        assert shown == [str(program_path(which)), *words, "-unix", str(script.control)]
+        assert command_line(pid) == [str(program_path(which)), *words, "-unix", str(script.control)]
         # A plain user's switch goes on without the device.
         has_tap = device in words and os.geteuid() == 0
         assert Path(f"/sys/class/net/{device}").exists() == has_tap
@@ -150,6 +162,130 @@ def test_init_script_does_not_start_a_second_switch(short_dir: Path, which: str)
     finally:
         script("stop")
         wait_until(lambda: has_ended(pid), 10, "the switch has ended")
+
+
+def test_init_script_with_the_program_itself_starts_it_and_does_not_find_it_again(short_dir: Path) -> None:
+    script = InitScript("ours", short_dir, "", daemon=program_path("ours"))
+    script("start")
+    pid = script.pid()
+    try:
+        assert heard_by_a_third(script.control) == [frame(BROADCAST, mac(2))]
+        script("stop")
+        assert not has_ended(pid)
+    finally:
+        os.kill(pid, signal.SIGTERM)
+        wait_until(lambda: has_ended(pid), 10, "the switch has ended")
+
+
+class ServiceManager:
+    """The socket on which a service manager is told about its service.
+
+    Args:
+        path: Where the socket is.
+
+    Attributes:
+        environment: What the service finds in its environment.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(str(path))
+        self._socket.settimeout(scaled(15))
+        self.environment = {**os.environ, "NOTIFY_SOCKET": str(path)}
+
+    def receive(self) -> bytes:
+        """Return the next message."""
+        return self._socket.recv(1000)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+
+@pytest.fixture
+def manager(short_dir: Path) -> Iterator[ServiceManager]:
+    with contextlib.closing(ServiceManager(short_dir / "notify")) as each:
+        yield each
+
+
+@contextlib.contextmanager
+def service(command: Sequence[str | Path], environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+    """Run a service for the length of a block, at the end of which it has ended, by force if need be."""
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_our_message_is_the_one_of_systemd_notify(
+    manager: ServiceManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference = require_program("systemd-analyze").with_name("systemd-notify")
+    subprocess.run([reference, "--no-block", "--ready", "--status=up"], env=manager.environment, check=True)
+    monkeypatch.setenv("NOTIFY_SOCKET", manager.environment["NOTIFY_SOCKET"])
+    assert notify("READY=1\nSTATUS=up")
+    assert manager.receive() == manager.receive() == b"READY=1\nSTATUS=up"
+
+
+def test_switch_says_when_it_serves_and_when_it_ends(short_dir: Path, manager: ServiceManager) -> None:
+    control = short_dir / "ctl"
+    with service([program_path("ours"), "-unix", control], manager.environment) as switch:
+        assert manager.receive() == b"READY=1"
+        with attached(control):
+            switch.terminate()
+            assert manager.receive() == b"STOPPING=1"
+        assert switch.wait(scaled(10)) == -signal.SIGTERM
+    assert not control.exists()
+
+
+@contextlib.contextmanager
+def activated(path: Path, *options: str | Path) -> Iterator[subprocess.Popen[str]]:
+    """Run our switch as systemd-socket-activate starts it: with the first connection to a socket."""
+    command = [require_program("systemd-socket-activate"), "-l", path, program_path("ours"), *options]
+    with service(command, {**os.environ}) as process:
+        wait_until(lambda: listens(path), 10, "systemd's side listens")
+        yield process
+
+
+@pytest.mark.parametrize("options", [[], ["-hub"], ["{}.data"]])
+def test_switch_takes_its_control_socket_from_the_service_manager(
+    short_dir: Path, options: list[str]
+) -> None:
+    control = short_dir / "ctl"
+    words = [word.format(control) for word in options]
+    with activated(control, "-unix", control, *words) as switch:
+        identity = control.stat().st_ino
+        between = [frame(mac(1), mac(2)), frame(mac(2), mac(1), b"known")] if words == ["-hub"] else []
+        assert heard_by_a_third(control) == [*between, frame(BROADCAST, mac(2))]
+        assert control.stat().st_ino == identity
+        assert command_line(switch.pid) == [str(program_path("ours")), "-unix", str(control), *words]
+        switch.terminate()
+        assert switch.wait(scaled(10)) == -signal.SIGTERM
+        # The next one is started on the same socket.
+        assert control.stat().st_ino == identity
+        assert not Path(f"{control}.data").exists()
+
+
+def test_socket_of_another_path_is_not_taken_and_that_is_said(short_dir: Path) -> None:
+    other, control = short_dir / "other", short_dir / "ctl"
+    with activated(other, "-unix", control) as switch, socket.socket(socket.AF_UNIX) as guest:
+        guest.connect(str(other))
+        wait_until(lambda: listens(control), 10, "the switch has its own socket")
+        with attached(control):
+            switch.terminate()
+            output, _ = switch.communicate(timeout=scaled(10))
+    assert f"The service manager's descriptor 3 does not listen at '{control}'" in output
+    assert not control.exists()
+    assert is_socket(other)
 
 
 @pytest.fixture
@@ -187,6 +323,23 @@ def test_unit_is_what_systemd_understands(units: Path, name: str) -> None:
 @pytest.mark.parametrize("name", sorted(EXPOSURE))
 def test_service_is_exposed_no_more_than_it_must_be(units: Path, name: str) -> None:
     analyze(units, "--offline=true", f"--threshold={EXPOSURE[name]}", "security", units / name)
+
+
+def setting(unit: str, key: str) -> str:
+    """Return the value of a setting that a unit has once."""
+    (value,) = re.findall(rf"(?m)^{key}=(.*)", (UNITS / unit).read_text())
+    return str(value)
+
+
+def test_lab_has_its_socket_where_clients_look(short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(short_dir))
+    listen = setting("umlab@.socket", "ListenStream").replace("%t", str(short_dir)).replace("%i", "lan")
+    assert Path(listen) == socket_path("lan")
+
+
+def test_switch_is_told_the_path_of_its_socket() -> None:
+    command = setting("uml-switch.service", "ExecStart").split()
+    assert command[command.index("-unix") + 1] == setting("uml-switch.socket", "ListenStream")
 
 
 def test_every_service_has_its_bound() -> None:

@@ -11,7 +11,7 @@ from umlab.cli.output import Output
 if TYPE_CHECKING:
     from umlab.lab.doctor.finding import Finding
 
-_EPILOG = """
+EPILOG = """
 Examples:
 
   umlab doctor

@@ -8,7 +8,7 @@ import typer
 
 from umlab.cli.output import Output
 
-_EPILOG = """
+EPILOG = """
 Examples:
 
   umlab gc

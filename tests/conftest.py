@@ -29,6 +29,12 @@ def pytest_configure(config: pytest.Config) -> None:
     ``nohup`` and a shell's ``&`` leave signals ignored, in all children as well.
     """
     os.environ[TAG_VARIABLE] = str(uuid.uuid4())
+    # Labs of the tests are nobody else's, and their sockets have short paths.
+    place = tempfile.mkdtemp(prefix="uml")
+    config.add_cleanup(lambda: shutil.rmtree(place))
+    for variable, name in (("XDG_RUNTIME_DIR", "r"), ("XDG_STATE_HOME", "s")):
+        os.environ[variable] = os.path.join(place, name)
+        os.mkdir(os.environ[variable], 0o700)
     for number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -10,6 +10,7 @@ import asyncio
 import json
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,9 +41,11 @@ class EventLog:
 
     Attributes:
         epoch: Tells the numbers of this daemon from those of an earlier one.
+        subscribers: Are given each record in turn, at once.
     """
 
     def __init__(self) -> None:
+        self.subscribers: list[Callable[[dict[str, Any]], None]] = []
         self.epoch = f"{time.time_ns():x}"
         self._kept: deque[str] = deque(maxlen=MAX_KEPT)
         #: Number of the next event; the oldest kept one is ``_next - len(_kept)``.
@@ -64,8 +67,11 @@ class EventLog:
 
     def publish(self, record: dict[str, Any]) -> None:
         """Keep an event; a record has ``event``, its kind, and is JSON-ready."""
-        self._kept.append(json.dumps(record | {"at": round(time.time(), 6)}, separators=(",", ":")))
+        record = record | {"at": round(time.time(), 6)}
+        self._kept.append(json.dumps(record, separators=(",", ":")))
         self._next += 1
+        for subscriber in self.subscribers:
+            subscriber(record)
         if self._changed is not None and self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(GATHER_TIME, self._wake)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import Sequence
@@ -28,6 +29,8 @@ from umlab.guest.cmdline import GuestSpec
 from umlab.keeper.link import KeeperLink
 from umlab.keeper.message import close_all
 from umlab.switch.model import SwitchConfig
+
+_log = logging.getLogger(__name__)
 
 
 class LabService:
@@ -75,6 +78,8 @@ class LabService:
         for switch in switches:
             if switch.name not in self.switch_set.names():
                 await self.put_switch(switch)
+            elif self.switch_set.spec(switch.name) != switch:
+                _log.warning("switch %s goes on as it was, not as it is described now", switch.name)
         for guest in guests:
             if guest.umid not in self._guests.names():
                 await self.put_guest(guest)

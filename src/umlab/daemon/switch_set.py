@@ -49,13 +49,11 @@ class SwitchSet:
         keeper: Who holds their descriptors.
         events: Where what they report goes.
         guest_of: Tells which guest of the lab a process is.
-        subscribers: Are given each event of a switch as it is, with the switch's name.
     """
 
     keeper: KeeperLink
     events: EventLog
     guest_of: Callable[[int], str | None]
-    subscribers: list[Callable[[str, ServiceEvent], None]] = field(default_factory=list)
     _switches: dict[str, _Switch] = field(default_factory=dict)
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -77,6 +75,10 @@ class SwitchSet:
             NoSuchSwitch: There is none of this name.
         """
         return self._find(name).service
+
+    def spec(self, name: str) -> SwitchSpec:
+        """Return what a switch is told to be.  Raises NoSuchSwitch."""
+        return self._find(name).spec
 
     async def put(self, spec: SwitchSpec) -> bool:
         """Have a switch of a description, and say whether it had to be made.
@@ -247,6 +249,5 @@ class SwitchSet:
     def _take_event(self, switch: _Switch, event: ServiceEvent) -> None:
         if isinstance(event, _FDB_EVENTS):
             switch.fdb_changed = True
-        self.events.publish({"switch": switch.spec.name} | event_record(event))
-        for subscriber in self.subscribers:
-            subscriber(switch.spec.name, event)
+        record = event_record(event)
+        self.events.publish({"event": record["event"], "switch": switch.spec.name} | record)

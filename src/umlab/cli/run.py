@@ -1,0 +1,220 @@
+"""``umlab switch run``: one switch, or the switches and guests of a file, in front or in the background."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from umlab.cli.output import Output
+
+if TYPE_CHECKING:
+    from umlab.daemon.lab import LabService
+    from umlab.daemon.order import LabOrder
+
+EPILOG = """
+Examples:
+
+  umlab switch run lan
+
+  umlab switch run lan --background
+
+  umlab switch run lan --listen daemon:/tmp/net1.ctl --listen bess:/tmp/net1.bess
+
+  umlab switch run old --listen daemon:/tmp/uml.ctl,/tmp/uml.data --hub
+
+  umlab switch run office --file office.yaml
+"""
+
+Record = dict[str, Any]
+
+
+def run(
+    name: Annotated[
+        str, typer.Argument(help="The switch's name, at most 24 characters.", show_default=False)
+    ],
+    listen: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--listen",
+            metavar="SPEC",
+            help="Where guests attach: daemon:CTL[,DATA] (DATA serves protocol v0 as well), bess:PATH or "
+            "tap:DEVICE. May be given several times; all are one broadcast domain. "
+            "Without it: a daemon and a bess socket in the runtime directory.",
+            show_default=False,
+        ),
+    ] = None,
+    hub: Annotated[bool, typer.Option("--hub", help="Forward every frame to every port.")] = False,
+    ageing_time: Annotated[
+        float,
+        typer.Option(min=1, max=1_000_000, metavar="SECONDS", help="Forget an address unseen for so long."),
+    ] = 300,
+    max_frame: Annotated[
+        int, typer.Option(min=1514, max=65_535, metavar="BYTES", help="The longest frame, without FCS.")
+    ] = 9018,
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            "--file",
+            metavar="FILE",
+            help="Run the segments and guests of a YAML file instead, as the lab NAME.",
+            show_default=False,
+        ),
+    ] = None,
+    background: Annotated[
+        bool, typer.Option("--background", help="Return when it is ready; 'umlab switch stop' ends it.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
+) -> None:
+    """Run one switch until it is interrupted (Ctrl-C, SIGTERM or SIGHUP), or in the background.
+
+    Where an earlier one was killed, its ports and guests are taken up as they were.
+    """
+    if file is not None and (listen or hub):
+        raise typer.BadParameter("a file says itself where its segments listen", param_hint="--file")
+    order = _order(name, listen or (), hub, ageing_time, max_frame, file)
+    if background:
+        _start(order, Output(as_json=as_json))
+    else:
+        _run(order, as_json=as_json)
+
+
+def _order(
+    name: str, listen: list[str] | tuple[()], hub: bool, ageing_time: float, max_frame: int, file: Path | None
+) -> LabOrder:
+    from umlab._name import check_name
+    from umlab.daemon.order import LabOrder
+    from umlab.daemon.place import runtime_directory
+    from umlab.daemon.spec import DEFAULT_KINDS, SwitchSpec, resolve_listen
+    from umlab.switch.model import SECOND_NS, SwitchConfig
+
+    check_name("switch", name)
+    runtime = runtime_directory(name)
+    if file is not None:
+        from umlab.lab.file import load
+
+        lab = load(file, runtime=runtime)
+        return LabOrder(name, tuple(lab.segments.values()), tuple(lab.guests.values()))
+    places = tuple(resolve_listen(spec, name, runtime) for spec in listen or DEFAULT_KINDS)
+    config = SwitchConfig(hub=hub, ageing_time_ns=int(ageing_time * SECOND_NS), max_frame=max_frame)
+    return LabOrder(name, (SwitchSpec(name, config, places),))
+
+
+def _start(order: LabOrder, output: Output) -> None:
+    from umlab.api.background import start_in_background
+    from umlab.client import Client
+
+    start_in_background(order)
+    with Client(order.name) as client:
+        switches = [(each.name, each.engine, each.listeners) for each in client.switches()]
+        record = _started(order.name, switches, [guest.name for guest in client.guests()])
+    output.record(record, _started_text(record))
+
+
+def _run(order: LabOrder, *, as_json: bool) -> None:
+    from umlab.api.run import Daemon, run_in_front
+
+    front = _Front(as_json=as_json)
+    run_in_front(Daemon(order, prepare=front.prepare, on_ready=front.ready, on_end=front.end))
+
+
+class _Front:
+    """What a daemon in front says: ``started`` first, then every event, ``stopping`` last."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._output: Output
+        #: What happens before all has started, such as the port of a tap device.
+        self._early: list[Record] = []
+        self._take: Callable[[Record], None] = self._early.append
+
+    def prepare(self, lab: LabService) -> None:
+        """Follow a lab's events from the first one on."""
+        import asyncio
+
+        from umlab._line_writer import LineWriter
+
+        # Who does not read the log must not hold the switch up.
+        writer = LineWriter(
+            sys.stdout.fileno(), asyncio.get_running_loop(), partial(_lost_line, as_json=self._as_json)
+        )
+        self._output = Output(as_json=self._as_json, write=writer.write)
+        self._close = writer.close
+        lab.events.subscribers.append(lambda record: self._take(record))
+
+    def ready(self, lab: LabService) -> None:
+        """Say that everything runs."""
+        switches = [(each.name, each.engine, each.listeners) for each in lab.switches()]
+        started = _started(lab.name, switches, [guest.name for guest in lab.guests()])
+        self._output.record(started, _started_text(started))
+        self._take = self._report
+        for record in self._early:
+            self._report(record)
+
+    def end(self, lab: LabService) -> None:
+        """Say how it went."""
+        from umlab.daemon.record import port_records
+
+        self._take = lambda record: None
+        ports = [
+            {"switch": name} | port
+            for name in lab.switch_set.names()
+            for port in port_records(lab.switch_set.service(name))
+        ]
+        self._output.record({"event": "stopping", "ports": ports}, _port_table(ports))
+        self._close()
+
+    def _report(self, record: Record) -> None:
+        self._output.record(record, _event_line(record))
+
+
+def _started(name: str, switches: list[tuple[str, str, Any]], guests: list[str]) -> Record:
+    return {
+        "event": "started",
+        "name": name,
+        "engine": switches[0][1] if switches else None,
+        "listeners": [
+            {"switch": switch, "kind": each.kind, "where": each.where, "guest_argument": each.guest_argument}
+            for switch, _, listeners in switches
+            for each in listeners
+        ],
+        "guests": guests,
+    }
+
+
+def _started_text(record: Record) -> str:
+    arguments = [each["guest_argument"] for each in record["listeners"] if each["guest_argument"]]
+    head = f"switch {record['name']} is up ({record['engine']} engine)"
+    return "\n  ".join([f"{head}; attach a guest with" if arguments else head, *arguments])
+
+
+def _lost_line(count: int, *, as_json: bool) -> str:
+    record: Record = {"event": "lines_lost", "count": count}
+    return json.dumps(record) if as_json else _event_line(record)
+
+
+def _event_line(record: Record) -> str:
+    facts = ", ".join(f"{key} {value}" for key, value in record.items() if key not in _UNSAID)
+    return f"{str(record['event']).replace('_', ' ')}: {facts}"
+
+
+#: What a line for people does without.
+_UNSAID = ("event", "at", "at_ns", "switch")
+
+
+def _port_table(ports: list[Record]) -> str:
+    if not ports:
+        return "no guest was attached"
+    lines = [f"{'port':>4}  {'kind':<8} {'pid':>8} {'rx frames':>12} {'tx frames':>12} {'dropped':>9}"]
+    for port in ports:
+        dropped = sum(count for name, count in port["counters"].items() if name.startswith("drop_"))
+        lines.append(
+            f"{port['port_no']:>4}  {port['kind']:<8} {port['pid'] or '?':>8} "
+            f"{port['counters']['rx_frames']:>12} {port['counters']['tx_frames']:>12} {dropped:>9}"
+        )
+    return "\n".join(lines)

@@ -182,7 +182,7 @@ class _Composer:
         items: list[Value] = []
         while not isinstance(event := next(self._events), SequenceEndEvent):
             item = (*key, len(items))
-            self._document.lines[item] = self._line(event)
+            self._document.lines.setdefault(item, self._line(event))
             items.append(self._value(event, item))
         return items
 
@@ -198,7 +198,7 @@ class _Composer:
                 self._problem(event, path, f"it is there twice, first in line {first}")
                 self._value(next(self._events), path)
                 continue
-            self._document.lines[path] = self._line(event)
+            self._document.lines.setdefault(path, self._line(event))
             values[name] = self._value(next(self._events), path)
         return values
 

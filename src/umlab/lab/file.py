@@ -78,20 +78,16 @@ def _read(file: str) -> bytes:
     try:
         # A FIFO must not hold us up before we know that it is one.
         fd = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-    except (OSError, ValueError) as error:
-        raise _unreadable(file, error) from None
-    with open(fd, "rb") as stream:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise LabFileError(file, 1, "", "is not a regular file")
         try:
-            return stream.read(MAX_SIZE + 1)
-        except OSError as error:
-            raise _unreadable(file, error) from None
-
-
-def _unreadable(file: str, error: OSError | ValueError) -> LabFileError:
-    reason = error.strerror if isinstance(error, OSError) else str(error)
-    return LabFileError(file, 1, "", f"cannot be read: {reason}")
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise LabFileError(file, 1, "", "is not a regular file")
+            with open(fd, "rb", closefd=False) as stream:
+                return stream.read(MAX_SIZE + 1)
+        finally:
+            os.close(fd)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise LabFileError(file, 1, "", f"cannot be read: {reason}") from None
 
 
 def _shown(key: Key) -> str:

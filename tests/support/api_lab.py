@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,14 @@ class ApiLab:
     Attributes:
         lab: What is served.
         path: The socket.
-        stops: Grows by one with each request to stop the lab.
+        server: Who serves it.
+        stops: How it was asked to end, by each request that did.
     """
 
     lab: FakeLab
     path: Path
-    stops: list[None] = field(default_factory=list)
+    server: ApiServer
+    stops: list[str]
 
     async def call(self, method: str, target: str, body: Any = None, **headers: str) -> Answer:
         """Send a request; underscores in names of headers stand for hyphens."""
@@ -43,11 +45,12 @@ class ApiLab:
 @contextlib.asynccontextmanager
 async def serve(directory: Path) -> AsyncIterator[ApiLab]:
     """Serve a lab with the switch ``lan``, two ports on it, and the guest ``left``."""
-    served = ApiLab(FakeLab(), directory / "api.sock")
-    app = create_app(served.lab, lambda: served.stops.append(None))
+    lab, path = FakeLab(), directory / "api.sock"
+    stops: list[str] = []
     sock = socket.socket(socket.AF_UNIX)
-    sock.bind(str(served.path))
-    server = ApiServer(app, sock)
+    sock.bind(str(path))
+    server = ApiServer(create_app(lab, stops.append), sock)
+    served = ApiLab(lab, path, server, stops)
     await server.start()
     try:
         assert (await served.call("PUT", "/v1/switches/lan", SWITCH)).status == 200

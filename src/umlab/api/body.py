@@ -16,9 +16,10 @@ from umlab.switch.model import SwitchConfig
 
 #: Unknown keys are refused: that is also what tells the kinds of a NIC and of a root apart.
 _STRICT = ConfigDict(extra="forbid", strict=True)
+_PARTS: tuple[type, ...] = (SwitchConfig, TinyRoot, DiskRoot, DaemonNic, BessNic)
 
-for _each in (SwitchConfig, TinyRoot, DiskRoot, DaemonNic, BessNic):
-    with_config(_STRICT)(_each)
+for _part in _PARTS:
+    with_config(_STRICT)(_part)
 
 
 class JsonBody:
@@ -99,6 +100,7 @@ GUEST_BODY = JsonBody(
 )
 
 
+@with_config(_STRICT)
 @dataclasses.dataclass(frozen=True, slots=True)
 class DeviceBody:
     """How a device is plugged.
@@ -111,6 +113,7 @@ class DeviceBody:
     setting: typing.Annotated[str, Field(min_length=1, max_length=400, pattern=r"^[!-~]+$")]
 
 
+@with_config(_STRICT)
 @dataclasses.dataclass(frozen=True, slots=True)
 class StackBody:
     """Whose kernel stack is asked for.
@@ -122,6 +125,7 @@ class StackBody:
     pid: typing.Annotated[int, Field(ge=1, le=1 << 22)]
 
 
+@with_config(_STRICT)
 @dataclasses.dataclass(frozen=True, slots=True)
 class SysrqBody:
     """Which magic sysrq is sent.
@@ -132,9 +136,6 @@ class SysrqBody:
 
     letter: typing.Annotated[str, Field(pattern=r"^[0-9a-z]$")]
 
-
-for _each in (DeviceBody, StackBody, SysrqBody):
-    with_config(_STRICT)(_each)
 
 DEVICE_BODY = JsonBody(DeviceBody, {"a NIC": {"setting": "daemon,,unix,/run/user/1000/lan.ctl"}})
 STACK_BODY = JsonBody(StackBody, {"init": {"pid": 1}})

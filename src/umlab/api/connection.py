@@ -27,7 +27,7 @@ MAX_CONNECTIONS = 128
 #: Seconds for a request to arrive, first byte to last, and for a new connection's first one.
 RECEIVE_TIME = 10.0
 #: Seconds that a connection may be idle between requests.
-IDLE_TIME = 30
+IDLE_TIME = 30.0
 #: Seconds that a peer may take nothing of what waits for it.
 STALL_TIME = 30.0
 #: Seconds that a refused peer has to read why.
@@ -62,6 +62,7 @@ class ApiConnection(H11Protocol):
 
     def __init__(self, config: Config, server_state: ServerState) -> None:
         super().__init__(config, server_state, {})
+        self.timeout_keep_alive = IDLE_TIME
         self._stall = _StallWatch(self.loop)
         #: Runs while a request arrives.
         self._arrival: asyncio.TimerHandle | None = None
@@ -186,4 +187,8 @@ def _is_allowed(transport: asyncio.Transport) -> bool:
     sock: socket.socket = transport.get_extra_info("socket")
     packed = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     _, uid, _ = _CREDENTIALS.unpack(packed)
-    return uid in (os.geteuid(), 0)
+    return uid in _allowed_users()
+
+
+def _allowed_users() -> set[int]:
+    return {os.geteuid(), 0}

@@ -85,19 +85,14 @@ class EventFeed:
         return min(int(match[2]) + 1, self.log.next_number), False
 
     def message(self, number: int) -> tuple[bytes, int]:
-        """Return what a listener is sent next.
+        """Return what a listener is sent next, and the number to go on with.
 
         Args:
-            number: The first event that it has not seen.
-
-        Returns:
-            Bytes, empty if there is no such event yet, and the number to go on with.
+            number: The first event that it has not seen; there is one.
         """
         batch = self.log.since(number)
         lost = lost_marker(batch.lost) if batch.lost else b""
         records = batch.records[:_MAX_EVENTS]
-        if not records:
-            return lost, batch.first
         # Those who are level with each other share the batch, and so its bytes.
         if records is not self._last[0]:
             self._last = (records, self._format(batch.first, records))
@@ -173,19 +168,20 @@ class EventStream(Response):
     async def _send_events(self, send: Send, wake: asyncio.Event, gone: asyncio.Future[None]) -> None:
         feed, number, beats = self._feed, self._number, self._feed.beats
         while not gone.done():
-            message, number = feed.message(number)
-            if not message and feed.log.closed:
+            if number < feed.log.next_number:
+                message, number = feed.message(number)
+            elif feed.log.closed:
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
                 return
-            if not message and beats != feed.beats:
+            elif beats != feed.beats:
                 message = b": heartbeat\n\n"
-            beats = feed.beats
-            if message:
-                # Held back while the listener does not read; the feed goes on without it.
-                await send({"type": "http.response.body", "body": message, "more_body": True})
             else:
                 await wake.wait()
-            wake.clear()
+                wake.clear()
+                continue
+            beats = feed.beats
+            # Held back while the listener does not read; the feed goes on without it.
+            await send({"type": "http.response.body", "body": message, "more_body": True})
 
 
 def lost_marker(count: int | None) -> bytes:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Annotated
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Query, Response
 
 from umlab.api.error import error_responses
 from umlab.api.path import LabName
@@ -41,11 +42,16 @@ def lab_routes(service: LabService, on_stop: Callable[[str], None]) -> APIRouter
     @router.delete(
         "/{lab}", status_code=202, responses=error_responses("LabNotRunning", "LabError", "BodyTooLarge")
     )
-    async def stop_lab(lab: LabName, response: Response, keep: bool = False) -> Change:
+    async def stop_lab(
+        lab: LabName,
+        response: Response,
+        keep: Annotated[
+            bool, Query(description="End the daemon only: guests and ports wait for the next one.")
+        ] = False,
+    ) -> Change:
         """Stop everything: the guests, each by its own shutdown first, the switches, the daemon.
 
-        With ``keep`` only the daemon ends; guests and ports wait at the keeper for the next one.
-        The answer comes before the work: it is done when the socket is gone.
+        The answer comes before the work, which is done when nobody listens on the socket any more.
         """
         check(lab)
         response.headers["connection"] = "close"

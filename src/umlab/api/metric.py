@@ -92,7 +92,9 @@ class LabCollector(Collector):
         yield InfoMetricFamily("umlab_build", "What runs here.", value=labels)
         yield _gauge("umlab_uptime_seconds", "Age of this daemon.", max(0.0, time.time() - lab.started_at))
         yield _gauge("umlab_resident_memory_bytes", "Memory of this daemon.", _resident_memory())
-        yield _gauge("umlab_open_descriptors", "Descriptors of this daemon.", len(os.listdir("/proc/self/fd")))
+        yield _gauge(
+            "umlab_open_descriptors", "Descriptors of this daemon.", len(os.listdir("/proc/self/fd"))
+        )
         yield _gauge("umlab_event_listeners", "Listeners to the lab's events.", self._listeners.taken)
         yield _gauge("umlab_terminal_viewers", "Viewers of terminals.", self._terminals.taken)
         count = self._service.events.next_number - 1
@@ -146,7 +148,9 @@ class LabCollector(Collector):
             for port in self._service.ports(switch.name):
                 ports.append(((switch.name, str(port.port_no), port.kind), port))
         labels = ("switch", "port_no", "kind")
-        queued = GaugeMetricFamily("umlab_port_queued_frames", "Frames that wait for the guest.", labels=labels)
+        queued = GaugeMetricFamily(
+            "umlab_port_queued_frames", "Frames that wait for the guest.", labels=labels
+        )
         up = GaugeMetricFamily(
             "umlab_port_up", "1, or 0 once the guest's end of the data path is gone.", labels=labels
         )

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from umlab.api.connection import IDLE_TIME, ApiConnection, TerminalConnection
+from umlab.api.connection import ApiConnection, TerminalConnection
 
 #: Seconds that requests at work have to end when the server stops.
 STOP_TIME = 2.0
@@ -45,8 +45,12 @@ class ApiServer:
             proxy_headers=False,
             server_header=False,
             date_header=False,
-            timeout_keep_alive=IDLE_TIME,
         )
+
+    @property
+    def connections(self) -> int:
+        """How many there are."""
+        return len(self._state.connections)
 
     async def start(self) -> None:
         """Accept connections from now on."""

@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from support.api_lab import GUEST, SWITCH, ApiLab, serve
-
-
-@pytest.fixture
-async def api(short_dir: Path) -> AsyncIterator[ApiLab]:
-    async with serve(short_dir) as served:
-        yield served
+from support.api_lab import GUEST, SWITCH, ApiLab
 
 
 async def test_lab(api: ApiLab) -> None:
@@ -32,7 +24,8 @@ async def test_stopping_the_lab_is_answered_before_it_happens(api: ApiLab) -> No
     assert api.stops == []
     answer = await api.call("DELETE", "/v1/labs/demo")
     assert (answer.status, answer.json) == (202, {"changed": True})
-    assert len(api.stops) == 1
+    assert (await api.call("DELETE", "/v1/labs/demo?keep=true")).status == 202
+    assert api.stops == ["stop", "leave"]
 
 
 async def test_switch_is_put_shown_and_removed(api: ApiLab) -> None:
@@ -63,7 +56,8 @@ async def test_patch_changes_what_is_given_and_nothing_else(api: ApiLab) -> None
 
 
 @pytest.mark.parametrize(
-    "body", [{"max_frame": 3}, {"max_frame": None}, {"hub": 1}, {"hub": "yes"}, {"hubs": True}, [], None, b"{"]
+    "body",
+    [{"max_frame": 3}, {"max_frame": None}, {"hub": 1}, {"hub": "yes"}, {"hubs": True}, [], None, b"{"],
 )
 async def test_patch_refuses_what_no_switch_can_be(api: ApiLab, body: Any) -> None:
     answer = await api.call("PATCH", "/v1/switches/lan", body)
@@ -137,7 +131,8 @@ async def test_guest_that_cannot_be_is_refused(api: ApiLab, body: Any, error: st
 
 @pytest.mark.parametrize("kind", ["switches", "guests"])
 @pytest.mark.parametrize(
-    "name", ["%2e%2e", "..", "a%0ab", "a%00b", "x" * 200, "%ff", "a%20b", "-x", "%c3%a4", "a%2fb", "%2e%2e%2fb"]
+    "name",
+    ["%2e%2e", "..", "a%0ab", "a%00b", "x" * 200, "%ff", "a%20b", "-x", "%c3%a4", "a%2fb", "%2e%2e%2fb"],
 )
 async def test_names_that_no_path_may_have_are_refused(api: ApiLab, kind: str, name: str) -> None:
     for method, body in (("GET", None), ("DELETE", None), ("PUT", SWITCH if kind == "switches" else GUEST)):

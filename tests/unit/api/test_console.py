@@ -1,0 +1,191 @@
+"""A guest's terminal over a WebSocket."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import struct
+import termios
+from collections.abc import AsyncIterator
+
+import pytest
+from websockets.asyncio.client import ClientConnection, unix_connect
+from websockets.exceptions import ConnectionClosed
+
+from support.api_lab import ApiLab
+from support.deadline import scaled, wait_until_async
+from umlab.api import connection
+from umlab.console import terminal
+
+TARGET = "ws://umlab/v1/guests/left/consoles/con1"
+
+
+@contextlib.asynccontextmanager
+async def attach(api: ApiLab, target: str = TARGET) -> AsyncIterator[ClientConnection]:
+    async with (
+        asyncio.timeout(scaled(20)),
+        unix_connect(os.fspath(api.path), target, compression=None, max_size=None) as socket,
+    ):
+        yield socket
+
+
+async def code_of(socket: ClientConnection) -> int | None:
+    """Read until the server closes, and return its code."""
+    with contextlib.suppress(ConnectionClosed):
+        while True:
+            await socket.recv()
+    await socket.wait_closed()
+    return socket.close_code
+
+
+async def test_bytes_go_both_ways(api: ApiLab) -> None:
+    guest = api.lab.guest_by_name["left"]
+    guest.open_terminal()
+    os.write(guest.line, b"before\n")
+    await wait_until_async(lambda: guest.terminal and guest.terminal._scrollback, 10, "output is read")
+    async with attach(api) as socket, attach(api) as other:
+        assert await socket.recv() == b"before\r\n"
+        assert await other.recv() == b"before\r\n"
+        assert (await api.call("GET", "/v1/guests/left/consoles")).json[1]["viewers"] == 2
+        await socket.send(b"ls\xff\n")
+        # The line echoes what is typed, to everybody.
+        for each in (socket, other):
+            echo = b""
+            while not echo.endswith(b"\n"):
+                piece = await each.recv()
+                assert isinstance(piece, bytes)
+                echo += piece
+            assert echo == b"ls\xff\r\n"
+        assert os.read(guest.line, 100) == b"ls\xff\n"
+    await wait_until_async(lambda: not guest.open_terminal().viewers, 10, "viewers are gone")
+
+
+async def test_window_is_resized(api: ApiLab) -> None:
+    guest = api.lab.guest_by_name["left"]
+    async with attach(api) as socket:
+        await socket.send(json.dumps({"resize": [50, 132]}))
+        size = b""
+
+        def is_resized() -> bool:
+            nonlocal size
+            size = fcntl.ioctl(guest.line, termios.TIOCGWINSZ, bytes(8))
+            return struct.unpack("=4H", size)[:2] == (50, 132)
+
+        await wait_until_async(is_resized, 10, "the window has its size")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{}", "[]", '{"resize": [0, 1]}', '{"resize": [1]}', '{"resize": "x"}', "[" * 100_000]
+    + ['{"resize": [1, 2], "x": 1}', '{"resize": [1.5, 2]}', '{"resize": [10000, 1]}'],
+)
+async def test_control_that_says_nothing_is_refused(api: ApiLab, text: str) -> None:
+    async with attach(api) as socket:
+        await socket.send(text)
+        assert json.loads(await socket.recv())["error"]["class"] == "InvalidRequest"
+        await socket.send(b"still there\n")
+        assert b"still" in (await socket.recv() or b"")
+
+
+async def test_input_that_the_guest_does_not_read_is_refused(api: ApiLab) -> None:
+    async with attach(api) as socket:
+        await socket.send(b"x" * (terminal.MAX_INPUT + 1))
+        error = json.loads(await socket.recv())["error"]
+        assert error["class"] == "LimitReached"
+
+
+@pytest.mark.parametrize(
+    ("target", "code"),
+    [
+        ("ws://umlab/v1/guests/none/consoles/con1", 4404),
+        ("ws://umlab/v1/guests/left/consoles/con0", 4404),
+        ("ws://umlab/v1/guests/" + "x" * 500 + "/consoles/con0", 4404),
+        ("ws://umlab/v1/guests/%ff%0a/consoles/con0", 4404),
+    ],
+)
+async def test_no_such_terminal(api: ApiLab, target: str, code: int) -> None:
+    async with attach(api, target) as socket:
+        assert await code_of(socket) == code
+
+
+async def test_end_of_the_guest_is_told_after_its_last_words(api: ApiLab) -> None:
+    guest = api.lab.guest_by_name["left"]
+    async with attach(api) as socket:
+        await wait_until_async(lambda: guest.terminal and guest.terminal.viewers, 10, "it is attached")
+        os.write(guest.line, b"bye\n")
+        assert await socket.recv() == b"bye\r\n"
+        guest.end()
+        assert await code_of(socket) == 1000
+    async with attach(api) as socket:
+        assert await code_of(socket) == 1000
+
+
+async def test_viewers_are_limited(api: ApiLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal, "MAX_VIEWERS", 1)
+    guest = api.lab.guest_by_name["left"]
+    async with attach(api):
+        await wait_until_async(lambda: guest.terminal and guest.terminal.viewers, 10, "it is attached")
+        async with attach(api) as socket:
+            assert await code_of(socket) == 4429
+
+
+async def test_terminals_are_limited(api: ApiLab) -> None:
+    monkeyed = [f"g{number}" for number in range(2)]
+    for name in monkeyed:
+        assert (await api.call("PUT", f"/v1/guests/{name}", {})).status == 200
+    async with contextlib.AsyncExitStack() as stack:
+        for number in range(64):
+            target = f"ws://umlab/v1/guests/g{number % 2}/consoles/con1"
+            await stack.enter_async_context(attach(api, target))
+        async with attach(api) as socket:
+            assert await code_of(socket) == 4429
+
+
+async def test_viewer_that_reads_too_slowly_is_told_so(
+    api: ApiLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(terminal, "MAX_BEHIND", 100_000)
+    guest = api.lab.guest_by_name["left"]
+    async with attach(api) as socket:
+        await wait_until_async(lambda: guest.terminal and guest.terminal.viewers, 10, "it is attached")
+        socket.transport.pause_reading()
+        await _print_until(api, lambda: not guest.open_terminal().viewers)
+        socket.transport.resume_reading()
+        assert await code_of(socket) == 4408
+
+
+async def test_viewer_that_does_not_read_at_all_is_cut(
+    api: ApiLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "STALL_TIME", 0.3)
+    guest = api.lab.guest_by_name["left"]
+    async with attach(api) as socket:
+        await wait_until_async(lambda: guest.terminal and guest.terminal.viewers, 10, "it is attached")
+        socket.transport.pause_reading()
+        await _print_until(api, lambda: not api.server.connections)
+        socket.transport.resume_reading()
+
+
+async def test_flood_of_pings_is_not_kept(api: ApiLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "STALL_TIME", 0.3)
+    async with attach(api) as socket:
+        socket.transport.pause_reading()
+        # Each wants a pong, which nobody reads: the server stops reading, and the flood backs up.
+        with contextlib.suppress(ConnectionClosed):
+            while api.server.connections:
+                await socket.ping(os.urandom(8) * 15)
+        socket.transport.resume_reading()
+
+
+async def _print_until(api: ApiLab, done: object) -> None:
+    assert callable(done)
+    guest = api.lab.guest_by_name["left"]
+    os.set_blocking(guest.line, False)
+    async with asyncio.timeout(scaled(20)):
+        while not done():
+            with contextlib.suppress(BlockingIOError):
+                os.write(guest.line, b"x" * 4096)
+            await asyncio.sleep(0)

@@ -1,0 +1,92 @@
+"""A request that is sent again is not done again."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from support.api_lab import ApiLab
+from umlab.api.error import RequestError
+from umlab.api.idempotency import MAX_KEPT, AnswerMemory
+from umlab.errors import StateError
+
+
+async def test_same_key_is_answered_without_being_done_again(api: ApiLab) -> None:
+    for _ in range(2):
+        answer = await api.call("POST", "/v1/guests/left/stack", {"pid": 7}, idempotency_key="one")
+        assert answer.json == {"output": "stack of 7"}
+    assert api.lab.asked == [("stack", 7)]
+    await api.call("POST", "/v1/guests/left/stack", {"pid": 7})
+    await api.call("POST", "/v1/guests/left/stack", {"pid": 7}, idempotency_key="two")
+    assert len(api.lab.asked) == 3
+
+
+async def test_same_key_for_another_request_is_refused(api: ApiLab) -> None:
+    await api.call("POST", "/v1/guests/left/stack", {"pid": 7}, idempotency_key="one")
+    for target, body in (
+        ("/v1/guests/left/stack", {"pid": 8}),
+        ("/v1/guests/left/sysrq", {"letter": "m"}),
+        ("/v1/guests/right/stack", {"pid": 7}),
+    ):
+        answer = await api.call("POST", target, body, idempotency_key="one")
+        assert (answer.status, answer.error) == (422, "InvalidRequest")
+    assert api.lab.asked == [("stack", 7)]
+
+
+@pytest.mark.parametrize("key", ["", "a b", "x" * 65, "\u00e4"])
+async def test_keys_are_checked(api: ApiLab, key: str) -> None:
+    answer = await api.call("POST", "/v1/guests/left/stack", {"pid": 7}, idempotency_key=key)
+    assert (answer.status, answer.error) == (422, "InvalidRequest")
+
+
+async def test_failure_is_an_answer_as_well(api: ApiLab) -> None:
+    for _ in range(2):
+        answer = await api.call("POST", "/v1/guests/right/stack", {"pid": 7}, idempotency_key="one")
+        assert answer.error == "NoSuchGuest"
+        assert (await api.call("PUT", "/v1/guests/right", {})).status == 200
+
+
+async def test_second_waits_for_the_first_even_if_that_one_leaves(api: ApiLab) -> None:
+    api.lab.pause.clear()
+
+    async def ask() -> object:
+        return (await api.call("POST", "/v1/guests/left/stack", {"pid": 7}, idempotency_key="one")).json
+
+    first = asyncio.create_task(ask())
+    while not api.lab.asked:
+        await asyncio.sleep(0.001)
+    second = asyncio.create_task(ask())
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    assert not second.done()
+    api.lab.pause.set()
+    assert await second == {"output": "stack of 7"}
+    assert api.lab.asked == [("stack", 7)]
+
+
+async def test_memory_is_bounded_and_keeps_what_is_at_work() -> None:
+    memory, done, gate = AnswerMemory(), [0], asyncio.Event()
+
+    async def work() -> int:
+        done[0] += 1
+        return done[0]
+
+    async def wait() -> str:
+        await gate.wait()
+        raise StateError("too late")
+
+    slow = asyncio.create_task(memory.run("slow", "slow", wait))
+    await asyncio.sleep(0)
+    for number in range(2 * MAX_KEPT):
+        assert await memory.run(f"key {number}", number, work) == number + 1
+    # The last is known still, the first is not, and is done again.
+    assert await memory.run(f"key {2 * MAX_KEPT - 1}", 2 * MAX_KEPT - 1, work) == 2 * MAX_KEPT
+    assert await memory.run("key 0", 0, work) == 2 * MAX_KEPT + 1
+    with pytest.raises(RequestError):
+        await memory.run("slow", "another", work)
+    gate.set()
+    for waiting in (slow, memory.run("slow", "slow", wait)):
+        with pytest.raises(StateError, match="too late"):
+            await waiting

@@ -88,6 +88,21 @@ def take_listener(fds: dict[str, list[int]], path: str) -> socket.socket | None:
     return None
 
 
+def pass_on(sock: socket.socket) -> None:
+    """Hand a socket that was taken to the program that this process executes next, in the same way.
+
+    Args:
+        sock: What :func:`take_listener` returned; without a descriptor from now on.
+    """
+    fd = sock.detach()
+    if fd != _FIRST_FD:
+        # The first one was handed over as well, and nobody has taken it.
+        os.dup2(fd, _FIRST_FD)
+        os.close(fd)
+    os.set_inheritable(_FIRST_FD, True)
+    os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1")
+
+
 def _listens_at(fd: int, path: str) -> bool:
     # The socket object is only borrowed: its descriptor stays open when the object goes.
     try:

@@ -288,6 +288,42 @@ def test_socket_of_another_path_is_not_taken_and_that_is_said(short_dir: Path) -
     assert is_socket(other)
 
 
+def test_lab_keeps_its_managers_socket_through_an_upgrade(short_dir: Path, manager: ServiceManager) -> None:
+    path = short_dir / "umlab/lan/api.sock"
+    path.parent.mkdir(mode=0o700, parents=True)
+    path.parent.parent.chmod(0o700)
+    variables = {"XDG_RUNTIME_DIR": str(short_dir), "XDG_STATE_HOME": f"{short_dir}/state"}
+    lab = [sys.executable, "-m", "umlab.api.run", "lan"]
+    command = [require_program("systemd-socket-activate"), "-l", path]
+    for name in (*variables, "NOTIFY_SOCKET"):
+        command += ["-E", name]
+    with service([*command, *lab], {**manager.environment, **variables}) as daemon:
+        wait_until(lambda: listens(path), 10, "systemd's side listens")
+        identity = path.stat().st_ino
+        with socket.socket(socket.AF_UNIX) as first:
+            first.connect(str(path))
+            assert manager.receive() == b"READY=1"
+        daemon.send_signal(signal.SIGUSR2)
+        assert manager.receive().startswith(b"RELOADING=1\n")
+        assert manager.receive() == b"READY=1"
+        assert path.stat().st_ino == identity
+        assert answers(path)
+        daemon.terminate()
+        assert manager.receive() == b"STOPPING=1"
+        output, _ = daemon.communicate(timeout=scaled(15))
+        assert daemon.returncode == 0, output
+    assert path.stat().st_ino == identity
+
+
+def answers(path: Path) -> bool:
+    """Say whether a lab's API answers on a socket."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(scaled(10))
+        client.connect(str(path))
+        client.sendall(b"GET /v1/labs HTTP/1.1\r\nHost: umlab\r\nConnection: close\r\n\r\n")
+        return client.recv(13) == b"HTTP/1.1 200 "
+
+
 @pytest.fixture
 def units(short_dir: Path) -> Path:
     """Return a directory with the units as they are installed, their programs where ours are."""

@@ -120,6 +120,39 @@ def test_nothing_is_handed_over_here() -> None:
     assert activation_fds() == {}
 
 
+PASSED_ON = textwrap.dedent(
+    """\
+    import os, sys
+    from umlab._notify import activation_fds, pass_on, take_listener
+    os.environ.setdefault("LISTEN_PID", str(os.getpid()))
+    fds = activation_fds()
+    sock = take_listener(fds, sys.argv[1])
+    print(fds, sock.getsockname() == sys.argv[1], flush=True)
+    if len(sys.argv) == 2:
+        pass_on(sock)
+        os.execv(sys.executable, [*sys.orig_argv, "again"])
+    """
+)
+
+
+def test_socket_that_was_taken_is_passed_on_alone_to_the_program_executed_next(short_dir: Path) -> None:
+    path = f"{short_dir}/ctl"
+    fds = [listening(f"{short_dir}/other"), listening(path)]
+    try:
+        command = ["/bin/bash", "-c", f'exec "$0" -c "$1" "$2" 3<&{fds[0]} 4<&{fds[1]}']
+        done = subprocess.run(
+            [*command, sys.executable, PASSED_ON, path],
+            env={"PYTHONPATH": os.pathsep.join(sys.path), "LISTEN_FDS": "2"},
+            pass_fds=fds,
+            capture_output=True,
+            text=True,
+        )
+    finally:
+        for fd in fds:
+            os.close(fd)
+    assert done.stdout.splitlines() == ["{'unknown': [3]} True", "{'unknown': []} True"], done.stderr
+
+
 def listening(path: str | bytes, kind: int = socket.SOCK_STREAM, *, listen: bool = True) -> int:
     """Return the descriptor of a bound socket."""
     sock = socket.socket(socket.AF_UNIX, kind)

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from umlab._notify import activation_fds, notify, take_listener
+from umlab._notify import activation_fds, notify, pass_on, take_listener
 from umlab.daemon.claim import Claim
 from umlab.daemon.lab import LabService
 from umlab.daemon.order import LabOrder, order_from_json
@@ -102,7 +102,9 @@ class Daemon:
         self._prepare(lab)
         # Before anything that takes time: frames move again from here on.
         await lab.resume()
-        api = _bind_api(lab.runtime)
+        path = lab.runtime / API_SOCKET
+        given = take_listener(activation_fds(), str(path))
+        api = _bind_api(path) if given is None else SocketFile.adopt(path, given, remove=False)
         try:
             # Imported only now because that takes several times as long as all the rest.
             from umlab.api.app import create_app
@@ -118,6 +120,8 @@ class Daemon:
                 )
                 if how == "stop":
                     self._on_end(lab)
+                if how == "upgrade" and given is not None:
+                    pass_on(given)
             finally:
                 lab.events.close()
                 await server.stop()
@@ -144,11 +148,7 @@ def run_in_front(daemon: Daemon) -> None:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
-def _bind_api(runtime: Path) -> SocketFile:
-    path = runtime / API_SOCKET
-    given = take_listener(activation_fds(), str(path))
-    if given is not None:
-        return SocketFile.adopt(path, given, remove=False)
+def _bind_api(path: Path) -> SocketFile:
     # For us alone from its first instant.
     mask = os.umask(0o177)
     try:

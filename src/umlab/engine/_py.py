@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from umlab._clock import Clock, MonotonicClock
-from umlab.engine._pyport import BURST, Port, SharedReceiver, address_key, open_port
+from umlab.engine._pyport import BURST, Port, SharedReceiver, address_key, drop_reason, open_port
 from umlab.engine.contract import SwitchSnapshot
 from umlab.errors import NoSuchPort, StateError, SwitchError
 from umlab.switch.core import SwitchCore
@@ -31,7 +31,6 @@ _READY_AT_ONCE = 256
 _BROKEN = select.EPOLLHUP | select.EPOLLERR
 #: Seconds that one wait lasts at most: epoll's milliseconds are an int, and a timer may lie years ahead.
 _LONGEST_WAIT = 3600.0
-_PEER_GONE = frozenset({errno.ECONNREFUSED, errno.ENOTCONN, errno.EPIPE, errno.ENOENT, errno.ECONNRESET})
 
 
 class PyEngine:
@@ -489,14 +488,8 @@ class PyEngine:
         The kernel undoes the connection of a datagram socket whose peer is gone; from then on anybody
         could send to it.
         """
-        reason = _drop_reason(error)
+        reason = drop_reason(error)
         port.counters.count_drop(reason)
         if reason is DropReason.PEER_GONE and port.is_unix_datagram and port.mask:
             port.mask = 0
             self._epoll.modify(port.fd, select.EPOLLOUT if port.queue else 0)
-
-
-def _drop_reason(error: OSError) -> DropReason:
-    if error.errno in _PEER_GONE:
-        return DropReason.PEER_GONE
-    return DropReason.TAIL if error.errno == errno.ENOBUFS else DropReason.REFUSED

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 
 from umlab.errors import SwitchError
-from umlab.switch.counters import PortCounters
+from umlab.switch.counters import DropReason, PortCounters
 from umlab.switch.model import Framing, Link
 
 #: Frames that are read from, or written to, one descriptor before the others have their turn.
@@ -18,6 +18,7 @@ BURST = 64
 #: Bytes of the path field of a unix socket address.
 _PATH_SIZE = 108
 _SOCKET_TYPES = {Framing.DATAGRAM: socket.SOCK_DGRAM, Framing.SEQPACKET: socket.SOCK_SEQPACKET}
+_PEER_GONE = frozenset({errno.ECONNREFUSED, errno.ENOTCONN, errno.EPIPE, errno.ENOENT, errno.ECONNRESET})
 _SEND_FLAGS = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 
 
@@ -200,3 +201,10 @@ def open_port(link: Link, read_size: int) -> Port:
         sock.detach()
         raise SwitchError(f"descriptor {link.fd} is not a {link.framing.value} socket")
     return Port(link.fd, link.framing, sock, read_size)
+
+
+def drop_reason(error: OSError) -> DropReason:
+    """Return what it means that a descriptor did not take a frame."""
+    if error.errno in _PEER_GONE:
+        return DropReason.PEER_GONE
+    return DropReason.TAIL if error.errno == errno.ENOBUFS else DropReason.REFUSED

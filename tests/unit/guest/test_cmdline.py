@@ -21,7 +21,7 @@ MAC = "02:00:00:00:00:0a"
 
 
 def arguments(**fields: Any) -> list[str]:
-    return kernel_arguments(GuestSpec("g", **fields), uml_dir="/run/g", initrd="/run/g/root", agent_fd=7)
+    return kernel_arguments(GuestSpec("g", **fields), uml_dir="/run/g", initrd="/run/g/root")
 
 
 def test_tiny_guest_has_console_agent_and_initrd() -> None:
@@ -32,10 +32,15 @@ def test_tiny_guest_has_console_agent_and_initrd() -> None:
         "con=null",
         "con0=null,fd:1",
         "ssl=null",
-        "ssl0=fd:7",
+        "ssl0=fd:3",
         "quiet",
         "initrd=/run/g/root",
     ]
+
+
+def test_terminal_is_the_second_console() -> None:
+    arguments = kernel_arguments(GuestSpec("g"), uml_dir="/run/g", initrd="/i", terminal=True)
+    assert arguments.index("con1=fd:4") > arguments.index("con=null")
 
 
 def test_disk_root_is_ubd0_with_its_backing() -> None:
@@ -64,7 +69,7 @@ def test_nic_becomes_its_transport(nic: DaemonNic | BessNic, argument: str) -> N
 def test_each_kind_of_nic_counts_by_itself_and_extra_comes_last() -> None:
     nics = (DaemonNic("/a"), BessNic("/b"), DaemonNic("/c"), BessNic("/d"))
     names = [
-        word.replace(":", "=").partition("=")[0] for word in arguments(nics=nics, extra=("con1=pty",))[9:]
+        word.replace(":", "=").partition("=")[0] for word in arguments(nics=nics, extra=("con2=pty",))[9:]
     ]
     assert names == ["eth0", "vec0", "eth1", "vec1", "con1"]
 
@@ -120,7 +125,7 @@ def test_unusable_umid_is_refused(umid: str) -> None:
 @pytest.mark.parametrize("uml_dir", ["relative", "/a b"])
 def test_unusable_run_directory_is_refused(uml_dir: str) -> None:
     with pytest.raises(LabError, match="run directory"):
-        kernel_arguments(GuestSpec("g"), uml_dir=uml_dir, initrd="/i", agent_fd=3)
+        kernel_arguments(GuestSpec("g"), uml_dir=uml_dir, initrd="/i")
 
 
 def test_command_line_that_the_kernel_would_cut_is_refused() -> None:

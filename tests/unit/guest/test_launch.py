@@ -18,8 +18,8 @@ def run(
     script: str, *writable: str, restrict: bool = True, parent: int | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run a shell script under the launcher."""
-    command = [sys.executable, "-I", "-S", launch.__file__, str(parent or os.getpid()), str(int(restrict))]
-    command += [str(len(writable)), *writable, "/bin/sh", "-c", script]
+    command = [sys.executable, "-I", "-S", launch.__file__, str(parent or os.getpid()), "-"]
+    command += [str(int(restrict)), str(len(writable)), *writable, "/bin/sh", "-c", script]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, start_new_session=True)
 
 
@@ -121,7 +121,7 @@ def test_starting_process_that_is_gone_starts_nothing() -> None:
 
 
 def test_missing_kernel_is_named() -> None:
-    command = [sys.executable, "-I", "-S", launch.__file__, str(os.getpid()), "0", "0", "/no/such/kernel"]
+    command = [sys.executable, "-I", "-S", launch.__file__, str(os.getpid()), "-", "0", "0", "/no/such/kernel"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 125
     assert "No such file" in done.stdout

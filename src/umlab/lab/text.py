@@ -12,7 +12,7 @@ from typing import Any
 from umlab.lab.document import SHOWN
 
 _WHOLE = re.compile(r"[0-9]{1,9}")
-_QUANTITY = re.compile(r"([0-9]{1,9}) ?([A-Za-z]*)")
+_QUANTITY = re.compile(r"([0-9]{1,12}) ?([A-Za-z]*)")
 _SIZES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _TIMES_NS = {"ms": 1_000_000, "s": 1_000_000_000, "min": 60_000_000_000, "h": 3_600_000_000_000}
 _TRUTHS = {"true": True, "false": False}

@@ -28,9 +28,10 @@ def errors(folder: Path, text: str) -> list[LabFileError]:
     """Return what is wrong with a text."""
     with pytest.raises((LabFileError, LabFileErrors)) as refusal:
         read(folder, text)
-    if isinstance(refusal.value, LabFileError):
-        return [refusal.value]
-    return list(refusal.value.errors)
+    if isinstance(refusal.value, LabFileErrors):
+        return list(refusal.value.errors)
+    assert isinstance(refusal.value, LabFileError)
+    return [refusal.value]
 
 
 def guest(folder: Path, keys: str) -> GuestSpec:

@@ -9,10 +9,11 @@ from typing import Annotated
 import typer
 
 from umlab import __version__
-from umlab.cli import demo, switch
-from umlab.errors import UmlabError
+from umlab.cli import demo, doctor, events, gc, guest, switch
+from umlab.errors import LabNotRunning, NoSuchGuest, NoSuchSwitch, UmlabError
 
 EXIT_ERROR = 1
+EXIT_NOT_RUNNING = 3
 
 app = typer.Typer(
     name="umlab",
@@ -23,6 +24,10 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.add_typer(switch.app, name="switch")
+app.add_typer(guest.app, name="guest")
+app.command("events", epilog=events.EPILOG)(events.events)
+app.command("doctor", epilog=doctor.EPILOG)(doctor.doctor)
+app.command("gc", epilog=gc.EPILOG)(gc.gc)
 
 
 def _print_version(wanted: bool) -> None:
@@ -41,13 +46,14 @@ def root(
 
 
 def main() -> None:
-    """Run the command line; an error of ours is one line on stderr and status 1."""
+    """Run the command line; an error of ours is one line on stderr, status 1, or 3 for what does not run."""
     _open_standard_streams()
     try:
         app()
     except UmlabError as error:
         print(f"umlab: {error}", file=sys.stderr)
-        sys.exit(EXIT_ERROR)
+        missing = isinstance(error, LabNotRunning | NoSuchSwitch | NoSuchGuest)
+        sys.exit(EXIT_NOT_RUNNING if missing else EXIT_ERROR)
 
 
 def _open_standard_streams() -> None:

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from umlab.client.aio import AsyncClient
     from umlab.client.event import Event
-    from umlab.client.place import labs
+    from umlab.client.survey import labs
     from umlab.client.sync import Client
 
 __all__ = ["AsyncClient", "Client", "Event", "labs"]
 
-_MODULES = {"AsyncClient": "aio", "Client": "sync", "Event": "event", "labs": "place"}
+_MODULES = {"AsyncClient": "aio", "Client": "sync", "Event": "event", "labs": "survey"}
 
 
 def __getattr__(name: str) -> Any:

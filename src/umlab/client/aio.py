@@ -96,19 +96,22 @@ class AsyncClient:
             except TimeoutError:
                 raise calls.not_ended(self.name) from None
 
-    async def events(self, start: Start = "now") -> AsyncGenerator[Event, None]:
+    async def events(self, start: Start = "now", *, follow: bool = True) -> AsyncGenerator[Event, None]:
         """Return the lab's events as they happen; see `umlab.client.sync.Client.events`.
 
         Args:
             start: ``now``, or ``oldest`` for what the daemon still has.
+            follow: Whether to wait for events that have not happened yet.
         """
-        feed = EventFeed(self.name, start)
+        feed = EventFeed(self.name, start, "" if follow else await self._latest_event())
         while True:
             try:
                 async with aclosing(self._stream(feed.request(), SILENCE_TIME)) as stream:
                     async for piece in stream:
                         for event in feed.receive(piece):
                             yield event
+                        if feed.finished:
+                            return
                 error: LabError = lost(self.name)
             except (LabNotRunning, ConnectionLost, ApiTimeout) as failure:
                 error = failure
@@ -137,6 +140,15 @@ class AsyncClient:
         from umlab.client.terminal import AsyncTerminal
 
         return await AsyncTerminal.open(self.name, guest, console)
+
+    async def _latest_event(self) -> str:
+        feed = EventFeed(self.name)
+        async with aclosing(self._stream(feed.request(), calls.QUICK_TIMEOUT)) as stream:
+            async for piece in stream:
+                feed.receive(piece)
+                if feed.last_id:
+                    return feed.last_id
+        raise lost(self.name)
 
     async def _exchange(
         self, request: Request, seconds: float, silence: float | None = None, *, stream: bool = False

@@ -6,6 +6,7 @@ Source: WHATWG HTML, section 9.2 (server-sent events).
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ RETRY_TIME = 10.0
 #: Seconds of silence after which a connection is given up; the daemon says something every 15 seconds.
 SILENCE_TIME = 60.0
 
+_ID = re.compile(r"[0-9a-z]+-[0-9]{1,18}")
 #: Where a stream of events begins.
 Start = Literal["now", "oldest"]
 
@@ -80,6 +82,8 @@ class EventParser:
         name, _, text = line.decode("utf-8", "replace").partition(":")
         text = text.removeprefix(" ")
         if name == "id":
+            if not _ID.fullmatch(text):
+                raise ApiError(self._lab, f"an event's id is {text[:80]!r}")
             self._id = text
         elif name == "event":
             self._kind = text
@@ -112,14 +116,30 @@ class EventFeed:
     Args:
         lab: Whose events.
         start: ``now``, or ``oldest`` for all that the daemon still has.
+        end: The ``last_id`` of the event with which this feed is finished; empty if it never is.
     """
 
-    def __init__(self, lab: str, start: Start = "now") -> None:
+    def __init__(self, lab: str, start: Start = "now", end: str = "") -> None:
         self._lab = lab
         self._start = start
+        self._end = end
         self._connected = False
         self._lost_at: float | None = None
         self._parser = EventParser(lab)
+
+    @property
+    def last_id(self) -> str:
+        """The last event's id, known before there was one; empty before the daemon has answered."""
+        return self._parser.last_id
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last event has come, or its daemon is gone and it never will."""
+        if not self._end or not self.last_id:
+            return False
+        epoch, _, number = self.last_id.rpartition("-")
+        end_epoch, _, end_number = self._end.rpartition("-")
+        return epoch != end_epoch or int(number) >= int(end_number)
 
     def request(self) -> Request:
         """Return the request that goes on behind the last event."""

@@ -97,7 +97,7 @@ class Client:
                 if not poll.poll(max(end - time.monotonic(), 0) * 1000):
                     raise calls.not_ended(self.name)
 
-    def events(self, start: Start = "now") -> Generator[Event, None, None]:
+    def events(self, start: Start = "now", *, follow: bool = True) -> Generator[Event, None, None]:
         """Return the lab's events as they happen.
 
         The iterator survives restarts of the daemon; an event of kind ``lost`` stands for those that are
@@ -105,13 +105,16 @@ class Client:
 
         Args:
             start: ``now``, or ``oldest`` for what the daemon still has.
+            follow: Whether to wait for events that have not happened yet.
         """
-        feed = EventFeed(self.name, start)
+        feed = EventFeed(self.name, start, "" if follow else self._latest_event())
         while True:
             try:
                 with closing(self._stream(feed.request(), SILENCE_TIME)) as stream:
                     for piece in stream:
                         yield from feed.receive(piece)
+                        if feed.finished:
+                            return
                 error: LabError = lost(self.name)
             except (LabNotRunning, ConnectionLost, ApiTimeout) as failure:
                 error = failure
@@ -135,6 +138,15 @@ class Client:
         from umlab.client.terminal import Terminal
 
         return Terminal(self.name, guest, console)
+
+    def _latest_event(self) -> str:
+        feed = EventFeed(self.name)
+        with closing(self._stream(feed.request(), calls.QUICK_TIMEOUT)) as stream:
+            for piece in stream:
+                feed.receive(piece)
+                if feed.last_id:
+                    return feed.last_id
+        raise lost(self.name)
 
     def _exchange(
         self, request: Request, timeout: float, silence: float | None = None, *, stream: bool = False

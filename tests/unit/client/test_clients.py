@@ -256,7 +256,7 @@ def test_events_end_when_no_daemon_comes_back(
 
     def answer(_: Asked) -> Reply:
         (runtime / "umlab/gone/api.sock").rename(runtime / "umlab/gone/away")
-        return Reply(_stream("data: {}\n\n"))
+        return Reply(_stream("id: a-1\ndata: {}\n\n"))
 
     with FakeApi(runtime, "gone", answer):
         with pytest.raises(LabNotRunning):

@@ -13,7 +13,7 @@ import pytest
 
 from support.deadline import scaled
 from support.fake_api import FakeApi, Reply
-from umlab.client import labs, place
+from umlab.client import labs, survey
 from umlab.client.place import dial, socket_path
 from umlab.errors import ApiTimeout, LabError, LabNotRunning
 
@@ -49,7 +49,7 @@ def test_only_labs_that_answer_are_found(runtime: Path, hung: str) -> None:
 def test_hung_daemons_together_cost_one_time_limit(
     runtime: Path, hung: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(place, "PROBE_TIMEOUT", 0.3)
+    monkeypatch.setattr(survey, "ANSWER_TIME", 0.3)
     with ExitStack() as stack:
         for number in range(20):
             path = socket_path(f"hung{number}")

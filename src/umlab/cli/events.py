@@ -1,0 +1,112 @@
+"""``umlab events``: what happens in running labs, as it happens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from umlab.cli import complete
+from umlab.cli.option import AsJson
+from umlab.cli.output import Output
+
+if TYPE_CHECKING:
+    from umlab.client.event import Event
+    from umlab.errors import LabError
+
+EPILOG = """
+Examples:
+
+  umlab events
+
+  umlab events lan ring --from oldest
+
+  umlab events lan --json --no-follow --from oldest
+"""
+
+
+def events(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="LAB",
+            help="Labs; all that run now unless given.",
+            autocompletion=complete.lab_names,
+            show_default=False,
+        ),
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow/--no-follow", "-f", help="Go on with what happens.")
+    ] = True,
+    start: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            metavar="now|oldest",
+            help="Where to begin: now, or with the oldest event that is still kept.",
+            autocompletion=lambda incomplete: [w for w in ("now", "oldest") if w.startswith(incomplete)],
+        ),
+    ] = "now",
+    as_json: AsJson = False,
+) -> None:
+    """Print the events of labs until interrupted, or until their daemons are gone for 10 seconds."""
+    from umlab.cli.interrupt import run_interruptible
+    from umlab.client import labs
+    from umlab.errors import LabError
+
+    begin: Literal["now", "oldest"] = "oldest" if start == "oldest" else "now"
+    if begin != start:
+        raise typer.BadParameter(f"--from {start}: write now or oldest")
+    chosen = list(dict.fromkeys(names or labs()))
+    if not chosen:
+        raise LabError("no lab runs; start one with: umlab switch run NAME --background")
+    run_interruptible(_print_events(chosen, begin, follow, Output(as_json=as_json)))
+
+
+async def _print_events(
+    names: list[str], start: Literal["now", "oldest"], follow: bool, output: Output
+) -> None:
+    import asyncio
+
+    tasks = [asyncio.ensure_future(_print_lab(name, start, follow, output)) for name in names]
+    try:
+        errors = await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for error in errors:
+        if error is not None:
+            raise error
+
+
+async def _print_lab(
+    name: str, start: Literal["now", "oldest"], follow: bool, output: Output
+) -> LabError | None:
+    """Print the events of one lab; the end of one is told and is not the end of the others."""
+    from contextlib import aclosing
+
+    from umlab.client.aio import AsyncClient
+    from umlab.errors import ApiError, LabNotRunning
+
+    try:
+        async with AsyncClient(name) as client, aclosing(client.events(start, follow=follow)) as stream:
+            async for event in stream:
+                output.record({"lab": name, "event": event.kind, **event.data}, _line(name, event))
+    except (LabNotRunning, ApiError) as error:
+        output.progress(f"{name}: its events have ended")
+        return error
+    return None
+
+
+def _line(lab: str, event: Event) -> str:
+    from datetime import datetime
+
+    from umlab.guest.console import escape
+
+    facts = {key: value for key, value in event.data.items() if key not in ("event", "at", "at_ns")}
+    at = event.data.get("at")
+    time = datetime.fromtimestamp(at).strftime("%H:%M:%S.%f")[:-3] if isinstance(at, float) else " " * 12
+    words = ", ".join(f"{key} {value}" for key, value in facts.items())
+    # Some facts are words of a guest.
+    return escape(f"{time}  {lab}  {event.kind.replace('_', ' ')}: {words}".encode())

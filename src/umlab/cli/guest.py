@@ -1,0 +1,199 @@
+"""``umlab guest``: the guests of running labs."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from umlab.cli import attach, device
+from umlab.cli.option import AsJson, GuestName, Watch, WatchCommand
+from umlab.cli.output import Output
+from umlab.cli.page import Page, Table, present
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from umlab.client.sync import Client
+    from umlab.daemon.view import GuestView
+
+app = typer.Typer(help="Guests of running labs.", no_args_is_help=True)
+app.command("attach", epilog=attach.EPILOG)(attach.attach)
+app.add_typer(device.app, name="device")
+
+_LS_EPILOG = """
+Examples:
+
+  umlab guest ls
+
+  umlab guest ls --watch
+"""
+
+_LOGS_EPILOG = """
+Examples:
+
+  umlab guest logs left
+
+  umlab guest logs ring/left --follow
+
+  umlab guest logs left --raw > left.log
+"""
+
+_STACK_EPILOG = """
+Examples:
+
+  umlab guest stack left 1
+"""
+
+_SYSRQ_EPILOG = """
+Examples:
+
+  umlab guest sysrq left m
+
+  umlab guest sysrq left b --yes
+"""
+
+#: Letters that end a guest or its programs; ``t`` does so on Linux 6.1.
+DEADLY_LETTERS = "bceiot"
+#: Bytes after which a line is taken for whole.
+_MAX_LINE = 64 * 1024
+_HEADINGS = ("GUEST", "LAB", "STATE", " PID", " MEMORY", "KERNEL", "CONSOLES", " RUNS FOR")
+
+
+@app.command("ls", cls=WatchCommand, epilog=_LS_EPILOG)
+def ls(as_json: AsJson = False, watch: Watch = None) -> None:
+    """List the guests of all running labs, ended ones until they are removed."""
+    present(_list, as_json=as_json, watch=watch)
+
+
+@app.command("logs", epilog=_LOGS_EPILOG)
+def logs(
+    name: GuestName,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on with what comes, until the guest ends.")
+    ] = False,
+    raw: Annotated[bool, typer.Option("--raw", help="Print bytes as they are; not to a terminal.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print what a guest has printed on its first console, control characters shown as text."""
+    if raw and as_json:
+        raise typer.BadParameter("--raw and --json exclude each other")
+    if raw and sys.stdout.isatty():
+        raise typer.BadParameter("--raw is not for a terminal, which would obey what the guest says")
+    from umlab.cli.target import guest_place
+    from umlab.client.sync import Client
+
+    lab, guest = guest_place(name)
+    with Client(lab) as client:
+        pieces = client.follow_log(guest) if follow else _pieces(client, guest)
+        if raw:
+            for piece in pieces:
+                sys.stdout.buffer.write(piece)
+                sys.stdout.buffer.flush()
+            return
+        _print_log(pieces, Output(as_json=as_json))
+
+
+@app.command("stack", epilog=_STACK_EPILOG)
+def stack(
+    name: GuestName,
+    pid: Annotated[int, typer.Argument(min=1, help="A process of the guest.", show_default=False)],
+    as_json: AsJson = False,
+) -> None:
+    """Print the kernel stack of a process in a guest."""
+    from umlab.cli.target import guest_place
+    from umlab.client.sync import Client
+
+    lab, guest = guest_place(name)
+    with Client(lab) as client:
+        answer = client.stack(guest, pid)
+    _print_answer(answer, {"lab": lab, "guest": guest, "pid": pid}, as_json)
+
+
+@app.command("sysrq", epilog=_SYSRQ_EPILOG)
+def sysrq(
+    name: GuestName,
+    letter: Annotated[str, typer.Argument(help="One letter or digit, such as m.", show_default=False)],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before letters that kill.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Send a magic sysrq to a guest's kernel and print what it answers."""
+    from umlab.cli.target import guest_place
+    from umlab.client.sync import Client
+
+    if len(letter) != 1 or not (letter.isascii() and letter.isalnum()):
+        raise typer.BadParameter(f"{letter!r} is not one letter or digit")
+    lab, guest = guest_place(name)
+    if letter in DEADLY_LETTERS and not yes:
+        typer.confirm(f"sysrq {letter} may end {guest} or its programs. Send it?", abort=True, err=True)
+    with Client(lab) as client:
+        answer = client.sysrq(guest, letter)
+    _print_answer(answer, {"lab": lab, "guest": guest, "letter": letter}, as_json)
+
+
+def _print_answer(answer: str, record: dict[str, Any], as_json: bool) -> None:
+    from umlab.guest.console import escape
+
+    Output(as_json=as_json).record(record | {"output": answer}, escape(answer.encode()).rstrip("\n"))
+
+
+def _list() -> Page:
+    from umlab.client import labs
+    from umlab.client.sync import Client
+    from umlab.errors import ApiError, LabNotRunning
+
+    found: list[tuple[str, GuestView]] = []
+    for lab in labs():
+        try:
+            with Client(lab) as client:
+                found += [(lab, guest) for guest in client.guests()]
+        except (LabNotRunning, ApiError):
+            # It has ended since it was asked, or hangs.
+            continue
+    records = [{"lab": lab, **dataclasses.asdict(guest)} for lab, guest in found]
+    rows = [_row(lab, guest) for lab, guest in found]
+    return Page(records, [Table(_HEADINGS, rows)] if rows else ["no guest runs"])
+
+
+def _row(lab: str, guest: GuestView) -> tuple[str, ...]:
+    ended = guest.status is not None
+    return (
+        guest.name,
+        lab,
+        f"ended ({guest.status})" if ended else guest.state,
+        "-" if ended else str(guest.pid),
+        f"{guest.memory >> 20} MiB",
+        guest.kernel,
+        ",".join(guest.consoles) or "-",
+        "-" if ended else f"{max(0, time.time() - guest.started_at):.0f} s",
+    )
+
+
+def _pieces(client: Client, guest: str) -> Iterator[bytes]:
+    start = 0
+    while (piece := client.log(guest, start)).data:
+        yield piece.data
+        start = piece.end
+
+
+def _print_log(pieces: Iterator[bytes], output: Output) -> None:
+    """Print whole lines, escaped; what the guest has begun is printed with what ends it, or at the end."""
+    from umlab.guest.console import escape
+
+    def show(data: bytes) -> None:
+        line = escape(data.removesuffix(b"\r"))
+        output.record({"line": line}, line)
+
+    rest = b""
+    for piece in pieces:
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            show(line)
+        while len(rest) > _MAX_LINE:
+            show(rest[:_MAX_LINE])
+            rest = rest[_MAX_LINE:]
+    if rest:
+        show(rest)

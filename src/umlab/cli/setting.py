@@ -1,0 +1,99 @@
+"""``key=value`` words: what a running switch can be told."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import typer
+
+_UNITS_NS = {
+    "ms": 1_000_000,
+    "s": 1_000_000_000,
+    "min": 60_000_000_000,
+    "h": 3_600_000_000_000,
+}
+_TIME = re.compile(r"(\d+(?:\.\d+)?)([a-z]+)")
+_SWITCHED = {"on": True, "off": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting.
+
+    Attributes:
+        field: Of `umlab.switch.model.SwitchConfig`.
+        parse: Makes its value of a text; raises ValueError, whose text says what is right.
+        examples: Texts, for completion.
+    """
+
+    field: str
+    parse: Callable[[str], Any]
+    examples: tuple[str, ...]
+
+
+def parse_time(text: str) -> int:
+    """Return nanoseconds.
+
+    Args:
+        text: A number and its unit, such as ``100s``.
+
+    Raises:
+        ValueError: It is none.
+    """
+    match = _TIME.fullmatch(text)
+    if match is None or match[2] not in _UNITS_NS:
+        raise ValueError("write a number and its unit, one of ms, s, min, h, such as 100s")
+    nanoseconds = round(float(match[1]) * _UNITS_NS[match[2]])
+    if not 0 < nanoseconds < 1 << 63:
+        raise ValueError("write a time between 1ms and some centuries")
+    return nanoseconds
+
+
+def format_time(nanoseconds: int) -> str:
+    """Return nanoseconds in the form that `parse_time` takes, in seconds."""
+    return f"{nanoseconds / _UNITS_NS['s']:.12g}s"
+
+
+def _parse_switched(text: str) -> bool:
+    if text not in _SWITCHED:
+        raise ValueError("write on or off")
+    return _SWITCHED[text]
+
+
+def _parse_count(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,18}", text):
+        raise ValueError("write a whole number")
+    return int(text)
+
+
+SETTINGS = {
+    "hub": Setting("hub", _parse_switched, ("on", "off")),
+    "ageing_time": Setting("ageing_time_ns", parse_time, ("300s",)),
+    "max_frame": Setting("max_frame", _parse_count, ("1518", "9018")),
+    "fdb_capacity": Setting("fdb_capacity", _parse_count, ()),
+    "egress_queue_depth": Setting("egress_queue_depth", _parse_count, ()),
+}
+
+
+def parse_settings(words: list[str]) -> dict[str, Any]:
+    """Return the changed fields of a switch's configuration.
+
+    Raises:
+        typer.BadParameter: A word is no setting; the text says what would be.
+    """
+    changes: dict[str, Any] = {}
+    for word in words:
+        key, sign, text = word.partition("=")
+        if key not in SETTINGS or not sign:
+            raise typer.BadParameter(f"{word}: write KEY=VALUE; keys are {', '.join(SETTINGS)}")
+        setting = SETTINGS[key]
+        if setting.field in changes:
+            raise typer.BadParameter(f"{key} is given twice")
+        try:
+            changes[setting.field] = setting.parse(text)
+        except ValueError as error:
+            raise typer.BadParameter(f"{word}: {error}") from None
+    return changes

@@ -1,0 +1,73 @@
+"""``umlab switch args``: what a guest's kernel is told to attach to a switch."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from umlab.cli.option import AsJson, SwitchName
+from umlab.cli.page import Page, Table, present
+
+EPILOG = """
+Examples:
+
+  umlab switch args lan
+
+  umlab switch args lan --kernel ./linux
+
+  ./linux $(umlab switch args lan --json | jq -r 'select(.missing == []).argument' | head -n 1) ...
+"""
+
+
+def args(
+    name: SwitchName,
+    kernel: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="The kernel to ask what it has; it is run with --showconfig. Debian's unless given.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print what a guest's kernel is told to attach here, and whether a kernel has that transport."""
+    from umlab.cli.target import missing_switch, switch_place
+    from umlab.client.sync import Client
+    from umlab.errors import NoSuchSwitch
+
+    lab, switch = switch_place(name)
+    with Client(lab) as client:
+        try:
+            listeners = client.switch(switch).listeners
+        except NoSuchSwitch as error:
+            raise missing_switch(client, error) from None
+    missing = _missing_options(kernel)
+    found = [(each.kind, missing.get(each.kind), each.guest_argument) for each in listeners]
+    found = [each for each in found if each[2]]
+    records = [dict(zip(("transport", "missing", "argument"), each, strict=True)) for each in found]
+    rows = [(kind, _verdict(options), argument) for kind, options, argument in found]
+    table = Table(("TRANSPORT", "KERNEL HAS IT", "ARGUMENT"), rows)
+    present(lambda: Page(records, [table] if rows else ["no guest attaches here"]), as_json=as_json)
+
+
+def _missing_options(kernel: str | None) -> dict[str, list[str]]:
+    """Return the options that a kernel lacks, by transport; nothing where there is no kernel to ask."""
+    from umlab.errors import LabError
+    from umlab.guest.cmdline import DEFAULT_KERNEL
+    from umlab.guest.kernel_config import read_kernel_config, transports_of
+
+    try:
+        config = read_kernel_config(kernel or DEFAULT_KERNEL)
+    except LabError:
+        if kernel is not None:
+            raise
+        return {}
+    return {each.kind: list(each.missing) for each in transports_of(config)}
+
+
+def _verdict(missing: list[str] | None) -> str:
+    if missing is None:
+        return "unknown"
+    return f"no: {', '.join(missing)}" if missing else "yes"

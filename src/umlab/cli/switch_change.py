@@ -1,0 +1,86 @@
+"""``umlab switch set`` and ``stop``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from umlab.cli import complete
+from umlab.cli.option import AsJson, SwitchName
+from umlab.cli.output import Output
+
+SET_EPILOG = """
+Settings: hub=on|off, ageing_time=TIME, max_frame=BYTES, fdb_capacity=ADDRESSES, egress_queue_depth=FRAMES.
+A TIME is a number and its unit: ms, s, min or h.
+
+Examples:
+
+  umlab switch set lan hub=on
+
+  umlab switch set ring/a ageing_time=100s max_frame=1518
+"""
+
+STOP_EPILOG = """
+Examples:
+
+  umlab switch stop lan
+
+  umlab switch stop lan --daemon-only
+"""
+
+
+def set_(
+    name: SwitchName,
+    settings: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="KEY=VALUE",
+            help="What changes.",
+            autocompletion=complete.setting_names,
+            show_default=False,
+        ),
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Change what a running switch is told to be; no port goes down."""
+    from umlab.cli.setting import parse_settings
+    from umlab.cli.target import missing_switch, switch_place
+    from umlab.client.sync import Client
+    from umlab.errors import NoSuchSwitch
+
+    changes = parse_settings(settings)
+    lab, switch = switch_place(name)
+    with Client(lab) as client:
+        try:
+            changed = client.set_switch(switch, **changes).changed
+        except NoSuchSwitch as error:
+            raise missing_switch(client, error) from None
+    Output(as_json=as_json).record(
+        {"lab": lab, "switch": switch, "changed": changed},
+        f"{switch}: changed" if changed else f"{switch}: it was so already",
+    )
+
+
+def stop(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="The lab.", autocompletion=complete.lab_names, show_default=False
+        ),
+    ],
+    daemon_only: Annotated[
+        bool,
+        typer.Option("--daemon-only", help="Leave guests and ports to the keeper, for the next daemon."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Stop a lab and wait until it is gone: guests, each by its own shutdown first, switches, daemon."""
+    from umlab.client.sync import Client
+
+    with Client(name) as client:
+        client.stop(keep=daemon_only)
+    Output(as_json=as_json).record(
+        {"lab": name, "stopped": "daemon" if daemon_only else "lab"},
+        f"{name}: its daemon has ended, guests and ports wait" if daemon_only else f"{name}: stopped",
+    )

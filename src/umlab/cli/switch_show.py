@@ -1,0 +1,188 @@
+"""``umlab switch ls`` and ``show``."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from umlab.cli.option import AsJson, SwitchName, Watch
+from umlab.cli.page import Page, Table, present
+
+if TYPE_CHECKING:
+    from umlab.client.sync import Client
+    from umlab.daemon.view import FdbEntryView, ListenerView, PortView, SwitchView
+
+LS_EPILOG = """
+Examples:
+
+  umlab switch ls
+
+  umlab switch ls --watch
+
+  umlab switch ls --json
+"""
+
+SHOW_EPILOG = """
+Examples:
+
+  umlab switch show lan
+
+  umlab switch show ring/a --fdb
+
+  umlab switch show lan --watch 5
+"""
+
+_LS_HEADINGS = ("NAME", "LAB", "ENGINE", " PORTS", " GUESTS", " FDB", "STATE")
+_PORT_HEADINGS = (
+    *(" PORT", "KIND", "STATE", " PID", " UID", "GUEST", "MAC"),
+    *(" RX FRAMES", " TX FRAMES", " DROPPED", " QUEUED"),
+)
+
+
+def ls(as_json: AsJson = False, watch: Watch = None) -> None:
+    """List the switches of all running labs.
+
+    GUESTS is the number of processes that are plugged in. The state is "up", or "hung" where the lab's daemon
+    does not answer.
+    """
+    present(_list, as_json=as_json, watch=watch)
+
+
+def show(
+    name: SwitchName,
+    fdb: Annotated[bool, typer.Option("--fdb", help="Show the learnt addresses as well.")] = False,
+    as_json: AsJson = False,
+    watch: Watch = None,
+) -> None:
+    """Show a switch: what it is told to be, where guests attach, and every port."""
+    from umlab.cli.target import switch_place
+    from umlab.client.sync import Client
+
+    lab, switch = switch_place(name)
+
+    def build() -> Page:
+        with Client(lab) as client:
+            return _show(client, switch, fdb)
+
+    present(build, as_json=as_json, watch=watch)
+
+
+def _list() -> Page:
+    from umlab.client.survey import survey
+    from umlab.client.sync import Client
+    from umlab.errors import ApiError, LabNotRunning
+
+    records: list[dict[str, Any]] = []
+    rows = []
+    for lab, answer in survey().items():
+        found = None
+        if answer is not None:
+            try:
+                with Client(lab) as client:
+                    found = [(switch, client.ports(switch.name)) for switch in client.switches()]
+            except LabNotRunning:
+                # It has ended since it was asked.
+                continue
+            except ApiError:
+                pass
+        if found is None:
+            records.append({"lab": lab, "state": "hung"})
+            rows.append(("?", lab, "?", "?", "?", "?", "hung"))
+            continue
+        for switch, ports in found:
+            guests = _count_guests(ports)
+            records.append(
+                {
+                    "name": switch.name,
+                    "lab": lab,
+                    "engine": switch.engine,
+                    "ports": switch.ports,
+                    "guests": guests,
+                    "fdb_entries": switch.fdb_entries,
+                    "state": "up",
+                }
+            )
+            counts = (str(switch.ports), str(guests), str(switch.fdb_entries))
+            rows.append((switch.name, lab, switch.engine, *counts, "up"))
+    return Page(records, [Table(_LS_HEADINGS, rows)] if rows else ["no switch runs"])
+
+
+def _count_guests(ports: list[PortView]) -> int:
+    """Return how many processes are plugged in; those that are not visible count one for each port."""
+    pids = [port.pid for port in ports if port.pid is not None]
+    return len({pid for pid in pids if pid}) + pids.count(0)
+
+
+def _show(client: Client, switch: str, with_fdb: bool) -> Page:
+    from umlab.cli.target import missing_switch
+    from umlab.errors import NoSuchSwitch
+
+    try:
+        view = client.switch(switch)
+        ports = client.ports(switch)
+        fdb = client.fdb(switch) if with_fdb else None
+    except NoSuchSwitch as error:
+        raise missing_switch(client, error) from None
+    record: dict[str, Any] = {
+        "lab": client.name,
+        "switch": dataclasses.asdict(view),
+        "ports": [dataclasses.asdict(port) for port in ports],
+    }
+    parts = [*_switch_lines(client.name, view), _listener_table(view.listeners), "", _port_table(ports)]
+    if fdb is not None:
+        record["fdb"] = [dataclasses.asdict(entry) for entry in fdb]
+        parts += ["", _fdb_table(fdb)]
+    return Page([record], parts)
+
+
+def _switch_lines(lab: str, view: SwitchView) -> list[str | Table]:
+    from umlab.cli.setting import format_time
+
+    config = view.config
+    counters = ", ".join(f"{name} {count}" for name, count in view.counters.items())
+    return [
+        f"switch {view.name} of lab {lab}, {view.engine} engine",
+        f"  hub={'on' if config.hub else 'off'} ageing_time={format_time(config.ageing_time_ns)} "
+        f"max_frame={config.max_frame}",
+        f"  fdb_capacity={config.fdb_capacity} egress_queue_depth={config.egress_queue_depth}",
+        f"  {view.fdb_entries} addresses in the FDB; {counters}",
+        "",
+    ]
+
+
+def _listener_table(listeners: tuple[ListenerView, ...]) -> Table | str:
+    rows = [(each.kind, each.where, each.guest_argument or "-") for each in listeners]
+    return Table(("LISTENS", "WHERE", "A GUEST ATTACHES WITH"), rows) if rows else "it listens nowhere"
+
+
+def _port_table(ports: list[PortView]) -> Table | str:
+    rows = []
+    for port in ports:
+        dropped = sum(count for name, count in port.counters.items() if name.startswith("drop_"))
+        macs = port.macs[0] if port.macs else "-"
+        if len(port.macs) > 1:
+            macs += f" +{len(port.macs) - 1}"
+        rows.append(
+            (
+                str(port.port_no),
+                f"{port.kind} {port.detail}".rstrip(),
+                port.state,
+                # 0: the process is there, and in a place that is not visible from here.
+                "-" if port.pid is None else str(port.pid or "?"),
+                "-" if port.uid is None else str(port.uid),
+                port.guest or "-",
+                macs,
+                str(port.counters.get("rx_frames", 0)),
+                str(port.counters.get("tx_frames", 0)),
+                str(dropped),
+                str(port.queued),
+            )
+        )
+    return Table(_PORT_HEADINGS, rows) if rows else "nothing is plugged in"
+
+
+def _fdb_table(entries: list[FdbEntryView]) -> Table | str:
+    rows = [(entry.mac, str(entry.port_no), f"{entry.age:.1f} s") for entry in entries]
+    return Table(("MAC", " PORT", " AGE"), rows) if rows else "no address is known"

@@ -1,0 +1,104 @@
+"""Which labs a user has running: all their daemons are asked at the same time."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import time
+
+from umlab._name import MAX_NAME
+from umlab.client.exchange import END, Exchange, Request, ResponseBuilder
+from umlab.client.place import dial
+from umlab.daemon.place import runtime_base
+from umlab.errors import ApiTimeout, LabError
+
+#: Seconds in which the daemons have to answer, all of them together.
+ANSWER_TIME = 0.25
+_RECEIVE_SIZE = 64 * 1024
+
+
+def labs() -> list[str]:
+    """Return the names of this user's labs whose daemons answer, sorted.
+
+    Daemons that hang cost 0.25 seconds, however many they are, and are left out.
+    """
+    return [name for name, answer in survey().items() if answer is not None]
+
+
+def survey() -> dict[str, bytes | None]:
+    """Return what every lab answers to the question what it is, by name.
+
+    Returns:
+        JSON, a list with one `umlab.daemon.view.LabView`; ``None`` of a daemon that is there and does not
+        answer in time.
+    """
+    found: dict[str, bytes | None] = {}
+    asked = []
+    try:
+        for name in _candidates():
+            try:
+                asked.append(_Question(name))
+            except ApiTimeout:
+                found[name] = None
+            except LabError:
+                continue
+        _gather(asked)
+        found |= {each.name: each.answer for each in asked if not each.dead}
+    finally:
+        for each in asked:
+            each.close()
+    return dict(sorted(found.items()))
+
+
+class _Question:
+    """One daemon that is asked."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.answer: bytes | None = None
+        self.dead = False
+        self._exchange = Exchange(name, Request("GET", "/v1/labs"))
+        self._builder = ResponseBuilder(name)
+        self.sock: socket.socket = dial(name)
+        # A socket that was connected just now takes so little at once.
+        self.sock.send(self._exchange.data_to_send())
+
+    def close(self) -> None:
+        self.sock.close()
+
+    def receive(self) -> bool:
+        """Take what came; return whether there is more to wait for."""
+        try:
+            self._exchange.receive_data(self.sock.recv(_RECEIVE_SIZE))
+            while (event := self._exchange.next_event()) is not None:
+                if event is END:
+                    self.answer = self._builder.response().body
+                    return False
+                self._builder.add(event)
+        except (OSError, LabError):
+            # It ended meanwhile, or is no daemon.
+            self.dead = True
+            return False
+        return True
+
+
+def _gather(asked: list[_Question]) -> None:
+    poll = select.poll()
+    waiting = {each.sock.fileno(): each for each in asked}
+    for fd in waiting:
+        poll.register(fd, select.POLLIN)
+    end = time.monotonic() + ANSWER_TIME
+    while waiting and (left := end - time.monotonic()) > 0:
+        for fd, _ in poll.poll(left * 1000):
+            if not waiting[fd].receive():
+                poll.unregister(fd)
+                del waiting[fd]
+
+
+def _candidates() -> list[str]:
+    try:
+        names = os.listdir(runtime_base())
+    except OSError:
+        return []
+    return [name for name in names if len(name) <= MAX_NAME]

@@ -256,13 +256,6 @@ def test_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
         assert str(refusal.value).startswith(f"{path}:1: ")
 
 
-@pytest.mark.needs_plain_user
-def test_file_of_somebody_else_is_told(tmp_path: Path) -> None:
-    (tmp_path / "lab.yaml").touch(mode=0)
-    with pytest.raises(LabFileError, match="Permission denied"):
-        load(tmp_path / "lab.yaml", runtime=RUNTIME)
-
-
 def test_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
     with open(tmp_path / "lab.yaml", "wb") as file:
         file.truncate(1 << 40)

@@ -82,6 +82,12 @@ def request_bytes(
     return "\r\n".join([*lines, "", ""]).encode() + raw
 
 
+def stop_reading(writer: asyncio.StreamWriter) -> None:
+    """Leave everything in the kernel from now on, as a client does that hangs."""
+    assert isinstance(writer.transport, asyncio.Transport)
+    writer.transport.pause_reading()
+
+
 async def read_head(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]:
     """Read status line and headers."""
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")

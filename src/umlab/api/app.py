@@ -7,11 +7,20 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, FastAPI, Header, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from pydantic.json_schema import SkipJsonSchema
 from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute
 
 from umlab.api.console import console_routes
-from umlab.api.error import error_response, error_responses, from_http_exception, invalid_request
-from umlab.api.event_stream import EventFeed, EventStream
+from umlab.api.error import (
+    RequestError,
+    error_response,
+    error_responses,
+    from_http_exception,
+    invalid_request,
+)
+from umlab.api.event_stream import EVENT_RESPONSE, EventFeed, EventId, EventStream
 from umlab.api.gate import Gate, RequestCounts
 from umlab.api.guest import guest_routes
 from umlab.api.idempotency import AnswerMemory
@@ -40,13 +49,17 @@ def create_app(service: LabService, on_stop: Callable[[str], None]) -> FastAPI:
     terminals = Limit("viewers of terminals", MAX_TERMINALS)
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.add_middleware(Gate, counts=counts)
-    _answer_errors(app, counts)
-    app.include_router(lab_routes(service, on_stop))
-    app.include_router(switch_routes(service))
-    app.include_router(guest_routes(service, AnswerMemory()))
-    app.include_router(console_routes(service, terminals))
-    app.include_router(_event_route(EventFeed(service.events, listeners)))
-    app.include_router(_metrics_route(LabCollector(service, counts, listeners, terminals)))
+    routers = (
+        lab_routes(service, on_stop),
+        switch_routes(service),
+        guest_routes(service, AnswerMemory()),
+        console_routes(service, terminals),
+        _event_route(EventFeed(service.events, listeners)),
+        _metrics_route(LabCollector(service, counts, listeners, terminals)),
+    )
+    for router in routers:
+        app.include_router(router)
+    _answer_errors(app, counts, [route for router in routers for route in router.routes])
 
     @app.get("/v1/openapi.json", tags=["lab"], responses=error_responses())
     async def openapi() -> dict[str, Any]:
@@ -62,16 +75,19 @@ def create_app(service: LabService, on_stop: Callable[[str], None]) -> FastAPI:
     return app
 
 
-def _answer_errors(app: FastAPI, counts: RequestCounts) -> None:
+def _answer_errors(app: FastAPI, counts: RequestCounts, routes: list[BaseRoute]) -> None:
     """Have every error that is no bug answered with its class; bugs are left to the gate."""
 
     def answer(error: Exception) -> Response:
-        response = error_response(error)
         counts.count(error)
-        return response
+        return error_response(error)
 
     @app.exception_handler(UmlabError)
     async def on_purpose(_: Request, error: Exception) -> Response:
+        return answer(error)
+
+    @app.exception_handler(RequestError)
+    async def refused(_: Request, error: Exception) -> Response:
         return answer(error)
 
     @app.exception_handler(RequestValidationError)
@@ -79,8 +95,17 @@ def _answer_errors(app: FastAPI, counts: RequestCounts) -> None:
         return answer(invalid_request(error))
 
     @app.exception_handler(HTTPException)
-    async def http(_: Request, error: HTTPException) -> Response:
-        return answer(from_http_exception(error))
+    async def http(request: Request, error: HTTPException) -> Response:
+        return answer(from_http_exception(error, _methods(routes, request.url.path)))
+
+
+def _methods(routes: list[BaseRoute], path: str) -> list[str]:
+    """Return what can be done at a path: each of its routes alone does not know of the others."""
+    found: set[str] = set()
+    for route in routes:
+        if isinstance(route, APIRoute) and route.path_regex.match(path):
+            found |= route.methods or set()
+    return sorted(found)
 
 
 def _event_route(feed: EventFeed) -> APIRouter:
@@ -89,21 +114,7 @@ def _event_route(feed: EventFeed) -> APIRouter:
     @router.get(
         "/v1/events",
         response_class=Response,
-        responses={
-            **error_responses(),
-            200: {
-                "description": "Events as they happen, until the lab ends: `id` is EPOCH-NUMBER, `event` the "
-                "kind, `data` JSON.  `lost` is no event of the lab: its `count` of them are kept no more "
-                "(`null`: an earlier daemon's, nobody knows).",
-                "content": {
-                    "text/event-stream": {
-                        "schema": {"type": "string"},
-                        "example": 'id: 18c5f2a1-7\nevent: port_attached\ndata: {"event":"port_attached",'
-                        '"port_no":1}\n\n',
-                    }
-                },
-            },
-        },
+        responses={**error_responses(), 200: EVENT_RESPONSE},
     )
     async def events(
         begin: Annotated[
@@ -111,11 +122,12 @@ def _event_route(feed: EventFeed) -> APIRouter:
             Query(alias="from", description="Where a listener begins that brings no id."),
         ] = "now",
         last_event_id: Annotated[
-            str | None, Query(description="Go on behind this event, as the header does.", max_length=64)
+            EventId | SkipJsonSchema[None],
+            Query(description="Go on behind this event, as the header does."),
         ] = None,
         last_event_id_header: Annotated[
-            str | None,
-            Header(alias="Last-Event-ID", description="Go on behind this event.", max_length=64),
+            EventId | SkipJsonSchema[None],
+            Header(alias="Last-Event-ID", description="Go on behind this event."),
         ] = None,
     ) -> Response:
         """Listen to events: server-sent events, resumable; a comment every 15 seconds of silence."""

@@ -62,7 +62,8 @@ class ApiConnection(H11Protocol):
 
     def __init__(self, config: Config, server_state: ServerState) -> None:
         super().__init__(config, server_state, {})
-        self.timeout_keep_alive = IDLE_TIME
+        # Uvicorn would take whole seconds only.
+        self.timeout_keep_alive = IDLE_TIME  # type: ignore[assignment]
         self._stall = _StallWatch(self.loop)
         #: Runs while a request arrives.
         self._arrival: asyncio.TimerHandle | None = None

@@ -85,13 +85,17 @@ class RequestError(Exception):
     """
 
     def __init__(
-        self, name: str, message: str, fields: dict[str, Any] | None = None, headers: Any = None
+        self,
+        name: str,
+        message: str,
+        fields: dict[str, Any] | None = None,
+        headers: dict[str, str] | None = None,
     ) -> None:
         super().__init__(name, message)
         self.name = name
         self.message = message
         self.fields = fields or {}
-        self.headers = dict(headers or {})
+        self.headers = headers or {}
 
 
 def error_name(error: Exception) -> str:
@@ -155,13 +159,19 @@ def invalid_request(error: ValidationError | RequestValidationError, where: str 
     return RequestError("InvalidRequest", f"{first['where']}: {first['what']}", {"problems": problems})
 
 
-def from_http_exception(error: HTTPException) -> RequestError:
-    """Return our own error for one of the framework's."""
-    names = {404: "NotFound", 405: "MethodNotAllowed"}
-    texts = {404: "nothing is here", 405: "this cannot be done with this method"}
-    name = names.get(error.status_code, "MalformedRequest")
-    text = texts.get(error.status_code, "the request cannot be read")
-    return RequestError(name, text, headers=error.headers)
+def from_http_exception(error: HTTPException, methods: list[str]) -> RequestError:
+    """Return our own error for one of the framework's.
+
+    Args:
+        error: What the framework raised.
+        methods: What can be done at the path, if it is one of ours.
+    """
+    if error.status_code == 404:
+        return RequestError("NotFound", "nothing is here")
+    if error.status_code == 405:
+        text = f"this cannot be done here, only {', '.join(methods)}"
+        return RequestError("MethodNotAllowed", text, {"methods": methods}, {"allow": ", ".join(methods)})
+    return RequestError("MalformedRequest", "the request cannot be read")
 
 
 def error_responses(*names: str) -> dict[int | str, dict[str, Any]]:

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import Response
+from pydantic import Field
 from starlette.types import Receive, Scope, Send
 
-from umlab.api.error import RequestError
 from umlab.api.limit import Limit
 from umlab.daemon.event_log import EventLog
 
@@ -27,8 +26,33 @@ CROWD = 10
 CROWD_GATHER_TIME = 0.08
 #: Events of one message, at most.
 _MAX_EVENTS = 512
-_ID = re.compile(r"([0-9a-f]{1,32})-([0-9]{1,18})")
+#: What the id of an event looks like: EPOCH-NUMBER; empty for none.
+EventId = Annotated[str, Field(pattern="^([0-9a-f]{1,32}-[0-9]{1,18})?$")]
 _KIND = '{"event":"'
+
+#: The answer in the OpenAPI document; the schema is that of one event.
+EVENT_RESPONSE: dict[str, Any] = {
+    "description": "Events as they happen, until the lab ends.  `lost` is no event of the lab: its `count` "
+    "of them are kept no more (`null`: an earlier daemon's, nobody knows how many).",
+    "content": {
+        "text/event-stream": {
+            "schema": {
+                "type": "object",
+                "required": ["event", "data"],
+                "properties": {
+                    "id": {"type": "string", "description": "EPOCH-NUMBER."},
+                    "event": {"type": "string", "description": "The kind, such as `port_attached`."},
+                    "data": {"type": "string", "contentMediaType": "application/json"},
+                },
+            },
+            "example": {
+                "id": "18c5f2a1-7",
+                "event": "port_attached",
+                "data": '{"event":"port_attached","port_no":1}',
+            },
+        }
+    },
+}
 
 
 class EventFeed:
@@ -71,18 +95,13 @@ class EventFeed:
         Returns:
             Number of the first event to send, and whether ``last_id`` is of an earlier daemon: how many
             events lie between is unknown then.
-
-        Raises:
-            RequestError: ``last_id`` is no event's.
         """
         if not last_id:
             return (self.log.next_number if begin == "now" else self._oldest()), False
-        match = _ID.fullmatch(last_id)
-        if match is None:
-            raise RequestError("InvalidRequest", "the last event's id is not EPOCH-NUMBER")
-        if match[1] != self.log.epoch:
+        epoch, _, number = last_id.partition("-")
+        if epoch != self.log.epoch:
             return self._oldest(), True
-        return min(int(match[2]) + 1, self.log.next_number), False
+        return min(int(number) + 1, self.log.next_number), False
 
     def message(self, number: int) -> tuple[bytes, int]:
         """Return what a listener is sent next, and the number to go on with.

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Response
+from pydantic import Field
+from pydantic.json_schema import SkipJsonSchema
 from starlette.responses import StreamingResponse
 
 from umlab.api.body import DEVICE_BODY, GUEST_BODY, STACK_BODY, SYSRQ_BODY, given_fields
@@ -30,11 +32,10 @@ _MCONSOLE = (
 _CHANGE = error_responses(*_MCONSOLE, "BodyTooLarge")
 
 IdempotencyKey = Annotated[
-    str | None,
+    Annotated[str, Field(pattern="^[!-~]{1,64}$")] | SkipJsonSchema[None],
     Header(
         description="The caller's name for this request: sent again with the same body, it is answered "
-        "with the first one's outcome and not done again.",
-        pattern="^[!-~]{1,64}$",
+        "with the first one's outcome and not done again."
     ),
 ]
 

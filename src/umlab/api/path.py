@@ -6,7 +6,7 @@ from functools import partial
 from typing import Annotated
 
 from fastapi import Path
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from umlab._name import MAX_NAME, check_name
 
@@ -33,4 +33,5 @@ DeviceName = Annotated[
     AfterValidator(partial(check_name, "device")),
     Path(description="A device's name.", examples=["eth0"], json_schema_extra=dict(_NAME_SCHEMA)),
 ]
-PortNo = Annotated[int, Path(description="A port's number.", examples=[1], ge=1, le=(1 << 31) - 1)]
+Number = Annotated[int, Field(ge=1, le=(1 << 31) - 1)]
+PortNo = Annotated[Number, Path(description="A port's number.", examples=[1])]

@@ -7,10 +7,11 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel
+from pydantic.json_schema import SkipJsonSchema
 
 from umlab.api.body import SWITCH_BODY, SWITCH_PATCH, given_fields
 from umlab.api.error import RequestError, error_responses
-from umlab.api.path import PortNo, SwitchName
+from umlab.api.path import Number, PortNo, SwitchName
 from umlab.daemon.lab import LabService
 from umlab.daemon.spec import SwitchSpec
 from umlab.daemon.view import Change, FdbEntryView, PortView, SwitchView
@@ -89,7 +90,7 @@ def switch_routes(service: LabService) -> APIRouter:
     async def flush_fdb(
         switch: SwitchName,
         port_no: Annotated[
-            int | None, Query(description="Only what was learnt here.", ge=1, le=(1 << 31) - 1)
+            Number | SkipJsonSchema[None], Query(description="Only what was learnt here.")
         ] = None,
     ) -> Change:
         """Forget learnt addresses."""

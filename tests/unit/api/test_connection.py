@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 
 import pytest
 
 from support.api_lab import ApiLab
 from support.deadline import scaled, wait_until_async
-from support.unix_http import connect, read_answer, read_head, request_bytes
+from support.unix_http import connect, read_answer, read_head, request_bytes, stop_reading
 from umlab.api import connection, server
 from umlab.api.gate import MAX_BODY
 
@@ -25,6 +26,13 @@ async def _exchange(api: ApiLab, *pieces: bytes) -> bytes:
             return await reader.read()
     finally:
         writer.close()
+
+
+async def _write_for_ever(writer: asyncio.StreamWriter) -> None:
+    for _ in itertools.count():
+        writer.write(b"x")
+        await writer.drain()
+        await asyncio.sleep(0.01)
 
 
 async def test_requests_follow_each_other_on_one_connection(api: ApiLab) -> None:
@@ -67,11 +75,10 @@ async def test_a_refused_peer_that_stays_is_cut(api: ApiLab, monkeypatch: pytest
     reader, writer = await connect(api.path)
     async with asyncio.timeout(scaled(10)):
         assert (await read_answer(reader)).status == 403
+        writer.write(b"x")
+        # Its own end stays open: it is the server that leaves.
         with pytest.raises(ConnectionError):
-            while True:
-                writer.write(b"x")
-                await writer.drain()
-                await asyncio.sleep(0.01)
+            await _write_for_ever(writer)
     writer.close()
 
 
@@ -84,9 +91,8 @@ async def test_connections_are_limited(api: ApiLab, monkeypatch: pytest.MonkeyPa
     answer = await api.call("GET", "/v1/labs")
     assert (answer.status, answer.error) == (429, "LimitReached")
     held.pop()[1].close()
-    async with asyncio.timeout(scaled(10)):
-        while (await api.call("GET", "/v1/labs")).status != 200:
-            await asyncio.sleep(0.01)
+    await wait_until_async(lambda: api.server.connections == 2, 10, "the connection is closed")
+    assert (await api.call("GET", "/v1/labs")).status == 200
     for _, writer in held:
         writer.close()
 
@@ -161,7 +167,7 @@ async def test_a_peer_that_does_not_read_is_cut_and_costs_one_message(
         writer.write(request_bytes("GET", "/v1/guests/left/log?limit=1048576"))
     async with asyncio.timeout(scaled(10)):
         assert (await read_head(reader))[0] == 200
-        writer.transport.pause_reading()
+        stop_reading(writer)
         await wait_until_async(lambda: not api.server.connections, 10, "the connection is cut")
     writer.close()
     assert (await api.call("GET", "/v1/labs")).status == 200

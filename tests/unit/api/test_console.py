@@ -79,8 +79,10 @@ async def test_window_is_resized(api: ApiLab) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{}", "[]", '{"resize": [0, 1]}', '{"resize": [1]}', '{"resize": "x"}', "[" * 100_000]
-    + ['{"resize": [1, 2], "x": 1}', '{"resize": [1.5, 2]}', '{"resize": [10000, 1]}'],
+    [
+        *("", "{}", "[]", '{"resize": [0, 1]}', '{"resize": [1]}', '{"resize": "x"}', "[" * 100_000),
+        *('{"resize": [1, 2], "x": 1}', '{"resize": [1.5, 2]}', '{"resize": [10000, 1]}'),
+    ],
 )
 async def test_control_that_says_nothing_is_refused(api: ApiLab, text: str) -> None:
     async with attach(api) as socket:
@@ -133,8 +135,8 @@ async def test_viewers_are_limited(api: ApiLab, monkeypatch: pytest.MonkeyPatch)
 
 
 async def test_terminals_are_limited(api: ApiLab) -> None:
-    monkeyed = [f"g{number}" for number in range(2)]
-    for name in monkeyed:
+    names = [f"g{number}" for number in range(2)]
+    for name in names:
         assert (await api.call("PUT", f"/v1/guests/{name}", {})).status == 200
     async with contextlib.AsyncExitStack() as stack:
         for number in range(64):
@@ -144,9 +146,7 @@ async def test_terminals_are_limited(api: ApiLab) -> None:
             assert await code_of(socket) == 4429
 
 
-async def test_viewer_that_reads_too_slowly_is_told_so(
-    api: ApiLab, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_viewer_that_reads_too_slowly_is_told_so(api: ApiLab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(terminal, "MAX_BEHIND", 100_000)
     guest = api.lab.guest_by_name["left"]
     async with attach(api) as socket:
@@ -157,9 +157,7 @@ async def test_viewer_that_reads_too_slowly_is_told_so(
         assert await code_of(socket) == 4408
 
 
-async def test_viewer_that_does_not_read_at_all_is_cut(
-    api: ApiLab, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_viewer_that_does_not_read_at_all_is_cut(api: ApiLab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "STALL_TIME", 0.3)
     guest = api.lab.guest_by_name["left"]
     async with attach(api) as socket:

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from support.api_lab import ApiLab
+from support.deadline import wait_until_async
 from umlab.api.error import RequestError
 from umlab.api.idempotency import MAX_KEPT, AnswerMemory
 from umlab.errors import StateError
@@ -54,8 +55,7 @@ async def test_second_waits_for_the_first_even_if_that_one_leaves(api: ApiLab) -
         return (await api.call("POST", "/v1/guests/left/stack", {"pid": 7}, idempotency_key="one")).json
 
     first = asyncio.create_task(ask())
-    while not api.lab.asked:
-        await asyncio.sleep(0.001)
+    await wait_until_async(lambda: api.lab.asked, 10, "the first is at work")
     second = asyncio.create_task(ask())
     first.cancel()
     with pytest.raises(asyncio.CancelledError):

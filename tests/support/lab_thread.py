@@ -31,13 +31,13 @@ class LabThread:
 
     Attributes:
         lab: What it serves; touch it by :meth:`call` only.
-        stopped: Set when somebody has asked for the lab's end.
+        stopped: What was asked for, ``stop`` or ``leave``, each time that somebody asked for the end.
     """
 
     def __init__(
         self, runtime: Path, name: str, switches: tuple[str, ...] = (), guests: tuple[str, ...] = ()
     ) -> None:
-        self.stopped = threading.Event()
+        self.stopped: list[str] = []
         self.lab: FakeLab
         self._path = runtime / "umlab" / name / "api.sock"
         self._name = name
@@ -76,7 +76,7 @@ class LabThread:
                 await self.lab.put_guest(GuestSpec(name))
             sock = socket.socket(socket.AF_UNIX)
             sock.bind(str(self._path))
-            server = ApiServer(create_app(self.lab, self.stopped.set), sock)
+            server = ApiServer(create_app(self.lab, self.stopped.append), sock)
             await server.start()
         except BaseException as error:
             self._ready.set_exception(error)

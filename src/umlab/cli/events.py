@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from umlab.cli import complete
+from umlab.cli.exit_status import EXIT_NOT_RUNNING
 from umlab.cli.option import AsJson
 from umlab.cli.output import Output
 
@@ -75,9 +77,8 @@ async def _print_events(
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    for error in errors:
-        if error is not None:
-            raise error
+    if any(errors):
+        raise typer.Exit(EXIT_NOT_RUNNING)
 
 
 async def _print_lab(
@@ -87,14 +88,15 @@ async def _print_lab(
     from contextlib import aclosing
 
     from umlab.client.aio import AsyncClient
-    from umlab.errors import ApiError, LabNotRunning
+    from umlab.errors import ApiTimeout, ConnectionLost, LabNotRunning
 
     try:
         async with AsyncClient(name) as client, aclosing(client.events(start, follow=follow)) as stream:
             async for event in stream:
                 output.record({"lab": name, "event": event.kind, **event.data}, _line(name, event))
-    except (LabNotRunning, ApiError) as error:
-        output.progress(f"{name}: its events have ended")
+    except (LabNotRunning, ConnectionLost, ApiTimeout) as error:
+        # Said at once, because the others may go on for long.
+        print(f"umlab: {error}", file=sys.stderr)
         return error
     return None
 

@@ -10,10 +10,8 @@ import typer
 
 from umlab import __version__
 from umlab.cli import demo, doctor, events, gc, guest, switch
+from umlab.cli.exit_status import EXIT_ERROR, EXIT_NOT_RUNNING
 from umlab.errors import LabNotRunning, NoSuchGuest, NoSuchSwitch, UmlabError
-
-EXIT_ERROR = 1
-EXIT_NOT_RUNNING = 3
 
 app = typer.Typer(
     name="umlab",

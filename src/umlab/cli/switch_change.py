@@ -77,10 +77,22 @@ def stop(
 ) -> None:
     """Stop a lab and wait until it is gone: guests, each by its own shutdown first, switches, daemon."""
     from umlab.client.sync import Client
+    from umlab.errors import LabNotRunning
 
-    with Client(name) as client:
-        client.stop(keep=daemon_only)
+    try:
+        with Client(name) as client:
+            client.stop(keep=daemon_only)
+    except LabNotRunning:
+        if daemon_only or not _stop_keeper(name):
+            raise
     Output(as_json=as_json).record(
         {"lab": name, "stopped": "daemon" if daemon_only else "lab"},
         f"{name}: its daemon has ended, guests and ports wait" if daemon_only else f"{name}: stopped",
     )
+
+
+def _stop_keeper(name: str) -> bool:
+    """End what a daemon that has died left, and say whether there was anything."""
+    from umlab.api.background import stop_kept
+
+    return stop_kept(name)

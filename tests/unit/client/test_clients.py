@@ -10,10 +10,11 @@ import threading
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
 
+from support.both_clients import Shell
 from support.fake_api import Asked, FakeApi, Reply, refused
 from umlab.client import AsyncClient, Client, Event, call, event
 from umlab.daemon.spec import SwitchSpec
@@ -40,19 +41,6 @@ from umlab.errors import (
 )
 from umlab.guest.cmdline import BessNic, GuestSpec, TinyRoot
 from umlab.switch.model import SwitchConfig
-
-
-class Shell(Protocol):
-    """As in conftest."""
-
-    kind: str
-
-    def ask(self, lab: str, method: str, *args: Any, **kwargs: Any) -> Any: ...
-
-    def take(
-        self, count: int, lab: str, method: str, *args: Any, into: list[Any] | None = None
-    ) -> list[Any]: ...
-
 
 LAB = LabView("lan", "0.1.0", 7, 8, 1.5, ("lan",), ("left",))
 SWITCH = SwitchView(

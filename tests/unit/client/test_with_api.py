@@ -8,10 +8,11 @@ import termios
 import threading
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
 
+from support.both_clients import Shell
 from support.deadline import scaled, wait_until
 from support.fake_lab import FakeLab
 from support.lab_thread import LabThread
@@ -31,18 +32,6 @@ from umlab.errors import (
     NoSuchSwitch,
 )
 from umlab.guest.cmdline import BessNic, DaemonNic, DiskRoot, GuestSpec
-
-
-class Shell(Protocol):
-    """As in conftest."""
-
-    kind: str
-
-    def ask(self, lab: str, method: str, *args: Any, **kwargs: Any) -> Any: ...
-
-    def take(
-        self, count: int, lab: str, method: str, *args: Any, into: list[Any] | None = None
-    ) -> list[Any]: ...
 
 
 def test_lab_is_managed(shell: Shell, runtime: Path) -> None:

@@ -1,0 +1,46 @@
+"""``umlab events``: one line for each event, of one lab or of several."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from support.cli_run import Run
+from support.lab_thread import LabThread
+
+ATTACHED = {"event": "port_attached", "switch": "lan", "port_no": 1, "detail": "\x1b[2J"}
+
+
+def test_kept_events_are_printed(run: Run, runtime: Path) -> None:
+    with LabThread(runtime, "lan") as lan, LabThread(runtime, "ring") as ring:
+        lan.call(lambda lab: lab.events.publish(ATTACHED))
+        ring.call(lambda lab: lab.events.publish({"event": "guest_ready", "guest": "left"}))
+        shown = run("events", "--no-follow", "--from", "oldest")
+        records = run("events", "lan", "--no-follow", "--from", "oldest", "--json").records
+        assert run("events", "lan", "--no-follow").out == ""
+    lines = sorted(line.split("  ", 1)[1] for line in shown.out.splitlines())
+    assert lines == [
+        r"lan  port attached: switch lan, port_no 1, detail \x1b[2J",
+        "ring  guest ready: guest left",
+    ]
+    (record,) = records
+    assert record.pop("at") > 0
+    assert record == {"lab": "lan", **ATTACHED}
+
+
+def test_lab_that_does_not_run_is_told_and_the_others_go_on(run: Run, runtime: Path) -> None:
+    with LabThread(runtime, "lan") as lan:
+        lan.call(lambda lab: lab.events.publish(ATTACHED))
+        done = run("events", "gone", "lan", "--no-follow", "--from", "oldest")
+    assert done.status == 3
+    assert done.err == "umlab: gone does not run; start it with: umlab switch run gone --background\n"
+    assert "port attached" in done.out
+
+
+def test_no_lab_at_all_is_an_error(run: Run) -> None:
+    done = run("events")
+    assert done.status == 1
+    assert "no lab runs" in done.err
+
+
+def test_beginning_is_now_or_the_oldest(run: Run) -> None:
+    assert run("events", "lan", "--from", "yesterday").status == 2

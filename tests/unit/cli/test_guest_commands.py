@@ -1,0 +1,131 @@
+"""``umlab guest``: what its commands print, and what they do."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.cli_run import Run
+from support.lab_thread import LabThread
+from umlab.cli.main import main
+
+HOSTILE = b"\x1b]0;title\x07\xff\r\nlogin: "
+
+
+def test_no_guest_is_no_error(run: Run) -> None:
+    assert run("guest", "ls").out == "no guest runs\n"
+
+
+def test_guests_of_all_labs_are_listed(run: Run, runtime: Path) -> None:
+    with LabThread(runtime, "lan", guests=("left",)), LabThread(runtime, "ring", guests=("left",)) as ring:
+        ring.call(lambda lab: lab.guest_by_name["left"].end())
+        shown = run("guest", "ls")
+        records = run("guest", "ls", "--json").records
+    lines = [line.split() for line in shown.out.splitlines()]
+    assert lines[1][:8] == ["left", "lan", "ready", "4711", "128", "MiB", "/usr/bin/linux", "con0,con1"]
+    assert lines[2][:4] == ["left", "ring", "ended", "(0)"]
+    assert [(each["lab"], each["name"], each["status"]) for each in records] == [
+        ("lan", "left", None),
+        ("ring", "left", 0),
+    ]
+
+
+def test_guest_is_found_in_any_lab(run: Run, runtime: Path) -> None:
+    with LabThread(runtime, "lan", guests=("left", "both")), LabThread(runtime, "ring", guests=("both",)):
+        assert run("guest", "logs", "left").status == 0
+        assert run("guest", "logs", "ring/both").status == 0
+        done = run("guest", "logs", "both")
+        assert done.status == 1
+        assert done.err == (
+            "umlab: both: several labs have a guest of that name; write lan/both or ring/both\n"
+        )
+        assert run("guest", "logs", "nobody").status == 3
+        assert run("guest", "logs", "lan/nobody").status == 3
+        assert run("guest", "logs", "gone/left").status == 3
+
+
+@pytest.mark.parametrize("follow", [(), ("--follow",)])
+def test_log_is_shown_as_text(follow: tuple[str, ...], run: Run, runtime: Path) -> None:
+    with LabThread(runtime, "lan", guests=("left",)) as daemon:
+        daemon.call(lambda lab: lab.guest_by_name["left"].print(HOSTILE))
+        daemon.call(lambda lab: lab.guest_by_name["left"].end())
+        shown = run("guest", "logs", "left", *follow)
+        records = run("guest", "logs", "left", "--json", *follow).records
+    lines = ["Linux version 6.1", r"\x1b]0;title\x07\xff", "login: "]
+    assert shown.out.splitlines() == lines
+    assert [each["line"] for each in records] == lines
+
+
+def test_long_log_comes_whole(run: Run, runtime: Path) -> None:
+    with LabThread(runtime, "lan", guests=("left",)) as daemon:
+        daemon.call(lambda lab: lab.guest_by_name["left"].print(b"y" * 3_000_000 + b"\nend"))
+        shown = run("guest", "logs", "left")
+    assert shown.out.count("y") == 3_000_000
+    assert shown.out.endswith("end\n")
+
+
+def test_raw_log_is_what_the_guest_said(
+    runtime: Path, capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with LabThread(runtime, "lan", guests=("left",)) as daemon:
+        daemon.call(lambda lab: lab.guest_by_name["left"].print(HOSTILE))
+        monkeypatch.setattr(sys, "argv", ["umlab", "guest", "logs", "left", "--raw"])
+        with pytest.raises(SystemExit):
+            main()
+    assert capfdbinary.readouterr().out == b"Linux version 6.1\n" + HOSTILE
+
+
+def test_raw_log_is_not_for_a_terminal(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    done = run("guest", "logs", "left", "--raw")
+    assert done.status == 2
+    assert "not for a terminal" in done.err
+    assert run("guest", "logs", "left", "--raw", "--json").status == 2
+
+
+def test_devices_are_managed(run: Run, runtime: Path) -> None:
+    with LabThread(runtime, "lan", guests=("left",)) as daemon:
+        daemon.call(lambda lab: lab.guest_by_name["left"].devices.update({"ubdb": "/srv/\x1b[m"}))
+        shown = run("guest", "device", "ls", "left")
+        assert [line.split() for line in shown.out.splitlines()] == [
+            ["DEVICE", "SETTING"],
+            ["mem", "128M"],
+            ["ubda", "/srv/left.img"],
+            ["ubdb", r"/srv/\x1b[m"],
+        ]
+        assert run("guest", "device", "show", "left", "mem", "--json").records == [
+            {"lab": "lan", "guest": "left", "name": "mem", "setting": "128M"}
+        ]
+        assert run("guest", "device", "set", "left", "eth1", "daemon").out == "left: eth1 plugged in\n"
+        assert daemon.call(lambda lab: lab.guest_by_name["left"].devices["eth1"]) == "daemon"
+        assert run("guest", "device", "rm", "left", "eth1", "--json").records == [
+            {"lab": "lan", "guest": "left", "device": "eth1", "changed": True}
+        ]
+        assert run("guest", "device", "rm", "left", "eth1").out == "left: eth1: nothing to do\n"
+        done = run("guest", "device", "show", "left", "eth9")
+    assert done.status == 1
+    assert done.err == "umlab: guest left: config eth9: no such device\n"
+
+
+def test_stack_is_printed(run: Run, runtime: Path) -> None:
+    with LabThread(runtime, "lan", guests=("left",)):
+        assert run("guest", "stack", "left", "7").out == "stack of 7\n"
+        (record,) = run("guest", "stack", "lan/left", "7", "--json").records
+    assert record == {"lab": "lan", "guest": "left", "pid": 7, "output": "stack of 7"}
+    assert run("guest", "stack", "left", "0").status == 2
+
+
+def test_sysrq_asks_before_it_kills(run: Run, runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with LabThread(runtime, "lan", guests=("left",)) as daemon:
+        assert run("guest", "sysrq", "left", "m").out == "sysrq m\n"
+        for letter in "tbco":
+            monkeypatch.setattr(sys, "stdin", io.StringIO("n\n"))
+            assert run("guest", "sysrq", "left", letter).status == 1
+        assert daemon.call(lambda lab: lab.asked) == [("sysrq", "m")]
+        assert run("guest", "sysrq", "left", "b", "--yes").out == "sysrq b\n"
+        assert daemon.call(lambda lab: lab.asked[-1]) == ("sysrq", "b")
+    for wrong in ("mm", "-", "é"):
+        assert run("guest", "sysrq", "left", "--", wrong).status == 2

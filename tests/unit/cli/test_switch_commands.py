@@ -1,0 +1,141 @@
+"""``umlab switch ls|show|set|stop|args``: what they print, and what they do."""
+
+from __future__ import annotations
+
+import dataclasses
+import socket
+from pathlib import Path
+
+import pytest
+
+from support.cli_run import Run
+from support.lab_thread import LabThread
+from umlab.daemon.view import PortView
+
+
+def test_no_lab_is_no_error(run: Run) -> None:
+    done = run("switch", "ls")
+    assert (done.status, done.out) == (0, "no switch runs\n")
+    assert run("switch", "ls", "--json").out == ""
+
+
+def test_switches_of_all_labs_are_listed(run: Run, runtime: Path) -> None:
+    with LabThread(runtime, "lan", ("lan",)) as lan, LabThread(runtime, "ring", ("a", "b")):
+        lan.call(lambda lab: lab.add_port("lan", 1))
+        lan.call(lambda lab: lab.add_port("lan", 2))
+        shown = run("switch", "ls")
+        records = run("switch", "ls", "--json").records
+    assert [line.split() for line in shown.out.splitlines()] == [
+        ["NAME", "LAB", "ENGINE", "PORTS", "GUESTS", "FDB", "STATE"],
+        # Both ports belong to one process.
+        ["lan", "lan", "py", "2", "1", "2", "up"],
+        ["a", "ring", "py", "0", "0", "0", "up"],
+        ["b", "ring", "py", "0", "0", "0", "up"],
+    ]
+    assert records[0] == {
+        **{"name": "lan", "lab": "lan", "engine": "py", "ports": 2, "guests": 1, "fdb_entries": 2},
+        "state": "up",
+    }
+
+
+def test_hung_lab_is_listed_and_holds_nobody_up(run: Run, runtime: Path) -> None:
+    (runtime / "umlab/hung").mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as listener, LabThread(runtime, "lan", ("lan",)):
+        listener.bind(str(runtime / "umlab/hung/api.sock"))
+        listener.listen(8)
+        shown = run("switch", "ls")
+    states = {line.split()[1]: line.split()[-1] for line in shown.out.splitlines()[1:]}
+    assert states == {"hung": "hung", "lan": "up"}
+
+
+def test_switch_is_shown_with_everything(run: Run, runtime: Path) -> None:
+    with LabThread(runtime, "lan", ("lan",)) as daemon:
+        daemon.call(lambda lab: lab.add_port("lan", 1, "left"))
+        tap = PortView(2, "tap", "tap0", "up", None, None, None, (), 3, {"drop_tail": 4, "drop_runt": 1})
+        daemon.call(lambda lab: lab.port_views["lan"].update({2: tap}))
+        shown = run("switch", "show", "lan", "--fdb")
+        (record,) = run("switch", "show", "lan", "--fdb", "--json").records
+        without = run("switch", "show", "lan")
+    lines = [line.split() for line in shown.out.splitlines()]
+    assert "hub=off ageing_time=300s max_frame=9018" in shown.out
+    assert ["daemon", "/run/lan.ctl", "eth0=daemon,,unix,/run/lan.ctl"] in lines
+    row = ["1", "daemon", "v3", "up", "4711", "1000", "left", "02:00:00:00:00:01", "7", "5", "2", "0"]
+    assert row in lines
+    assert ["2", "tap", "tap0", "up", "-", "-", "-", "-", "0", "0", "5", "3"] in lines
+    assert ["02:00:00:00:00:01", "1", "1.5", "s"] in lines
+    assert ["02:00:00:00:00:01", "1", "1.5", "s"] not in [line.split() for line in without.out.splitlines()]
+    assert record["lab"] == "lan"
+    assert record["switch"]["config"]["ageing_time_ns"] == 300 * 10**9
+    assert [port["port_no"] for port in record["ports"]] == [1, 2]
+    assert record["ports"][1] == dataclasses.asdict(tap) | {"macs": []}
+    assert record["fdb"] == [{"mac": "02:00:00:00:00:01", "port_no": 1, "age": 1.5}]
+
+
+@pytest.mark.parametrize("command", ["show", "args"])
+def test_switch_of_a_lab_with_several_is_addressed(command: str, run: Run, runtime: Path) -> None:
+    with LabThread(runtime, "ring", ("a", "b")):
+        assert run("switch", command, "ring/b").status == 0
+        done = run("switch", command, "ring")
+        assert done.status == 1
+        assert done.err == "umlab: no switch ring in lab ring; write ring/a or ring/b\n"
+        done = run("switch", command, "b")
+        assert done.status == 3
+        assert done.err == "umlab: b does not run; start it with: umlab switch run b --background\n"
+
+
+def test_switch_is_changed(run: Run, runtime: Path) -> None:
+    with LabThread(runtime, "lan", ("lan",)) as daemon:
+        done = run("switch", "set", "lan", "hub=on", "ageing_time=1.5min", "max_frame=1518")
+        assert (done.status, done.out) == (0, "lan: changed\n")
+        config = daemon.call(lambda lab: lab.specs["lan"].config)
+        assert (config.hub, config.ageing_time_ns, config.max_frame) == (True, 90 * 10**9, 1518)
+        assert run("switch", "set", "lan", "hub=on").out == "lan: it was so already\n"
+        done = run("switch", "set", "lan", "hub=off", "--json")
+        assert done.records == [{"lab": "lan", "switch": "lan", "changed": True}]
+
+
+def test_value_that_the_switch_refuses_is_named(run: Run, runtime: Path) -> None:
+    with LabThread(runtime, "lan", ("lan",)):
+        done = run("switch", "set", "lan", "max_frame=70000")
+    assert done.status == 1
+    assert "max_frame must be between" in done.err
+    assert done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [(), ("hub",), ("ageing_time=100",), ("colour=red",)])
+def test_wrong_setting_is_a_wrong_command_line(words: tuple[str, ...], run: Run) -> None:
+    assert run("switch", "set", "lan", *words).status == 2
+
+
+def test_arguments_are_printed_with_what_a_kernel_has(run: Run, runtime: Path) -> None:
+    kernel = runtime / "linux"
+    kernel.write_text("#!/bin/sh\necho CONFIG_UML=y\necho CONFIG_UML_NET=y\n")
+    kernel.chmod(0o755)
+    with LabThread(runtime, "lan", ("lan",)):
+        shown = run("switch", "args", "lan", "--kernel", str(kernel))
+        (record,) = run("switch", "args", "lan", "--kernel", str(kernel), "--json").records
+        missing = run("switch", "args", "lan", "--kernel", str(runtime / "nothing"))
+    assert shown.out.splitlines()[1].split() == [
+        *("daemon", "no:", "CONFIG_UML_NET_DAEMON", "eth0=daemon,,unix,/run/lan.ctl"),
+    ]
+    assert record == {
+        "transport": "daemon",
+        "missing": ["CONFIG_UML_NET_DAEMON"],
+        "argument": "eth0=daemon,,unix,/run/lan.ctl",
+    }
+    assert missing.status == 1
+    assert "cannot run the kernel" in missing.err
+
+
+def test_stop_of_what_does_not_run(run: Run) -> None:
+    for words in (("lan",), ("lan", "--daemon-only")):
+        done = run("switch", "stop", *words)
+        assert done.status == 3
+        assert done.err.startswith("umlab: lan does not run")
+
+
+def test_lab_without_switches_has_none_to_show(run: Run, runtime: Path) -> None:
+    with LabThread(runtime, "lan"):
+        assert run("switch", "ls").out == "no switch runs\n"
+        done = run("switch", "show", "lan")
+    assert (done.status, done.err) == (3, "umlab: no switch lan\n")

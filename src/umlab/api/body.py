@@ -15,11 +15,11 @@ from umlab.guest.cmdline import BessNic, DaemonNic, DiskRoot, GuestSpec, TinyRoo
 from umlab.switch.model import SwitchConfig
 
 #: Unknown keys are refused: that is also what tells the kinds of a NIC and of a root apart.
-_STRICT = ConfigDict(extra="forbid", strict=True)
+_CLOSED = ConfigDict(extra="forbid")
 _PARTS: tuple[type, ...] = (SwitchConfig, TinyRoot, DiskRoot, DaemonNic, BessNic)
 
 for _part in _PARTS:
-    with_config(_STRICT)(_part)
+    with_config(_CLOSED)(_part)
 
 
 class JsonBody:
@@ -38,7 +38,7 @@ class JsonBody:
     async def __call__(self, request: Request) -> Any:
         """Return the value.  Raises RequestError."""
         try:
-            return self.adapter.validate_json(await request.body())
+            return self.adapter.validate_json(await request.body(), strict=True)
         except ValidationError as error:
             raise invalid_request(error, "body") from None
 
@@ -66,7 +66,7 @@ def _body_without(model: Any, named: str, name: str) -> type:
     ]
     made = dataclasses.make_dataclass(name, fields, frozen=True)
     made.__doc__ = model.__doc__
-    return with_config(_STRICT)(made)
+    return with_config(_CLOSED)(made)
 
 
 def _patch_of(model: Any, name: str) -> type[BaseModel]:
@@ -77,7 +77,7 @@ def _patch_of(model: Any, name: str) -> type[BaseModel]:
         field.name: (hints[field.name], Field(default_factory=lambda: None))
         for field in dataclasses.fields(model)
     }
-    return create_model(name, __config__=_STRICT, __doc__=model.__doc__, **fields)
+    return create_model(name, __config__=_CLOSED, __doc__=model.__doc__, **fields)
 
 
 _CONFIG = {"hub": False, "ageing_time_ns": 300_000_000_000, "max_frame": 9018}
@@ -100,7 +100,7 @@ GUEST_BODY = JsonBody(
 )
 
 
-@with_config(_STRICT)
+@with_config(_CLOSED)
 @dataclasses.dataclass(frozen=True, slots=True)
 class DeviceBody:
     """How a device is plugged.
@@ -113,7 +113,7 @@ class DeviceBody:
     setting: typing.Annotated[str, Field(min_length=1, max_length=400, pattern=r"^[!-~]+$")]
 
 
-@with_config(_STRICT)
+@with_config(_CLOSED)
 @dataclasses.dataclass(frozen=True, slots=True)
 class StackBody:
     """Whose kernel stack is asked for.
@@ -125,7 +125,7 @@ class StackBody:
     pid: typing.Annotated[int, Field(ge=1, le=1 << 22)]
 
 
-@with_config(_STRICT)
+@with_config(_CLOSED)
 @dataclasses.dataclass(frozen=True, slots=True)
 class SysrqBody:
     """Which magic sysrq is sent.

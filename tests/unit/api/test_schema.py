@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import schemathesis
 from hypothesis import HealthCheck, Phase, settings
+from schemathesis.core import NOT_SET
+from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from support.fake_lab import FakeLab
 from support.require import ROOT
+from umlab import errors
 from umlab.api.app import create_app
 from umlab.api.console import CLOSE_CODES
 from umlab.api.error import EVERYWHERE, STATUS
@@ -19,11 +22,6 @@ from umlab.daemon.spec import SwitchSpec
 from umlab.guest.cmdline import GuestSpec
 from umlab.switch.model import SwitchConfig
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore", DeprecationWarning)
-    import schemathesis
-    from schemathesis.core import NOT_SET
-    from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 
 class EndingLab(FakeLab):
@@ -119,6 +117,12 @@ def test_every_route_and_class_and_code_has_its_line() -> None:
     lines = re.findall(r"^\| `([A-Z]+ /[^`]*)` \|", page, re.MULTILINE)
     known = {f"{method.upper()} {path}" for path, method, _ in _operations()}
     assert set(lines) - known == {"GET /v1/guests/{guest}/consoles/{console}"}
+
+
+def test_classes_are_those_that_there_are() -> None:
+    own = {"MalformedRequest", "Forbidden", "NotFound", "MethodNotAllowed", "RequestTimeout"}
+    own |= {"BodyTooLarge", "InvalidRequest", "InternalError"}
+    assert all(issubclass(getattr(errors, name), errors.UmlabError) for name in STATUS.keys() - own)
 
 
 def test_models_are_those_of_the_core() -> None:

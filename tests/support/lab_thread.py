@@ -76,7 +76,11 @@ class LabThread:
                 await self.lab.put_guest(GuestSpec(name))
             sock = socket.socket(socket.AF_UNIX)
             sock.bind(str(self._path))
-            server = ApiServer(create_app(self.lab, self.stopped.append), sock)
+            app = create_app(self.lab, self.stopped.append)
+            # Whatever the framework does once is done now: it changes the filters of warnings meanwhile,
+            # which all threads share, and so must not happen in two at a time.
+            app.openapi()
+            server = ApiServer(app, sock)
             await server.start()
         except BaseException as error:
             self._ready.set_exception(error)

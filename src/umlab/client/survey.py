@@ -61,8 +61,11 @@ class _Question:
         self._exchange = Exchange(name, Request("GET", "/v1/labs"))
         self._builder = ResponseBuilder(name)
         self.sock: socket.socket = dial(name)
-        # A socket that was connected just now takes so little at once.
-        self.sock.send(self._exchange.data_to_send())
+        try:
+            # A socket that was connected just now takes so little at once.
+            self.sock.send(self._exchange.data_to_send())
+        except OSError:
+            self.dead = True
 
     def close(self) -> None:
         self.sock.close()
@@ -85,7 +88,7 @@ class _Question:
 
 def _gather(asked: list[_Question]) -> None:
     poll = select.poll()
-    waiting = {each.sock.fileno(): each for each in asked}
+    waiting = {each.sock.fileno(): each for each in asked if not each.dead}
     for fd in waiting:
         poll.register(fd, select.POLLIN)
     end = time.monotonic() + ANSWER_TIME

@@ -23,7 +23,6 @@ from umlab.guest.cmdline import GuestSpec
 from umlab.switch.model import SwitchConfig
 
 
-
 class EndingLab(FakeLab):
     """Whoever waits for more of a guest is told that it has ended."""
 

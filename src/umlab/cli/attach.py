@@ -131,30 +131,16 @@ async def _type(terminal: AsyncTerminal, heard: asyncio.Event) -> None:
 
 async def _input() -> AsyncIterator[bytes]:
     """Return what standard input has, without making it non-blocking: others may share it."""
-    import asyncio
+    from umlab.client.aio import readable
 
-    loop = asyncio.get_running_loop()
-    ready = asyncio.Event()
-    try:
-        loop.add_reader(0, ready.set)
-    except PermissionError:
-        # A file, which has everything at once.
-        ready.set()
-        watched = False
-    else:
-        watched = True
-    try:
-        while True:
-            await ready.wait()
-            if watched:
-                ready.clear()
-            data = os.read(0, _PIECE)
-            if not data:
-                return
-            yield data
-    finally:
-        if watched:
-            loop.remove_reader(0)
+    while True:
+        # A file cannot be waited for, and has everything at once.
+        with contextlib.suppress(PermissionError):
+            await readable(0)
+        data = os.read(0, _PIECE)
+        if not data:
+            return
+        yield data
 
 
 async def _resize(terminal: AsyncTerminal) -> None:

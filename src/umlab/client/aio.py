@@ -92,7 +92,7 @@ class AsyncClient:
             try:
                 async with asyncio.timeout(calls.LIFE_TIMEOUT):
                     for fd in descriptors:
-                        await _readable(fd)
+                        await readable(fd)
             except TimeoutError:
                 raise calls.not_ended(self.name) from None
 
@@ -219,7 +219,8 @@ class AsyncClient:
     sysrq = _awaited(calls.sysrq)
 
 
-async def _readable(fd: int) -> None:
+async def readable(fd: int) -> None:
+    """Wait until a descriptor that can be waited for is readable; nobody watches it afterwards."""
     loop = asyncio.get_running_loop()
     ready = asyncio.Event()
     loop.add_reader(fd, ready.set)

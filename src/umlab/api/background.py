@@ -11,10 +11,10 @@ import sys
 from typing import IO
 
 from umlab.daemon.claim import Claim
+from umlab.daemon.lab import LabService
 from umlab.daemon.order import LabOrder, order_to_json
 from umlab.daemon.place import KEEPER_SOCKET, runtime_base, runtime_directory, state_directory
 from umlab.errors import LabError
-from umlab.keeper.link import KeeperLink
 
 #: Seconds for a daemon to be ready; each guest that it starts adds to them.
 _TIMEOUT, _TIMEOUT_PER_GUEST = 60.0, 5.0
@@ -64,27 +64,24 @@ def _launch(order: LabOrder, log: IO[bytes], ready: int) -> None:
 
 
 def stop_kept(lab: str) -> bool:
-    """End the keeper of a lab whose daemon has died, with all that it holds; say whether there was one.
+    """End what a daemon that died has left at its keeper; say whether there was something.
 
     Raises:
         LabInUse: The daemon has not died.
         LabError: The keeper does not answer.
     """
-    path = runtime_base() / lab / KEEPER_SOCKET
-    if not path.exists():
+    if not (runtime_base() / lab / KEEPER_SOCKET).exists():
         return False
+    asyncio.run(_stop_kept(lab))
+    return True
 
-    async def end() -> bool:
-        claim = Claim(lab, runtime_directory(lab))
-        try:
-            keeper = KeeperLink.connect(str(path))
-        except (ConnectionError, FileNotFoundError):
-            return False
-        else:
-            await keeper.end()
-            keeper.close()
-            return True
-        finally:
-            claim.remove()
 
-    return asyncio.run(end())
+async def _stop_kept(lab: str) -> None:
+    runtime, state = runtime_directory(lab), state_directory(lab)
+    claim = Claim(lab, runtime)
+    try:
+        service = LabService(lab, runtime, state, await claim.keeper(state / "keeper.log"))
+        await service.resume()
+        await service.stop()
+    finally:
+        claim.remove()

@@ -17,10 +17,9 @@ import termios
 from collections import deque
 from collections.abc import Callable
 
+from umlab.console.scrollback import Scrollback
 from umlab.errors import LimitReached, StateError
 
-#: Bytes of output that a new viewer is shown.
-SCROLLBACK_SIZE = 64 * 1024
 #: Bytes that wait for one viewer; one that falls further behind is dropped.
 MAX_BEHIND = 1 << 20
 #: Bytes that wait for the guest; more is refused.
@@ -83,15 +82,18 @@ class Terminal:
 
     Args:
         master: Master side of a pseudo terminal; belongs to this object from now on.
+        scrollback: What it has printed, shown to new viewers; stays the caller's, open as long as this.
         on_resize: Is given rows and columns of each resize.
     """
 
-    def __init__(self, master: int, on_resize: Callable[[int, int], None] | None = None) -> None:
+    def __init__(
+        self, master: int, scrollback: Scrollback, on_resize: Callable[[int, int], None] | None = None
+    ) -> None:
         self._on_resize = on_resize
         self._master = master
         os.set_blocking(master, False)
         self._loop = asyncio.get_running_loop()
-        self._scrollback = bytearray()
+        self._scrollback = scrollback
         self._viewers: set[Viewer] = set()
         self._input = bytearray()
         self._writing: asyncio.TimerHandle | None = None
@@ -113,7 +115,7 @@ class Terminal:
             raise StateError("the terminal is closed: its guest has ended")
         if len(self._viewers) >= MAX_VIEWERS:
             raise LimitReached(f"the terminal has {MAX_VIEWERS} viewers already")
-        viewer = Viewer(bytes(self._scrollback))
+        viewer = Viewer(self._scrollback.read())
         self._viewers.add(viewer)
         return viewer
 
@@ -177,8 +179,7 @@ class Terminal:
         if not data:
             self.close()
             return
-        self._scrollback += data
-        del self._scrollback[:-SCROLLBACK_SIZE]
+        self._scrollback.write(data)
         for viewer in list(self._viewers):
             viewer.feed(data)
             if viewer.ended:

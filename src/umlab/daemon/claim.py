@@ -71,7 +71,7 @@ class Claim:
 
     def remove(self) -> None:
         """Remove the lab's directory, where nothing else is left in it, and let go."""
-        for name in (DAEMON_LOCK, KEEPER_LOCK):
+        for name in (KEEPER_SOCKET, KEEPER_LOCK, DAEMON_LOCK):
             with contextlib.suppress(OSError):
                 os.unlink(self._runtime / name)
         for directory in (self._runtime / GUESTS, self._runtime):

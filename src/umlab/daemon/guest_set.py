@@ -1,7 +1,7 @@
 """The guests of a lab, by name: held by the keeper, logged, with terminals and devices.
 
 The keeper holds under ``guest/NAME`` what is needed to take a guest over: its description, the lock of its
-run directory, the reading end of its console, its agent's line and its terminal.
+run directory, the reading end of its console, its agent's line, its terminal and what that has shown.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 from pydantic import TypeAdapter
 
 from umlab._name import check_name
+from umlab.console.scrollback import Scrollback
 from umlab.console.terminal import Terminal
 from umlab.daemon.event_log import EventLog
 from umlab.daemon.guest import GuestService
@@ -62,8 +63,9 @@ class _Member:
         self.service = service
         self.log = log
         self.plugged = plugged
-        self.terminal: Terminal | None = None
-        self.ready: asyncio.Task[None] | None = None
+        self.terminal: Terminal
+        self.scrollback: Scrollback
+        self.ready: asyncio.Task[None]
         self.resizing: asyncio.Task[None] | None = None
 
     @property
@@ -197,17 +199,14 @@ class GuestSet:
     def consoles(self, name: str) -> list[ConsoleView]:
         """Return the consoles of a guest.  Raises NoSuchGuest."""
         terminal = self._find(name).terminal
-        views = [ConsoleView(_LOG, "log", 0)]
-        if terminal is not None:
-            views.append(ConsoleView(_TERMINAL, "terminal", terminal.viewers))
-        return views
+        return [ConsoleView(_LOG, "log", 0), ConsoleView(_TERMINAL, "terminal", terminal.viewers)]
 
     def terminal(self, name: str, console: str) -> Terminal:
         """Return a terminal.  Raises NoSuchGuest, NoSuchConsole."""
-        terminal = self._find(name).terminal
-        if console != _TERMINAL or terminal is None:
+        member = self._find(name)
+        if console != _TERMINAL:
             raise NoSuchConsole(name, console)
-        return terminal
+        return member.terminal
 
     # Devices.
 
@@ -303,7 +302,7 @@ class GuestSet:
             log.close()
             raise
         member = _Member(service, log, _plugged_at_boot(spec))
-        self._look_after(spec.umid, member)
+        self._look_after(spec.umid, member, Scrollback())
         self._write_down(member)
         self._events.publish({"event": "guest_started", "guest": spec.umid, "pid": service.guest.pid})
 
@@ -315,22 +314,23 @@ class GuestSet:
         console = Console(
             log, earlier=os.pread(log.fileno(), TAIL_SIZE, max(0, size - TAIL_SIZE)), total=size
         )
-        handle = GuestHandle(meta["memory_path"], meta["started_at"], thing.fds)
+        *fds, scrollback = thing.fds
+        handle = GuestHandle(meta["memory_path"], meta["started_at"], tuple(fds))
         guest = Guest.adopt(spec, self._base, handle, console, ready=meta["ready"])
         guest.watch(group)
         watch_end(group, guest.ended)
         member = _Member(GuestService(guest), log, dict(meta["plugged"]))
         if meta["ready"]:
             member.service.assume_ready()
-        self._look_after(name, member)
+        self._look_after(name, member, Scrollback(scrollback))
         self._events.publish({"event": "guest_resumed", "guest": name, "pid": guest.pid})
 
-    def _look_after(self, name: str, member: _Member) -> None:
+    def _look_after(self, name: str, member: _Member, scrollback: Scrollback) -> None:
         self._members[name] = member
-        if member.guest.terminal >= 0:
-            member.terminal = Terminal(
-                os.dup(member.guest.terminal), lambda *size: self._resized(member, *size)
-            )
+        member.scrollback = scrollback
+        member.terminal = Terminal(
+            os.dup(member.guest.terminal), scrollback, lambda *size: self._resized(member, *size)
+        )
         member.ready = asyncio.create_task(self._watch(name, member))
 
     async def _watch(self, name: str, member: _Member) -> None:
@@ -356,8 +356,8 @@ class GuestSet:
             if task is not None:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
-        if member.terminal is not None:
-            member.terminal.close()
+        member.terminal.close()
+        member.scrollback.close()
         await member.guest.let_go()
         member.log.close()
 
@@ -371,7 +371,7 @@ class GuestSet:
             "ready": member.service.is_ready,
             "plugged": member.plugged,
         }
-        self._keeper.put(f"guest/{member.service.umid}", meta, handle.fds)
+        self._keeper.put(f"guest/{member.service.umid}", meta, (*handle.fds, member.scrollback.fd))
 
     def _end_stray(self, group: KeptGroup) -> None:
         """End what cannot be looked after; its name is free as soon as it is gone."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 
 def lab_names(incomplete: str) -> list[str]:
@@ -15,13 +14,13 @@ def switch_names(incomplete: str) -> list[str]:
     """Return the switches that run, each in its shortest form."""
     names = []
     for lab, view in _running().items():
-        names += [switch if switch == lab else f"{lab}/{switch}" for switch in view.get("switches", ())]
+        names += [switch if switch == lab else f"{lab}/{switch}" for switch in view["switches"]]
     return [name for name in names if name.startswith(incomplete)]
 
 
 def guest_names(incomplete: str) -> list[str]:
     """Return the guests of all labs, each in its shortest form."""
-    found = [(lab, guest) for lab, view in _running().items() for guest in view.get("guests", ())]
+    found = [(lab, guest) for lab, view in _running().items() for guest in view["guests"]]
     plain = [guest for _, guest in found]
     names = [guest if plain.count(guest) == 1 else f"{lab}/{guest}" for lab, guest in found]
     if "/" in incomplete:
@@ -40,14 +39,16 @@ def setting_names(incomplete: str) -> list[str]:
     return [f"{key}=" for key in SETTINGS if key.startswith(incomplete)]
 
 
-def _running() -> dict[str, dict[str, Any]]:
-    """Return every lab that answers with what it says of itself."""
+def _running() -> dict[str, dict[str, list[str]]]:
+    """Return the names of switches and guests of every lab that answers."""
     from umlab.client.survey import survey
 
     found = {}
     for name, answer in survey().items():
         try:
-            found[name] = dict(json.loads(answer or b"")[0])
+            view = json.loads(answer or b"")[0]
+            found[name] = {kind: [str(each) for each in view[kind]] for kind in ("switches", "guests")}
         except (ValueError, LookupError, TypeError):
+            # No daemon of this version.
             continue
     return found

@@ -15,7 +15,7 @@ _UNITS_NS = {
     "min": 60_000_000_000,
     "h": 3_600_000_000_000,
 }
-_TIME = re.compile(r"(\d+(?:\.\d+)?)([a-z]+)")
+_TIME = re.compile(r"([0-9]+(?:\.[0-9]+)?)([a-z]+)")
 _SWITCHED = {"on": True, "off": False}
 
 

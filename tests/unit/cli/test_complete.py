@@ -1,0 +1,40 @@
+"""Names for completion, in the shortest form that is enough."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from support.fake_api import FakeApi, Reply
+from support.lab_thread import LabThread
+from umlab.cli.complete import guest_names, lab_names, setting_names, switch_names
+
+
+def test_names_of_running_labs(runtime: Path) -> None:
+    with (
+        LabThread(runtime, "lan", ("lan",), ("left", "both")),
+        LabThread(runtime, "ring", ("a", "ring"), ("both",)),
+    ):
+        assert lab_names("") == ["lan", "ring"]
+        assert lab_names("r") == ["ring"]
+        assert switch_names("") == ["lan", "ring/a", "ring"]
+        assert switch_names("ring/") == ["ring/a"]
+        assert guest_names("") == ["lan/both", "left", "ring/both"]
+        assert guest_names("l") == ["lan/both", "left"]
+        assert guest_names("lan/") == ["lan/both", "lan/left"]
+
+
+def test_nonsense_from_a_daemon_is_no_error(runtime: Path) -> None:
+    bodies: list[Any] = [b"", b"oops", [], {}, [1], [{}], [{"switches": 3, "guests": []}]]
+    replies = iter(bodies)
+    with FakeApi(runtime, "lan", lambda _: Reply(next(replies))):
+        for _ in bodies:
+            assert switch_names("") == []
+
+
+def test_settings() -> None:
+    assert setting_names("f") == ["fdb_capacity="]
+    assert setting_names("hub=o") == ["hub=on", "hub=off"]
+    assert setting_names("hub=of") == ["hub=off"]
+    assert setting_names("colour=") == []
+    assert "ageing_time=" in setting_names("")

@@ -7,6 +7,7 @@ import dataclasses
 import os
 import time
 
+from umlab.console.scrollback import Scrollback
 from umlab.console.terminal import Terminal
 from umlab.daemon.event_log import EventLog
 from umlab.daemon.lab import LabService
@@ -55,13 +56,15 @@ class FakeGuest:
         self.state = "ready"
         self.devices = {"mem": "128M", "ubda": "/srv/left.img"}
         self.terminal: Terminal | None = None
+        self.scrollback: Scrollback | None = None
         self.line = -1
 
     def open_terminal(self) -> Terminal:
         """Return the terminal, made when first asked for."""
         if self.terminal is None:
             master, self.line = os.openpty()
-            self.terminal = Terminal(master)
+            self.scrollback = Scrollback()
+            self.terminal = Terminal(master, self.scrollback)
         return self.terminal
 
     def print(self, data: bytes) -> None:
@@ -75,6 +78,9 @@ class FakeGuest:
         self.grown.set()
         if self.terminal is not None:
             self.terminal.close()
+        if self.scrollback is not None:
+            self.scrollback.close()
+            self.scrollback = None
         if self.line >= 0:
             os.close(self.line)
             self.line = -1

@@ -37,8 +37,12 @@ class JsonBody:
 
     async def __call__(self, request: Request) -> Any:
         """Return the value.  Raises RequestError."""
+        return self.parse(await request.body())
+
+    def parse(self, data: bytes) -> Any:
+        """Return the value.  Raises RequestError."""
         try:
-            return self.adapter.validate_json(await request.body(), strict=True)
+            return self.adapter.validate_json(data, strict=True)
         except ValidationError as error:
             raise invalid_request(error, "body") from None
 

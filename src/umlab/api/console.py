@@ -94,7 +94,7 @@ async def _type(socket: WebSocket, terminal: Terminal) -> None:
             if (data := message.get("bytes")) is not None:
                 terminal.write(data)
             else:
-                terminal.resize(*_parse_resize(message["text"]))
+                terminal.resize(*parse_resize(message["text"]))
         except StateError:
             # The guest has ended: that is told where the output ends.
             continue
@@ -102,7 +102,8 @@ async def _type(socket: WebSocket, terminal: Terminal) -> None:
             await socket.send_text(error_bytes(error).decode())
 
 
-def _parse_resize(text: str) -> tuple[int, int]:
+def parse_resize(text: str) -> tuple[int, int]:
+    """Return rows and columns of a text frame.  Raises RequestError."""
     try:
         control: Any = json.loads(text)
     except (ValueError, RecursionError):

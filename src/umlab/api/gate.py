@@ -46,11 +46,28 @@ class Gate:
         """Serve one request or WebSocket."""
         if scope["type"] == "http":
             await self._serve(scope, receive, send)
-            return
+        else:
+            await self._serve_socket(scope, receive, send)
+
+    async def _serve_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        accepted = False
+
+        async def refused_with_a_body(message: Message) -> None:
+            nonlocal accepted
+            if message["type"] == "websocket.close" and not accepted:
+                # Ours are accepted in any case: there is no such path.
+                error = RequestError("NotFound", "no WebSocket is here")
+                self._counts.count(error)
+                await error_response(error)(scope, receive, send)
+                return
+            accepted = True
+            await send(message)
+
         try:
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, refused_with_a_body)
         except Exception:
             _log.exception("a bug in %s", scope["path"])
+            self._counts.by_error["InternalError"] += 1
             with contextlib.suppress(Exception):
                 await send({"type": "websocket.close", "code": 1011, "reason": "the daemon has a bug"})
 

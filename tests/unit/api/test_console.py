@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from websockets.asyncio.client import ClientConnection, unix_connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from support.api_lab import ApiLab
 from support.deadline import scaled, wait_until_async
@@ -45,7 +45,7 @@ async def test_bytes_go_both_ways(api: ApiLab) -> None:
     guest = api.lab.guest_by_name["left"]
     guest.open_terminal()
     os.write(guest.line, b"before\n")
-    await wait_until_async(lambda: guest.terminal and guest.terminal._scrollback, 10, "output is read")
+    await wait_until_async(lambda: guest.scrollback and guest.scrollback.read(), 10, "output is read")
     async with attach(api) as socket, attach(api) as other:
         assert await socket.recv() == b"before\r\n"
         assert await other.recv() == b"before\r\n"
@@ -111,6 +111,29 @@ async def test_input_that_the_guest_does_not_read_is_refused(api: ApiLab) -> Non
 async def test_no_such_terminal(api: ApiLab, target: str, code: int) -> None:
     async with attach(api, target) as socket:
         assert await code_of(socket) == code
+
+
+async def test_there_is_no_other_socket(api: ApiLab) -> None:
+    for target in ("ws://umlab/v1/labs", "ws://umlab/v1/guests/a%2fb/consoles/con1", "ws://umlab/"):
+        with pytest.raises(InvalidStatus) as caught:
+            async with attach(api, target):
+                pass
+        response = caught.value.response
+        assert response.status_code == 404
+        assert json.loads(response.body or b"")["error"]["class"] == "NotFound"
+
+
+async def test_a_bug_closes_the_socket_and_is_logged(
+    api: ApiLab, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: str) -> None:
+        raise RuntimeError("secret of the house")
+
+    monkeypatch.setattr(api.lab, "terminal", broken)
+    async with attach(api) as socket:
+        assert await code_of(socket) == 1011
+        assert socket.close_reason == "the daemon has a bug"
+    assert "secret of the house" in caplog.text
 
 
 async def test_end_of_the_guest_is_told_after_its_last_words(api: ApiLab) -> None:

@@ -1,0 +1,235 @@
+"""What the API costs: how long a read takes, and what listeners to events take from forwarding.
+
+Run as ``python tests/bench/bench_api.py``.  Everything runs on a daemon of its own, as a user has it.  The
+loads take turns, round by round, because the machine's speed drifts; a round whose baseline is more than
+30 % off the median of the baselines was disturbed: it is run again and counted as such.
+
+Events are addresses that the switch learns: a guest sends 1,000 frames a second, each from a new source.
+Such frames are forwarded in every load but the first, so that only the last one has what listeners cost.
+On few processors the listeners themselves, which are one process here, take time from everybody: beside
+frames per second stands the daemon's own processor time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import http.client
+import json
+import os
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from bench_forwarding import DISTURBED, Guest, _cpu_seconds, _greet, _push
+
+from umlab.api.background import start_in_background
+from umlab.client import Client
+from umlab.daemon.order import LabOrder
+from umlab.daemon.place import API_SOCKET, runtime_directory
+from umlab.daemon.spec import SwitchSpec, resolve_listen
+from umlab.switch.model import SwitchConfig
+
+LAB = "bench"
+FRAMES = 300_000
+EVENTS_PER_SECOND = 1_000
+LISTENERS = 50
+READS = 300
+TARGETS = ("/v1/labs", "/v1/switches/bench", "/v1/switches/bench/ports", "/v1/switches/bench/fdb", "/metrics")
+LOADS = ("forwarding alone", "and 1,000 events/s", f"and {LISTENERS} listeners")
+
+#: Sends frames from ever new sources to one that the switch knows at the same port, so that they end there.
+_SOURCES = """
+import os, socket, struct, sys, time
+from bench_forwarding import Guest
+guest = Guest(sys.argv[1], 200)
+guest.sock.send(b"\\xff" * 6 + guest.mac + b"\\x88\\xb5" + bytes(46))
+start, count, serial = time.monotonic(), 0, int.from_bytes(os.urandom(3), "big")
+print("ready", flush=True)
+while True:
+    while count < (time.monotonic() - start) * float(sys.argv[2]):
+        serial += 1
+        guest.sock.send(guest.mac + struct.pack(">HI", 0x0206, serial) + b"\\x88\\xb5" + bytes(46))
+        count += 1
+    time.sleep(0.005)
+"""
+
+#: Listens many times; writes how many bytes have come to each listener at the end of its input.
+_LISTENERS = """
+import selectors, socket, sys
+selector = selectors.DefaultSelector()
+for number in range(int(sys.argv[2])):
+    sock = socket.socket(socket.AF_UNIX)
+    sock.connect(sys.argv[1])
+    sock.sendall(b"GET /v1/events HTTP/1.1\\r\\nhost: umlab\\r\\n\\r\\n")
+    assert sock.recv(65536).startswith(b"HTTP/1.1 200")
+    selector.register(sock, selectors.EVENT_READ)
+selector.register(sys.stdin, selectors.EVENT_READ)
+print("ready", flush=True)
+events = 0
+while True:
+    for key, _ in selector.select():
+        if key.fileobj is sys.stdin:
+            print(events)
+            sys.exit()
+        data = key.fileobj.recv(1 << 20)
+        assert data, "a listener was cut"
+        events += data.count(b"event: mac_learned")
+"""
+
+
+class UnixConnection(http.client.HTTPConnection):
+    """One connection to the daemon."""
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(os.fspath(runtime_directory(LAB) / API_SOCKET))
+
+
+@contextlib.contextmanager
+def running() -> Iterator[tuple[int, str]]:
+    """Run a daemon with one switch in a place of its own; give its process id and control socket."""
+    place = Path(tempfile.mkdtemp(prefix="uml"))
+    for variable in ("XDG_RUNTIME_DIR", "XDG_STATE_HOME"):
+        os.environ[variable] = str(place / variable[4].lower())
+        os.mkdir(os.environ[variable], 0o700)
+    listen = resolve_listen("daemon", LAB, runtime_directory(LAB))
+    start_in_background(LabOrder(LAB, (SwitchSpec(LAB, SwitchConfig(), (listen,)),)))
+    try:
+        with Client(LAB) as client:
+            pid, keeper = client.lab().pid, client.lab().keeper_pid
+        yield pid, listen.partition(":")[2].partition(",")[0]
+    finally:
+        with Client(LAB) as client:
+            client.stop()
+        while os.path.exists(f"/proc/{keeper}"):
+            time.sleep(0.01)
+        shutil.rmtree(place)
+
+
+@contextlib.contextmanager
+def child(program: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
+    """Run a program that says when it is ready."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        cwd=Path(__file__).parent,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        if process.stdout.readline() != "ready\n":
+            raise SystemExit("a program of the load does not come up")
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def read_times(target: str) -> list[float]:
+    """Return how many milliseconds each of many reads takes, one after the other on one connection."""
+    connection, times = UnixConnection("umlab"), []
+    for _ in range(READS if target != "/metrics" else READS // 10):
+        start = time.perf_counter()
+        connection.request("GET", target)
+        answer = connection.getresponse()
+        answer.read()
+        times.append((time.perf_counter() - start) * 1e3)
+        assert answer.status == 200
+    connection.close()
+    return times
+
+
+def report_reads(ports: int) -> None:
+    """Print the median and the 95th percentile of every target."""
+    print(f"reads, {ports} ports:")
+    for target in TARGETS:
+        times = read_times(target)
+        p95 = statistics.quantiles(times, n=20)[-1]
+        print(f"  {target:<28}{statistics.median(times):>8.2f} ms median{p95:>8.2f} ms p95")
+
+
+def measure(load: int, pid: int, control: str) -> tuple[float, float, float]:
+    """Run one round.
+
+    Returns:
+        Frames per second, the daemon's microseconds per frame, events per second to each listener.
+    """
+    with contextlib.ExitStack() as stack:
+        guests = [Guest(Path(control), number) for number in range(2)]
+        for guest in guests:
+            stack.callback(guest.close)
+        sender, receiver = guests
+        listeners = None
+        if load > 1:
+            listeners = stack.enter_context(child(_LISTENERS, runtime_directory(LAB) / API_SOCKET, LISTENERS))
+        if load > 0:
+            stack.enter_context(child(_SOURCES, control, EVENTS_PER_SECOND))
+            receiver.sock.recv(2048)
+            sender.sock.recv(2048)
+        _greet(sender, [receiver])
+        _greet(receiver, [sender])
+        frame = (receiver.mac + sender.mac + b"\x88\xb5").ljust(64, b"\0")
+        cpu = _cpu_seconds(pid)
+        seconds = _push(sender.sock, [receiver.sock], frame, FRAMES)
+        cpu = _cpu_seconds(pid) - cpu
+        rate = 0.0
+        if listeners is not None:
+            rate = int(listeners.communicate("\n")[0]) / LISTENERS / seconds
+    with Client(LAB) as client:
+        client.flush_fdb(LAB)
+    return FRAMES / seconds, cpu / FRAMES * 1e6, rate
+
+
+def compare(pid: int, control: str, rounds: int) -> None:
+    """Run the loads in turns and print how they differ."""
+    kept: list[list[tuple[float, float, float]]] = []
+    disturbed = 0
+    while len(kept) < rounds:
+        while len(kept) < rounds:
+            kept.append([measure(load, pid, control) for load in range(len(LOADS))])
+        median = statistics.median(each[0][0] for each in kept)
+        calm = [each for each in kept if abs(each[0][0] - median) <= DISTURBED * median]
+        disturbed += len(kept) - len(calm)
+        kept = calm
+        if disturbed > 4 * rounds:
+            raise SystemExit(f"the machine is too restless, {disturbed} rounds were disturbed")
+    print(f"unicast, 64 bytes: {rounds} rounds of {FRAMES} frames, {disturbed} disturbed and repeated")
+    for load, name in enumerate(LOADS):
+        results = [each[load] for each in kept]
+        ratio = statistics.median(each[load][0] / each[0][0] for each in kept)
+        print(
+            f"  {name:<22}{statistics.median(each[0] for each in results):>10,.0f} frames/s"
+            f"  x {ratio:.2f}, {statistics.median(each[1] for each in results):.1f} us of the daemon's time a"
+            f" frame, {statistics.median(each[2] for each in results):,.0f} events/s to each listener"
+        )
+
+
+def main() -> None:
+    """Measure reads, then forwarding."""
+    parser = argparse.ArgumentParser(description="Measure what the API costs.")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--ports", type=int, default=1000, help="for the reads")
+    options = parser.parse_args()
+    with running() as (pid, control):
+        report_reads(0)
+        with contextlib.ExitStack() as stack:
+            for number in range(options.ports):
+                stack.callback(Guest(Path(control), number % 256).close)
+            report_reads(options.ports)
+        compare(pid, control, options.rounds)
+        connection = UnixConnection("umlab")
+        connection.request("GET", "/v1/switches/bench/counters")
+        print(json.loads(connection.getresponse().read()))
+        connection.close()
+
+
+if __name__ == "__main__":
+    main()

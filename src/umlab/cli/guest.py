@@ -61,6 +61,7 @@ DEADLY_LETTERS = "bceiot"
 #: Bytes after which a line is taken for whole.
 _MAX_LINE = 64 * 1024
 _HEADINGS = ("GUEST", "LAB", "STATE", " PID", " MEMORY", "KERNEL", "CONSOLES", " RUNS FOR")
+_SPARE = ("CONSOLES", "KERNEL", " MEMORY", " PID")
 
 
 @app.command("ls", cls=WatchCommand, epilog=_LS_EPILOG)
@@ -155,7 +156,7 @@ def _list() -> Page:
             continue
     records = [{"lab": lab, **dataclasses.asdict(guest)} for lab, guest in found]
     rows = [_row(lab, guest) for lab, guest in found]
-    return Page(records, [Table(_HEADINGS, rows)] if rows else ["no guest runs"])
+    return Page(records, [Table(_HEADINGS, rows, _SPARE)] if rows else ["no guest runs"])
 
 
 def _row(lab: str, guest: GuestView) -> tuple[str, ...]:
@@ -168,8 +169,16 @@ def _row(lab: str, guest: GuestView) -> tuple[str, ...]:
         f"{guest.memory >> 20} MiB",
         guest.kernel,
         ",".join(guest.consoles) or "-",
-        "-" if ended else f"{max(0, time.time() - guest.started_at):.0f} s",
+        "-" if ended else _span(time.time() - guest.started_at),
     )
+
+
+def _span(seconds: float) -> str:
+    """Return a span in the largest unit of which it has two."""
+    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds // size:.0f} {unit}"
+    return f"{max(0, seconds):.0f} s"
 
 
 def _pieces(client: Client, guest: str) -> Iterator[bytes]:

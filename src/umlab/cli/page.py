@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 
+#: Between two columns.
+_GAP = "  "
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """Rows below their headings.
@@ -21,10 +25,12 @@ class Table:
     Attributes:
         headings: One for each column; one with a blank in front stands over numbers.
         rows: Texts, fit for a terminal.
+        spare: Headings of columns that a narrow terminal does without, the first one soonest.
     """
 
     headings: tuple[str, ...]
     rows: Sequence[tuple[str, ...]]
+    spare: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +49,7 @@ class Page:
 def present(build: Callable[[], Page], *, as_json: bool, watch: float | None = None) -> None:
     """Show a page, and with ``watch`` a new one every so many seconds until interrupted.
 
-    On a terminal tables are cut to its width, and a new page takes the place of the one before.
+    On a terminal tables are fitted to its width, and a new page takes the place of the one before.
     """
     output = Output(as_json=as_json)
     terminal = not as_json and sys.stdout.isatty()
@@ -73,7 +79,7 @@ def _print_plain(page: Page, output: Output) -> None:
 def plain_table(table: Table) -> str:
     """Return a table as aligned text that is as wide as it needs to be."""
     lines = [table.headings, *table.rows]
-    widths = [max(len(line[column].strip()) for line in lines) for column in range(len(table.headings))]
+    widths = _widths(table)
     numbers = [heading.startswith(" ") for heading in table.headings]
     texts = []
     for line in lines:
@@ -81,14 +87,33 @@ def plain_table(table: Table) -> str:
             cell.strip().rjust(width) if number else cell.ljust(width)
             for cell, width, number in zip(line, widths, numbers, strict=True)
         ]
-        texts.append("  ".join(cells).rstrip())
+        texts.append(_GAP.join(cells).rstrip())
     return "\n".join(texts)
+
+
+def fitted(table: Table, width: int) -> Table:
+    """Return a table without those of its spare columns that a width has no room for."""
+    for heading in table.spare:
+        widths = _widths(table)
+        if sum(widths) + len(_GAP) * (len(widths) - 1) <= width:
+            break
+        lost = table.headings.index(heading)
+        headings, *rows = [(*row[:lost], *row[lost + 1 :]) for row in (table.headings, *table.rows)]
+        table = Table(headings, rows)
+    return table
+
+
+def _widths(table: Table) -> list[int]:
+    return [
+        max(len(cell.strip()) for cell in column) for column in zip(table.headings, *table.rows, strict=True)
+    ]
 
 
 def _print_rich(page: Page) -> None:
     from rich.console import Console
 
-    Console(highlight=False).print(_rendered(page))
+    console = Console(highlight=False)
+    console.print(_rendered(page, console.width))
 
 
 def _redraw(build: Callable[[], Page], watch: float) -> None:
@@ -96,13 +121,14 @@ def _redraw(build: Callable[[], Page], watch: float) -> None:
     from rich.live import Live
 
     console = Console(highlight=False)
-    with Live(_rendered(build()), console=console, auto_refresh=False, vertical_overflow="crop") as live:
+    page = _rendered(build(), console.width)
+    with Live(page, console=console, auto_refresh=False, vertical_overflow="crop") as live:
         while True:
             time.sleep(watch)
-            live.update(_rendered(build()), refresh=True)
+            live.update(_rendered(build(), console.width), refresh=True)
 
 
-def _rendered(page: Page) -> RenderableType:
+def _rendered(page: Page, width: int) -> RenderableType:
     from rich.console import Group
     from rich.table import Table as RichTable
     from rich.text import Text
@@ -112,13 +138,13 @@ def _rendered(page: Page) -> RenderableType:
         if isinstance(part, str):
             parts.append(Text(part))
             continue
-        table = RichTable(box=None, pad_edge=False, header_style="bold")
-        for heading in part.headings:
+        shown = fitted(part, width)
+        table = RichTable(box=None, pad_edge=False, padding=(0, len(_GAP), 0, 0), header_style="bold")
+        for heading in shown.headings:
             number = heading.startswith(" ")
-            table.add_column(
-                heading.strip(), justify="right" if number else "left", no_wrap=True, overflow="ellipsis"
-            )
-        for row in part.rows:
+            # Folded, not cut: an argument is to be copied whole.
+            table.add_column(heading.strip(), justify="right" if number else "left", overflow="fold")
+        for row in shown.rows:
             # A Text has no markup: names are shown as they are.
             table.add_row(*(Text(cell.strip()) for cell in row))
         parts.append(table)

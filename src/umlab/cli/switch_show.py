@@ -37,8 +37,9 @@ Examples:
 _LS_HEADINGS = ("NAME", "LAB", "ENGINE", " PORTS", " GUESTS", " FDB", "STATE")
 _PORT_HEADINGS = (
     *(" PORT", "KIND", "STATE", " PID", " UID", "GUEST", "MAC"),
-    *(" RX FRAMES", " TX FRAMES", " DROPPED", " QUEUED"),
+    *(" RX", " TX", " DROPPED", " QUEUED"),
 )
+_PORT_SPARE = (" QUEUED", " UID", " PID", "MAC", "STATE")
 
 
 def ls(as_json: AsJson = False, watch: Watch = None) -> None:
@@ -180,7 +181,7 @@ def _port_table(ports: list[PortView]) -> Table | str:
                 str(port.queued),
             )
         )
-    return Table(_PORT_HEADINGS, rows) if rows else "nothing is plugged in"
+    return Table(_PORT_HEADINGS, rows, _PORT_SPARE) if rows else "nothing is plugged in"
 
 
 def _fdb_table(entries: list[FdbEntryView]) -> Table | str:

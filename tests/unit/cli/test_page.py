@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from umlab.cli.page import Page, Table, plain_table, present
+from umlab.cli.page import Page, Table, fitted, plain_table, present
 
 TABLE = Table(("NAME", " PORTS", "WHERE"), [("lan", "2", "[red]/x[/red]"), ("office", "120", "")])
 
@@ -44,3 +44,12 @@ def test_page_is_built_anew_each_time(capsys: pytest.CaptureFixture[str]) -> Non
     with pytest.raises(StopIteration):
         present(lambda: next(pages), as_json=True, watch=0.01)
     assert capsys.readouterr().out == '{"n": 1}\n{"n": 2}\n'
+
+
+def test_narrow_terminal_does_without_spare_columns() -> None:
+    table = Table(("NAME", " PORTS", "WHERE"), [("lan", "2", "/x"), ("b", "120", "/y")], (" PORTS", "WHERE"))
+    assert fitted(table, 18) == table
+    assert fitted(table, 17).headings == ("NAME", "WHERE")
+    assert fitted(table, 17).rows == [("lan", "/x"), ("b", "/y")]
+    assert fitted(table, 10).headings == ("NAME",)
+    assert fitted(table, 2).headings == ("NAME",)

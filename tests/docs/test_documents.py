@@ -40,6 +40,18 @@ def test_document_has_a_title_and_links_to_what_exists(document: Path) -> None:
     assert missing == []
 
 
+def test_decisions_have_the_numbers_of_their_files_and_of_the_index() -> None:
+    index = (ROOT / "docs/README.md").read_text()
+    numbers = []
+    for path in sorted((ROOT / "docs/adr").glob("*.md")):
+        numbers.append(int(path.name[:4]))
+        assert path.read_text().startswith(f"# {numbers[-1]}. ")
+        assert re.search(rf"^{numbers[-1]}\. \[.*\]\(adr/{re.escape(path.name)}\)$", index, re.MULTILINE), (
+            path
+        )
+    assert len(set(numbers)) == len(numbers) > 10
+
+
 def test_every_document_is_in_the_index() -> None:
     index = (ROOT / "docs/README.md").read_text()
     listed = {(ROOT / "docs" / link).resolve() for link in LINK.findall(index)}

@@ -17,6 +17,7 @@ from support.require import ROOT
 from umlab import errors
 from umlab.cli.main import app
 from umlab.compat.uml_switch import usage
+from umlab.daemon import guest_set, place, spec
 from umlab.daemon import switch as service
 from umlab.switch import counters, events
 
@@ -54,6 +55,28 @@ def test_every_event_and_each_of_its_fields_has_its_line() -> None:
     fields = {field.name for each in found for field in dataclasses.fields(each)}
     assert missing("events-and-counters.md", [each.__name__ for each in found]) == []
     assert missing("events-and-counters.md", sorted(fields)) == []
+
+
+def test_every_event_of_a_guest_has_its_line_with_its_fields() -> None:
+    published = re.findall(r'publish\((\{"event": "guest_.*?\})\)', inspect.getsource(guest_set))
+    assert len(published) > 4
+    text = (REFERENCE / "events-and-counters.md").read_text()
+    for words in published:
+        kind, *fields = [word for word in re.findall(r'"(\w+)"', words) if word != "event"]
+        assert f"| `{kind}` | {', '.join(f'`{field}`' for field in fields)} |" in text
+
+
+def test_every_name_of_a_runtime_directory_has_its_line() -> None:
+    names = [
+        place.API_SOCKET,
+        place.KEEPER_SOCKET,
+        place.DAEMON_LOCK,
+        place.KEEPER_LOCK,
+        f"{place.GUESTS}/GUEST",
+    ]
+    sockets = [spec.default_listen(kind, "SEGMENT", Path("/")) for kind in spec.DEFAULT_KINDS]
+    names += [Path(socket).name for socket in sockets]
+    assert missing("files-and-sockets.md", names) == []
 
 
 def test_every_counter_and_reason_to_drop_has_its_line() -> None:

@@ -58,16 +58,17 @@ class ApiConnection(H11Protocol):
     Args:
         config: Uvicorn's.
         server_state: Uvicorn's: who is connected.
+        refused: Those who are not, while they are told so.
     """
 
-    def __init__(self, config: Config, server_state: ServerState) -> None:
+    def __init__(self, config: Config, server_state: ServerState, refused: set[ApiConnection]) -> None:
         super().__init__(config, server_state, {})
+        self._refused = refused
         # Uvicorn would take whole seconds only.
         self.timeout_keep_alive = IDLE_TIME  # type: ignore[assignment]
         self._stall = _StallWatch(self.loop)
         #: Runs while a request arrives.
         self._arrival: asyncio.TimerHandle | None = None
-        self._refused = False
         self._upgraded = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -85,7 +86,7 @@ class ApiConnection(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take bytes of a request."""
-        if self._refused:
+        if self in self._refused:
             return
         super().data_received(data)
         self._watch_arrival()
@@ -93,6 +94,7 @@ class ApiConnection(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """End."""
         self._stop_timers()
+        self._refused.discard(self)
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -124,8 +126,8 @@ class ApiConnection(H11Protocol):
 
     def _refuse(self, error: RequestError) -> None:
         """Say why without reading, and stay so long that the peer can read it."""
-        self._refused = True
         self.connections.discard(self)
+        self._refused.add(self)
         self.transport.write(raw_error_response(error))
         self.transport.write_eof()
         self._arrival = self.loop.call_later(_LINGER_TIME, self.transport.abort)

@@ -55,7 +55,14 @@ STATUS = {
 }
 
 #: What may happen to any request, whatever its route.
-EVERYWHERE = ("Forbidden", "RequestTimeout", "InvalidRequest", "LimitReached", "InternalError")
+EVERYWHERE = (
+    "MalformedRequest",
+    "Forbidden",
+    "RequestTimeout",
+    "InvalidRequest",
+    "LimitReached",
+    "InternalError",
+)
 
 _EXAMPLES: dict[str, dict[str, Any]] = {
     "NoSuchSwitch": {"message": "no switch lan", "fields": {"name": "lan"}},

@@ -29,6 +29,7 @@ class ApiServer:
     def __init__(self, app: FastAPI, sock: socket.socket) -> None:
         self._sock = sock
         self._state = ServerState()
+        self._refused: set[ApiConnection] = set()
         self._server: asyncio.Server | None = None
         self._config = Config(
             app,
@@ -56,7 +57,7 @@ class ApiServer:
         """Accept connections from now on."""
         self._config.load()
         self._server = await asyncio.get_running_loop().create_server(
-            lambda: ApiConnection(self._config, self._state), sock=self._sock, backlog=_BACKLOG
+            lambda: ApiConnection(self._config, self._state, self._refused), sock=self._sock, backlog=_BACKLOG
         )
 
     async def stop(self) -> None:
@@ -72,7 +73,7 @@ class ApiServer:
         for connection in list(self._state.connections):
             connection.shutdown()
         await self._wait_for_tasks(STOP_TIME)
-        for connection in list(self._state.connections):
+        for connection in [*self._state.connections, *self._refused]:
             connection.transport.abort()
         # Those who wait for the peer are told that it is gone, those who wait for anything else are not.
         await self._wait_for_tasks(STOP_TIME)

@@ -82,6 +82,20 @@ async def test_a_refused_peer_that_stays_is_cut(api: ApiLab, monkeypatch: pytest
     writer.close()
 
 
+async def test_a_refused_peer_does_not_outlive_the_server(
+    api: ApiLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "_allowed_users", set)
+    monkeypatch.setattr(connection, "_LINGER_TIME", 60)
+    reader, writer = await connect(api.path)
+    assert (await read_answer(reader)).status == 403
+    await api.server.stop()
+    async with asyncio.timeout(scaled(10)):
+        with pytest.raises(ConnectionError):
+            await _write_for_ever(writer)
+    writer.close()
+
+
 async def test_connections_are_limited(api: ApiLab, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "MAX_CONNECTIONS", 3)
     held = [await connect(api.path) for _ in range(3)]
@@ -139,20 +153,17 @@ async def test_bodies_are_limited(api: ApiLab, method: str) -> None:
     assert answer.status == (200 if method == "DELETE" else 422)
 
 
-@pytest.mark.parametrize(
-    "garbage",
-    [
+async def test_garbage_is_refused(api: ApiLab, caplog: pytest.LogCaptureFixture) -> None:
+    for garbage in (
         b"\0\1\2\r\n\r\n",
         b"GET /v1/labs HTTP/1.1\r\n\r\n",
         b"GET /v1/labs HTTP/1.1\r\nhost: x\r\nx: " + b"y" * 70_000,
         b"PUT /v1/switches/lan HTTP/1.1\r\nhost: x\r\ncontent-length: x\r\n\r\n",
         b"PUT /v1/switches/lan HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
-    ],
-)
-async def test_garbage_is_refused(api: ApiLab, garbage: bytes, caplog: pytest.LogCaptureFixture) -> None:
-    answer = await _exchange(api, garbage)
-    assert answer.startswith(b"HTTP/1.1 400 ")
-    assert b'"class":"MalformedRequest"' in answer
+    ):
+        answer = await _exchange(api, garbage)
+        assert answer.startswith(b"HTTP/1.1 400 "), garbage[:60]
+        assert b'"class":"MalformedRequest"' in answer
     assert caplog.records == []
     assert (await api.call("GET", "/v1/labs")).status == 200
 

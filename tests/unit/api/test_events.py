@@ -143,10 +143,10 @@ async def test_lost_events_are_counted(api: ApiLab) -> None:
             assert (await listener.event()).data["port_no"] == number
 
 
-@pytest.mark.parametrize("query", ["last_event_id=x", "last_event_id=-", "from=x", "last_event_id=a-1%0a"])
-async def test_bad_positions_are_refused(api: ApiLab, query: str) -> None:
-    answer = await api.call("GET", f"/v1/events?{query}")
-    assert (answer.status, answer.error) == (422, "InvalidRequest")
+async def test_bad_positions_are_refused(api: ApiLab) -> None:
+    for query in ("last_event_id=x", "last_event_id=-", "from=x", "last_event_id=a-1%0a"):
+        answer = await api.call("GET", f"/v1/events?{query}")
+        assert (answer.status, answer.error) == (422, "InvalidRequest"), query
 
 
 async def test_silence_has_a_heartbeat(api: ApiLab, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,10 +35,10 @@ async def test_same_key_for_another_request_is_refused(api: ApiLab) -> None:
     assert api.lab.asked == [("stack", 7)]
 
 
-@pytest.mark.parametrize("key", ["", "a b", "x" * 65, "\u00e4"])
-async def test_keys_are_checked(api: ApiLab, key: str) -> None:
-    answer = await api.call("POST", "/v1/guests/left/stack", {"pid": 7}, idempotency_key=key)
-    assert (answer.status, answer.error) == (422, "InvalidRequest")
+async def test_keys_are_checked(api: ApiLab) -> None:
+    for key in ("", "a b", "x" * 65, "\u00e4"):
+        answer = await api.call("POST", "/v1/guests/left/stack", {"pid": 7}, idempotency_key=key)
+        assert (answer.status, answer.error) == (422, "InvalidRequest"), key
 
 
 async def test_failure_is_an_answer_as_well(api: ApiLab) -> None:

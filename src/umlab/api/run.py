@@ -53,7 +53,7 @@ class Daemon:
         self._order = order
         self._prepare, self._on_ready, self._on_end = prepare, on_ready, on_end
         #: How to end: ``stop`` everything, ``leave`` all to the keeper, leave for an ``upgrade``, or that the
-        #: keeper is ``lost``.
+        #: keeper is ``dead``, or ``lost`` and goes on without us.
         self._end: asyncio.Future[str]
 
     async def run(self) -> bool:
@@ -63,7 +63,7 @@ class Daemon:
 
         Raises:
             UmlabError: It cannot begin; what it made is gone then, what it found is left to the keeper.
-            LabError: The keeper died, and all guests with it.
+            LabError: The keeper died, and all guests with it; or it does not answer, then they go on.
         """
         loop = asyncio.get_running_loop()
         self._end = loop.create_future()
@@ -76,21 +76,25 @@ class Daemon:
         how = "leave"
         try:
             keeper = await claim.keeper(state / "keeper.log")
-            keeper.lost.add_done_callback(lambda _: self._ask("lost"))
+            keeper.lost.add_done_callback(lambda lost: self._ask("dead" if lost.result() else "lost"))
             lab = LabService(name, runtime, state, keeper)
             # What was there before is not ours to end when something goes wrong.
             how = "leave" if keeper.things or keeper.groups else "stop"
             try:
                 how = await self._serve(lab)
             finally:
-                await (lab.stop() if how in ("stop", "lost") else lab.leave())
+                await (lab.stop() if how in ("stop", "dead") else lab.leave())
         finally:
-            if how in ("stop", "lost"):
+            if how in ("stop", "dead"):
                 claim.remove()
             else:
                 claim.close()
-        if how == "lost":
+        if how == "dead":
             raise LabError(f"the keeper of {name} is gone, and its guests with it")
+        if how == "lost":
+            raise LabError(
+                f"the keeper of {name}, process {keeper.pid}, does not answer; it goes on with the guests"
+            )
         return how == "upgrade"
 
     def _ask(self, how: str) -> None:
@@ -116,7 +120,9 @@ class Daemon:
                 await self._begin(lab)
                 how = await self._end
                 notify(
-                    "STOPPING=1" if how in ("stop", "lost") else f"RELOADING=1\nMONOTONIC_USEC={_now_us()}"
+                    f"RELOADING=1\nMONOTONIC_USEC={_now_us()}"
+                    if how in ("leave", "upgrade")
+                    else "STOPPING=1"
                 )
                 if how == "stop":
                     self._on_end(lab)

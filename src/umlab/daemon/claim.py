@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 from umlab.daemon.place import DAEMON_LOCK, GUESTS, KEEPER_LOCK, KEEPER_SOCKET
+from umlab.daemon.switch import raise_descriptor_limit
 from umlab.errors import LabError, LabInUse
 from umlab.keeper.link import KeeperLink
 from umlab.keeper.start import start_keeper
@@ -32,13 +33,16 @@ class Claim:
 
     Raises:
         LabInUse: Another daemon has it.
+        LabError: Its lock cannot be made; says why.
     """
 
     def __init__(self, lab: str, runtime: Path) -> None:
+        self._lab = lab
         self._runtime = runtime
-        self._fd = _take(lab, runtime / DAEMON_LOCK)
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, b"%d\n" % os.getpid(), 0)
+        try:
+            self._fd = _take(lab, runtime / DAEMON_LOCK)
+        except OSError as error:
+            raise LabError(f"no lock for {lab} in {runtime}: {error.strerror}") from None
 
     async def keeper(self, log: Path) -> KeeperLink:
         """Connect to the lab's keeper, started if there is none.
@@ -49,6 +53,14 @@ class Claim:
         Raises:
             LabError: There is none to be had.
         """
+        # It gives us as much as it holds, and has as many descriptors as we may have.
+        raise_descriptor_limit()
+        try:
+            return await self._connect(log)
+        except OSError as error:
+            raise LabError(f"there is no keeper to be had for {self._lab}: {error}") from None
+
+    async def _connect(self, log: Path) -> KeeperLink:
         path = str(self._runtime / KEEPER_SOCKET)
         with contextlib.suppress(ConnectionError, FileNotFoundError):
             return KeeperLink.connect(path)
@@ -56,7 +68,7 @@ class Claim:
         try:
             # One that is ending serves nobody any more.
             if not await asyncio.to_thread(_lock, lock, _KEEPER_PATIENCE):
-                raise LabError(f"the keeper of {self._runtime} serves nobody and does not end")
+                raise LabError(f"the keeper of {self._lab} serves nobody and does not end")
             file = SocketFile(path, socket.SOCK_SEQPACKET)
             # The file is the keeper's from now on.
             with file.socket as listener, log.open("ab") as errors:
@@ -70,14 +82,27 @@ class Claim:
         os.close(self._fd)
 
     def remove(self) -> None:
-        """Remove the lab's directory, where nothing else is left in it, and let go."""
+        """Remove the lab's directory, where nothing else is left in it, and let go.
+
+        Where a keeper lives on, all stays: the next daemon has to find it.
+        """
+        with contextlib.suppress(OSError):
+            lock = _open(self._runtime / KEEPER_LOCK)
+            try:
+                # Until its process is gone it may remove its socket's file, which could be the next one's.
+                if _lock(lock, _LOCK_PATIENCE):
+                    self._remove()
+            finally:
+                os.close(lock)
+        self.close()
+
+    def _remove(self) -> None:
         for name in (KEEPER_SOCKET, KEEPER_LOCK, DAEMON_LOCK):
             with contextlib.suppress(OSError):
                 os.unlink(self._runtime / name)
         for directory in (self._runtime / GUESTS, self._runtime):
             with contextlib.suppress(OSError):
                 os.rmdir(directory)
-        self.close()
 
 
 def _take(lab: str, path: Path) -> int:
@@ -89,10 +114,20 @@ def _take(lab: str, path: Path) -> int:
             os.close(fd)
             raise LabInUse(lab, int(text) if text.isdigit() else 0)
         # Whoever had it before may have removed the file: then the next daemon would find another one.
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.stat(path), os.fstat(fd)):
-                return fd
+        if _is_at(fd, path):
+            with contextlib.suppress(OSError):
+                # For people and for who is refused; a full disk is no reason to stop.
+                os.ftruncate(fd, 0)
+                os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+            return fd
         os.close(fd)
+
+
+def _is_at(fd: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(fd))
+    except FileNotFoundError:
+        return False
 
 
 def _open(path: Path) -> int:
@@ -101,7 +136,7 @@ def _open(path: Path) -> int:
     try:
         return os.open(path, flags, 0o600)
     except FileNotFoundError:
-        path.parent.mkdir(mode=0o700)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
         return os.open(path, flags, 0o600)
 
 

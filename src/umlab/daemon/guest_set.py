@@ -23,6 +23,7 @@ from umlab.console.scrollback import Scrollback
 from umlab.console.terminal import Terminal
 from umlab.daemon.event_log import EventLog
 from umlab.daemon.guest import GuestService
+from umlab.daemon.journal import UNUSABLE
 from umlab.daemon.place import GUESTS
 from umlab.daemon.view import ConsoleView, DeviceView, GuestView, LogPiece
 from umlab.errors import (
@@ -39,14 +40,15 @@ from umlab.errors import (
 from umlab.guest.cmdline import DiskRoot, GuestSpec, nic_settings
 from umlab.guest.console import TAIL_SIZE, Console
 from umlab.guest.process import Guest, GuestHandle
-from umlab.keeper.link import KeeperLink, KeptGroup, Thing, watch_end
-from umlab.keeper.message import close_all
+from umlab.keeper.link import KeeperLink, KeptGroup, Thing, end_stray, watch_end
 from umlab.mconsole.aio import AsyncMconsole
 
 _log = logging.getLogger(__name__)
 
 #: Seconds for a guest's agent to greet; a slow machine, or a root without an agent, take longer.
 READY_TIMEOUT = 120.0
+#: Seconds for processes that nobody looked after to be gone, whose name is wanted anew.
+_STRAY_TIMEOUT = 15.0
 #: Seconds for a command that only changes a terminal's size.
 _RESIZE_TIMEOUT = 5.0
 #: Devices that every guest has.
@@ -59,18 +61,29 @@ _LOG, _TERMINAL = "con0", "con1"
 class _Member:
     """One guest of the set; ``plugged`` has its NICs, disks and what else was plugged in, with settings."""
 
-    def __init__(self, service: GuestService, log: BinaryIO, plugged: dict[str, str]) -> None:
+    def __init__(
+        self, service: GuestService, log: BinaryIO, plugged: dict[str, str], scrollback: Scrollback
+    ) -> None:
         self.service = service
         self.log = log
         self.plugged = plugged
-        self.terminal: Terminal
-        self.scrollback: Scrollback
-        self.ready: asyncio.Task[None]
+        self.scrollback = scrollback
+        self.terminal = Terminal(os.dup(service.guest.terminal), scrollback, self._resized)
+        self.ready: asyncio.Task[None] | None = None
         self.resizing: asyncio.Task[None] | None = None
 
     @property
     def guest(self) -> Guest:
         return self.service.guest
+
+    def _resized(self, rows: int, columns: int) -> None:
+        """Tell the guest's programs, whom a console of this kind does not tell by itself."""
+        if self.service.is_ready and (self.resizing is None or self.resizing.done()):
+            self.resizing = asyncio.create_task(self._tell_size(rows, columns))
+
+    async def _tell_size(self, rows: int, columns: int) -> None:
+        with contextlib.suppress(CommandTimeout, GuestFailed, StateError):
+            await self.service.run(f"stty -F /dev/tty1 rows {rows} cols {columns}", _RESIZE_TIMEOUT)
 
 
 class GuestSet:
@@ -91,26 +104,22 @@ class GuestSet:
         self._members: dict[str, _Member] = {}
         self._locks: dict[str, asyncio.Lock] = {}
 
-    def resume(self) -> None:
-        """Go on with every guest that an earlier daemon has left; one that cannot be is ended."""
+    async def resume(self) -> None:
+        """Go on with every guest that an earlier daemon has left; one that cannot be is ended.
+
+        What cannot be understood stays among the keeper's things.
+        """
         for key in [key for key in self._keeper.things if key.startswith("guest/")]:
             name = key.removeprefix("guest/")
-            thing = self._keeper.things.pop(key)
-            group = self._keeper.groups.get(name)
             try:
-                if group is None:
-                    raise LabError("the keeper has no processes of it")
-                self._resume(name, thing, group)
-            except (UmlabError, OSError, ValueError, LookupError) as error:
-                _log.error("guest %s cannot be taken over and is ended: %s", name, error)
-                close_all(thing.fds)
-                if group is not None:
-                    self._end_stray(group)
+                await self._resume(name, self._keeper.things[key], self._keeper.groups[name])
+            except (UmlabError, OSError, *UNUSABLE) as error:
+                _log.error("guest %s cannot be taken over: %r", name, error)
                 self._keeper.drop(key)
         for name, group in list(self._keeper.groups.items()):
-            if name not in self._members and not group.ended.done():
-                _log.error("guest %s was not written down and is ended", name)
-                self._end_stray(group)
+            if name not in self._members:
+                _log.error("guest %s is ended: there is no record of it that can be used", name)
+                end_stray(group)
 
     def names(self) -> list[str]:
         """Return the names, sorted."""
@@ -221,8 +230,8 @@ class GuestSet:
 
     async def put_device(self, name: str, device: str, setting: str) -> bool:
         """Plug a device, and say whether it was not there already.  Raises NoSuchGuest, MconsoleError."""
-        member = self._find(name)
         async with self._lock(name):
+            member = self._find(name)
             if member.plugged.get(device) == setting:
                 return False
             await member.service.mconsole.config_set(device, setting)
@@ -232,8 +241,8 @@ class GuestSet:
 
     async def remove_device(self, name: str, device: str) -> bool:
         """Unplug a device, and say whether it was there.  Raises NoSuchGuest, MconsoleError."""
-        member = self._find(name)
         async with self._lock(name):
+            member = self._find(name)
             try:
                 await member.service.mconsole.remove(device)
             except MconsoleError as error:
@@ -294,43 +303,60 @@ class GuestSet:
         return self._logs / name
 
     async def _start(self, spec: GuestSpec) -> None:
-        log = self._open_log(spec.umid, fresh=True)
-        try:
-            os.makedirs(self._base, mode=0o700, exist_ok=True)
-            service = await GuestService.start(spec, self._base, log=log, starter=self._keeper, terminal=True)
-        except BaseException:
-            log.close()
-            raise
-        member = _Member(service, log, _plugged_at_boot(spec))
-        self._look_after(spec.umid, member, Scrollback())
-        self._write_down(member)
-        self._events.publish({"event": "guest_started", "guest": spec.umid, "pid": service.guest.pid})
+        name = spec.umid
+        if (stray := self._keeper.groups.get(name)) is not None:
+            await stray.gone(_STRAY_TIMEOUT)
+        async with contextlib.AsyncExitStack() as on_error:
+            log = on_error.enter_context(self._open_log(name, fresh=True))
+            try:
+                os.makedirs(self._base, mode=0o700, exist_ok=True)
+                scrollback = Scrollback()
+                on_error.callback(scrollback.close)
+                service = await GuestService.start(
+                    spec, self._base, log=log, starter=self._keeper, terminal=True
+                )
+                on_error.push_async_callback(self._give_up, service.guest)
+                member = _Member(service, log, _plugged_at_boot(spec), scrollback)
+            except OSError as error:
+                raise LabError(f"guest {name}: cannot be started: {error.strerror}") from None
+            on_error.callback(member.terminal.close)
+            self._write_down(member)
+            on_error.pop_all()
+        self._look_after(name, member)
+        self._events.publish({"event": "guest_started", "guest": name, "pid": service.guest.pid})
 
-    def _resume(self, name: str, thing: Thing, group: KeptGroup) -> None:
+    async def _give_up(self, guest: Guest) -> None:
+        """End a guest that has only just been started."""
+        await guest.stop(term_timeout=0)
+        self._keeper.groups[guest.spec.umid].forget()
+
+    async def _resume(self, name: str, thing: Thing, group: KeptGroup) -> None:
         meta = thing.meta
         spec = TypeAdapter(GuestSpec).validate_python(meta["spec"])
-        log = self._open_log(name, fresh=False)
-        size = os.fstat(log.fileno()).st_size
-        console = Console(
-            log, earlier=os.pread(log.fileno(), TAIL_SIZE, max(0, size - TAIL_SIZE)), total=size
-        )
-        *fds, scrollback = thing.fds
-        handle = GuestHandle(meta["memory_path"], meta["started_at"], tuple(fds))
-        guest = Guest.adopt(spec, self._base, handle, console, ready=meta["ready"])
-        guest.watch(group)
+        ready, plugged = bool(meta["ready"]), dict(meta["plugged"])
+        lock, output, channel, terminal, scrollback_fd = thing.fds
+        handle = GuestHandle(meta["memory_path"], meta["started_at"], (lock, output, channel, terminal))
+        async with contextlib.AsyncExitStack() as on_error:
+            log = on_error.enter_context(self._open_log(name, fresh=False))
+            size = os.fstat(log.fileno()).st_size
+            earlier = os.pread(log.fileno(), TAIL_SIZE, max(0, size - TAIL_SIZE))
+            scrollback = Scrollback(scrollback_fd)
+            console = Console(log, earlier=earlier, total=size)
+            guest = Guest.adopt(spec, self._base, handle, console, group, ready=ready)
+            # Its descriptors are in use from here on.
+            del self._keeper.things[f"guest/{name}"]
+            on_error.callback(scrollback.close)
+            on_error.push_async_callback(guest.let_go)
+            member = _Member(GuestService(guest), log, plugged, scrollback)
+            on_error.pop_all()
         watch_end(group, guest.ended)
-        member = _Member(GuestService(guest), log, dict(meta["plugged"]))
-        if meta["ready"]:
+        if ready:
             member.service.assume_ready()
-        self._look_after(name, member, Scrollback(scrollback))
+        self._look_after(name, member)
         self._events.publish({"event": "guest_resumed", "guest": name, "pid": guest.pid})
 
-    def _look_after(self, name: str, member: _Member, scrollback: Scrollback) -> None:
+    def _look_after(self, name: str, member: _Member) -> None:
         self._members[name] = member
-        member.scrollback = scrollback
-        member.terminal = Terminal(
-            os.dup(member.guest.terminal), scrollback, lambda *size: self._resized(member, *size)
-        )
         member.ready = asyncio.create_task(self._watch(name, member))
 
     async def _watch(self, name: str, member: _Member) -> None:
@@ -373,11 +399,6 @@ class GuestSet:
         }
         self._keeper.put(f"guest/{member.service.umid}", meta, (*handle.fds, member.scrollback.fd))
 
-    def _end_stray(self, group: KeptGroup) -> None:
-        """End what cannot be looked after; its name is free as soon as it is gone."""
-        group.kill()
-        watch_end(group, lambda _: group.forget())
-
     def _open_log(self, name: str, *, fresh: bool) -> BinaryIO:
         folder = self._folder(name)
         try:
@@ -385,15 +406,6 @@ class GuestSet:
             return open(folder / "console.log", "w+b" if fresh else "a+b", buffering=0)
         except OSError as error:
             raise LabError(f"guest {name}: no console log in {folder}: {error.strerror}") from None
-
-    def _resized(self, member: _Member, rows: int, columns: int) -> None:
-        """Tell the guest's programs, whom a console of this kind does not tell by itself."""
-        if member.service.is_ready and (member.resizing is None or member.resizing.done()):
-            member.resizing = asyncio.create_task(self._tell_size(member, rows, columns))
-
-    async def _tell_size(self, member: _Member, rows: int, columns: int) -> None:
-        with contextlib.suppress(CommandTimeout, GuestFailed, StateError):
-            await member.service.run(f"stty -F /dev/tty1 rows {rows} cols {columns}", _RESIZE_TIMEOUT)
 
     async def _ask(self, member: _Member, device: str) -> DeviceView:
         if device in member.plugged and device.startswith(_NICS):

@@ -10,6 +10,7 @@ Under names of their own the keeper holds, each with descriptors:
 
 from __future__ import annotations
 
+import logging
 import os
 import struct
 from collections.abc import Iterable, Sequence
@@ -24,6 +25,10 @@ from umlab.switch.fdb import FdbEntry
 from umlab.switch.model import SwitchConfig
 from umlab.transports.contract import KeptSession, Listener, Peer, Session
 
+_log = logging.getLogger(__name__)
+
+#: What a record of another version may raise.
+UNUSABLE = (LookupError, TypeError, ValueError, struct.error)
 #: Addresses that are written down, the last seen ones: a guest may invent any number of them.
 MAX_FDB = 16_384
 #: mac 6 bytes, port_no u32, last_seen_ns i64.
@@ -44,7 +49,11 @@ class SwitchJournal:
         self._fdb: list[FdbEntry] | None = None
 
     def switch(self, spec: SwitchSpec, listeners: Sequence[Listener]) -> None:
-        """Keep what the switch is told to be and where it listens."""
+        """Keep what the switch is told to be and where it listens.
+
+        Raises:
+            LabError: These are more sockets than can be kept.
+        """
         named = [listener.descriptors() for listener in listeners]
         self._keeper.put(
             f"switch/{self._name}",
@@ -70,8 +79,12 @@ class SwitchJournal:
         """Keep the addresses that the switch knows, in place of those of the last call."""
         if entries == self._fdb:
             return
+        try:
+            file = os.memfd_create("umlab-fdb", os.MFD_CLOEXEC)
+        except OSError as error:
+            _log.warning("switch %s: its addresses are not written down: %s", self._name, error.strerror)
+            return
         self._fdb = list(entries)
-        file = os.memfd_create("umlab-fdb", os.MFD_CLOEXEC)
         try:
             kept = entries[-MAX_FDB:]
             os.write(file, b"".join(_ENTRY.pack(each.mac, each.port_no, each.last_seen_ns) for each in kept))
@@ -88,27 +101,46 @@ class SwitchJournal:
 
 
 def kept_switches(keeper: KeeperLink) -> list[tuple[SwitchSpec, KeptSwitch]]:
-    """Take the switches that an earlier daemon has left out of a keeper's things, descriptors and all."""
+    """Take the switches that an earlier daemon has left out of a keeper's things, descriptors and all.
+
+    What cannot be understood stays among the things.
+    """
     found = []
     for key in [key for key in keeper.things if key.startswith("switch/")]:
         name = key.removeprefix("switch/")
-        thing = keeper.things.pop(key)
-        meta = thing.meta
-        spec = SwitchSpec(name, SwitchConfig(**meta["config"]), tuple(meta["listen"]))
-        fds = iter(thing.fds)
-        listeners = [{socket: next(fds) for socket in sockets} for sockets in meta["sockets"]]
+        try:
+            spec, listeners = _kept_spec(name, keeper.things[key])
+        except UNUSABLE as error:
+            _log.error("switch %s cannot be taken over and is ended: %r", name, error)
+            continue
+        del keeper.things[key]
         found.append((spec, KeptSwitch(listeners, _kept_sessions(keeper, name), _kept_fdb(keeper, name))))
     return found
+
+
+def _kept_spec(name: str, thing: Thing) -> tuple[SwitchSpec, list[dict[str, int]]]:
+    meta = thing.meta
+    spec = SwitchSpec(name, SwitchConfig(**meta["config"]), tuple(meta["listen"]))
+    fds = list(thing.fds)
+    listeners = [{socket: fds.pop(0) for socket in sockets} for sockets in meta["sockets"]]
+    if fds or len(listeners) != len(spec.listen):
+        raise ValueError("other sockets than places to listen")
+    return spec, listeners
 
 
 def _kept_sessions(keeper: KeeperLink, name: str) -> list[tuple[int, int, KeptSession]]:
     prefix = f"port/{name}/"
     sessions = []
     for key in [key for key in keeper.things if key.startswith(prefix)]:
-        thing = keeper.things.pop(key)
+        thing = keeper.things[key]
         meta = thing.meta
-        session = KeptSession(_peer(meta["peer"]), meta["detail"], meta["state"], thing.fds)
-        sessions.append((int(key.removeprefix(prefix)), int(meta["listener"]), session))
+        try:
+            session = KeptSession(_peer(meta["peer"]), meta["detail"], meta["state"], thing.fds)
+            sessions.append((int(key.removeprefix(prefix)), int(meta["listener"]), session))
+        except UNUSABLE as error:
+            _log.error("%s cannot be taken over and is ended: %r", key, error)
+            continue
+        del keeper.things[key]
     return sorted(sessions, key=lambda session: session[0])
 
 
@@ -116,9 +148,14 @@ def _kept_fdb(keeper: KeeperLink, name: str) -> list[FdbEntry]:
     thing: Thing | None = keeper.things.pop(f"fdb/{name}", None)
     if thing is None:
         return []
-    data = os.pread(thing.fds[0], MAX_FDB * _ENTRY.size, 0)
-    close_all(thing.fds)
-    return [FdbEntry(*fields) for fields in _ENTRY.iter_unpack(data)]
+    try:
+        data = os.pread(thing.fds[0], MAX_FDB * _ENTRY.size, 0)
+        return [FdbEntry(*fields) for fields in _ENTRY.iter_unpack(data)]
+    except (OSError, *UNUSABLE) as error:
+        _log.warning("switch %s has to learn its addresses anew: %r", name, error)
+        return []
+    finally:
+        close_all(thing.fds)
 
 
 def _peer_record(peer: Peer | None) -> Message | None:

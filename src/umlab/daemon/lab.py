@@ -62,8 +62,9 @@ class LabService:
     async def resume(self) -> None:
         """Go on with everything that an earlier daemon has left at the keeper."""
         await self.switch_set.resume()
-        self._guests.resume()
-        # What was being given away or taken back when that one was killed belongs to nothing.
+        await self._guests.resume()
+        # What was being given away or taken back when that one was killed belongs to nothing, and what
+        # cannot be used is given up.
         for name in list(self._keeper.things):
             close_all(self._keeper.things.pop(name).fds)
             self._keeper.drop(name)

@@ -8,14 +8,14 @@ import os
 import resource
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from umlab._clock import Clock, MonotonicClock
 from umlab.daemon.lease import LeaseBook
 from umlab.engine.contract import Engine, SwitchSnapshot
 from umlab.engine.select import create_engine
-from umlab.errors import NoSuchPort, StateError, SwitchError, TransportError, UmlabError
+from umlab.errors import NoSuchPort, StateError, SwitchError, UmlabError
 from umlab.switch.events import Event, LinkClosed, PortDetached
 from umlab.switch.fdb import FdbEntry
 from umlab.switch.model import SwitchConfig
@@ -91,7 +91,7 @@ class PortInfo:
     peer: Peer | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class KeptSwitch:
     """What an earlier daemon has left of a switch.
 
@@ -99,11 +99,23 @@ class KeptSwitch:
         listeners: Descriptors of each listener, in order.
         sessions: Port number, the listener's place in that order, and the session.
         fdb: What it knew, oldest first.
+        unused: Those of the descriptors that nobody has taken up yet.
     """
 
     listeners: Sequence[Mapping[str, int]]
     sessions: Sequence[tuple[int, int, KeptSession]]
     fdb: Sequence[FdbEntry]
+    unused: set[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """See what there is."""
+        self.unused = {fd for sockets in self.listeners for fd in sockets.values()}
+        self.unused.update(fd for _, _, session in self.sessions for fd in session.fds)
+
+    def close(self) -> None:
+        """Close what nobody has taken up."""
+        while self.unused:
+            os.close(self.unused.pop())
 
 
 class Journal(Protocol):
@@ -188,14 +200,19 @@ class SwitchService:
         """Start the engine, then the listeners in turn; on an error nothing is left behind.
 
         Args:
-            kept: What an earlier daemon has left of it: all is taken up before the first frame moves.
+            kept: What an earlier daemon has left of it: all is taken up before the first frame moves.  On an
+                error the caller has to close it.
 
         Raises:
             TransportError: A listener cannot be had.
+            SwitchError: There is no engine to be had.
             StateError: It was started before.
         """
         raise_descriptor_limit()
-        self.engine.start(held=True)
+        try:
+            self.engine.start(held=True)
+        except OSError as error:
+            raise SwitchError(f"switch {self.name} cannot be started: {error.strerror}") from None
         self._running = True
         self._event_fd = self.engine.event_fd()
         asyncio.get_running_loop().add_reader(self._event_fd, self._take_events)
@@ -203,9 +220,12 @@ class SwitchService:
             for number, listener in enumerate(self.listeners):
                 sockets = None if kept is None else kept.listeners[number]
                 await listener.start(_ListenerSink(self, number), sockets)
+                if kept is not None:
+                    kept.unused.difference_update(listener.descriptors().values())
             if kept is not None:
                 for port_no, number, session in kept.sessions:
-                    self._resume(port_no, self.listeners[number], session)
+                    self._resume(port_no, number, session, kept.unused)
+                kept.close()
                 self.engine.restore_fdb(kept.fdb)
             self.engine.release()
         except BaseException:
@@ -307,28 +327,27 @@ class SwitchService:
             )
         self._publish(SessionRefused(now_ns, kind, reason, peer))
 
-    def _resume(self, port_no: int, listener: Listener, kept: KeptSession) -> None:
+    def _resume(self, port_no: int, listener: int, kept: KeptSession, unused: set[int]) -> None:
+        """Go on with a session; what it takes up is not ``unused`` any more."""
         try:
-            session = listener.resume(kept)
-        except TransportError as error:
-            self._give_up(port_no, kept.fds[0], error)
+            session = self.listeners[listener].resume(kept)
+            unused.difference_update(session.fds)
+            try:
+                self.engine.attach(session.link, port_no)
+            except SwitchError:
+                session.close()
+                raise
+        # What another version wrote down may be anything.
+        except (UmlabError, OSError, LookupError, TypeError, ValueError) as error:
+            _log.warning("switch %s: port %d cannot be resumed: %s", self.name, port_no, error)
+            self._journal.detached(port_no)
             return
-        try:
-            self.engine.attach(session.link, port_no)
-        except SwitchError as error:
-            session.close()
-            self._give_up(port_no, kept.fds[0], error)
-            return
+        unused.discard(session.link.fd)
         self._sessions[port_no] = session
         self._leases.grant(port_no, session.peer)
         self._publish(
             SessionResumed(self._clock.now_ns(), port_no, session.kind, session.detail, session.peer)
         )
-
-    def _give_up(self, port_no: int, fd: int, error: UmlabError) -> None:
-        _log.warning("switch %s: port %d cannot be resumed: %s", self.name, port_no, error)
-        os.close(fd)
-        self._journal.detached(port_no)
 
     def _detach(self, port_no: int, cause: str) -> None:
         session = self._sessions.pop(port_no)

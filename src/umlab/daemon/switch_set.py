@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from umlab._name import check_name
 from umlab.daemon.event_log import EventLog
-from umlab.daemon.journal import SwitchJournal, kept_switches
+from umlab.daemon.journal import UNUSABLE, SwitchJournal, kept_switches
 from umlab.daemon.record import counters_record, event_record
 from umlab.daemon.spec import SwitchSpec
 from umlab.daemon.switch import ServiceEvent, SwitchService
 from umlab.daemon.view import FdbEntryView, ListenerView, PortView, SwitchView
-from umlab.errors import AlreadyExists, NoSuchPort, NoSuchSwitch
+from umlab.errors import AlreadyExists, NoSuchPort, NoSuchSwitch, UmlabError
 from umlab.keeper.link import KeeperLink
 from umlab.switch.events import FdbFull, MacAged, MacLearned, StationMoved
 from umlab.switch.model import SwitchConfig
 from umlab.transports.registry import parse_listen
 from umlab.wire.ethernet import format_mac
+
+_log = logging.getLogger(__name__)
 
 #: Seconds between two looks at what the FDBs know; a large one is written down less often.
 FDB_TIME = 1.0
@@ -58,11 +62,17 @@ class SwitchSet:
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def resume(self) -> None:
-        """Go on with every switch that an earlier daemon has left."""
+        """Go on with every switch that an earlier daemon has left; one that cannot be is ended."""
         for spec, kept in kept_switches(self.keeper):
-            switch = self._make(spec)
-            await switch.service.start(kept)
-            self._switches[spec.name] = switch
+            try:
+                switch = self._make(spec)
+                await switch.service.start(kept)
+            except (UmlabError, OSError, *UNUSABLE) as error:
+                _log.error("switch %s cannot be taken over and is ended: %r", spec.name, error)
+                kept.close()
+                SwitchJournal(self.keeper, spec.name).remove(port_no for port_no, _, _ in kept.sessions)
+            else:
+                self._switches[spec.name] = switch
 
     def names(self) -> list[str]:
         """Return the names, sorted."""
@@ -86,7 +96,9 @@ class SwitchSet:
         Raises:
             AlreadyExists: There is one of this name that is something else.
             TransportError: A place to listen cannot be had.
+            LabError: The name is not usable, or the places are too many.
         """
+        check_name("switch", spec.name)
         async with self._lock:
             if spec.name in self._switches:
                 if self._switches[spec.name].spec != spec:
@@ -95,8 +107,12 @@ class SwitchSet:
             switch = self._make(spec)
             # Its ports are written down under its name, so its sockets have to be there first.
             await switch.service.start()
+            try:
+                switch.journal.switch(spec, switch.service.listeners)
+            except BaseException:
+                await self._end(switch)
+                raise
             self._switches[spec.name] = switch
-            switch.journal.switch(spec, switch.service.listeners)
             return True
 
     def configure(self, name: str, config: SwitchConfig) -> bool:
@@ -120,9 +136,7 @@ class SwitchSet:
             switch = self._switches.pop(name, None)
             if switch is None:
                 return False
-            ports = [port.port_no for port in switch.service.ports()]
-            await switch.service.stop()
-            switch.journal.remove(ports)
+            await self._end(switch)
             return True
 
     async def stop(self) -> None:
@@ -237,6 +251,11 @@ class SwitchSet:
             return self._switches[name]
         except KeyError:
             raise NoSuchSwitch(name) from None
+
+    async def _end(self, switch: _Switch) -> None:
+        # What is killed between the two leaves dead sockets rather than a switch that nobody can reach.
+        switch.journal.remove(port.port_no for port in switch.service.ports())
+        await switch.service.stop()
 
     def _make(self, spec: SwitchSpec) -> _Switch:
         journal = SwitchJournal(self.keeper, spec.name)

@@ -61,7 +61,7 @@ class Starter(Protocol):
                 after the last process is gone.
 
         Raises:
-            OSError: It cannot be started.
+            OSError, ValueError: It cannot be started.
         """
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -155,40 +156,55 @@ class Guest:
         try:
             initrd = await asyncio.to_thread(_build_root, spec, run)
             return await cls._spawn(spec, run, initrd, Console(log), starter or LocalStarter(), terminal)
+        except (OSError, ValueError) as error:
+            run.remove()
+            raise LabError(f"guest {spec.umid}: cannot be started: {error}") from None
         except BaseException:
             run.remove()
             raise
 
     @classmethod
     def adopt(
-        cls, spec: GuestSpec, base: str, handle: GuestHandle, console: Console, *, ready: bool
+        cls, spec: GuestSpec, base: str, handle: GuestHandle, console: Console, group: Group, *, ready: bool
     ) -> Guest:
-        """Take over a running guest that an earlier process of ours has started; then :meth:`watch` it.
+        """Take over a running guest that an earlier process of ours has started.
+
+        Whoever watches its processes has to tell :meth:`ended` of their end.
 
         Args:
             spec: As it was given then.
             base: As it was given then.
             handle: What :meth:`handle` returned then, with descriptors of this process, which belong to
-                the guest from now on.
+                the guest from now on, on an error to the caller.
             console: What it prints goes on there.
+            group: Its processes.
             ready: Its agent has greeted.
+
+        Raises:
+            OSError, ValueError: The descriptors are not what they should be.
         """
-        lock, output, channel, terminal = (*handle.fds, -1)[:4]
-        guest = cls(
-            spec,
-            RunDirectory.adopt(base, spec.umid, handle.memory_path, lock),
-            console,
-            started_at=handle.started_at,
-            output=output,
-            channel=socket.socket(fileno=channel),
-            terminal=terminal,
-        )
+        lock, output, channel, terminal = handle.fds if len(handle.fds) == 4 else (*handle.fds, -1)
+        run = RunDirectory.adopt(base, spec.umid, handle.memory_path, lock)
+        sock = socket.socket(fileno=channel)
+        try:
+            guest = cls(
+                spec,
+                run,
+                console,
+                started_at=handle.started_at,
+                output=output,
+                channel=sock,
+                terminal=terminal,
+            )
+            guest._watch(group)
+        except BaseException:
+            sock.detach()
+            raise
         if ready:
             guest.agent.assume_ready()
         return guest
 
-    def watch(self, group: Group) -> None:
-        """Go on with the processes of an adopted guest; tell :meth:`ended` of their end."""
+    def _watch(self, group: Group) -> None:
         self._group = group
         self.pid = group.pid
         self._loop.add_reader(self._output, self._read_console)
@@ -278,25 +294,25 @@ class Guest:
     ) -> Guest:
         arguments = kernel_arguments(spec, uml_dir=run.path, initrd=initrd, terminal=terminal)
         order = Order((*_restrictions(spec, run), spec.kernel, *arguments), run.path, _environment(run))
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        output, their_output = os.pipe2(os.O_CLOEXEC)
-        master, slave = os.openpty() if terminal else (-1, -1)
-        os.set_blocking(output, False)
-        guest = cls(spec, run, console, started_at=time.time(), output=output, channel=ours, terminal=master)
-        files = [theirs.fileno()] + ([slave] if terminal else [])
-        try:
-            guest.watch(await starter.start(spec.umid, order, their_output, files, guest.ended))
-        except BaseException as error:
-            guest._close_descriptors()
-            await guest.agent.close()
-            if isinstance(error, OSError):
-                raise LabError(f"guest {spec.umid}: cannot be started: {error}") from None
-            raise
-        finally:
-            theirs.close()
-            os.close(their_output)
+        with contextlib.ExitStack() as on_error, contextlib.ExitStack() as theirs:
+            ours, channel = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+            theirs.enter_context(channel)
+            on_error.enter_context(ours)
+            output, their_output = os.pipe2(os.O_CLOEXEC)
+            theirs.callback(os.close, their_output)
+            on_error.callback(os.close, output)
+            os.set_blocking(output, False)
+            master, files = -1, [channel.fileno()]
             if terminal:
-                os.close(slave)
+                master, slave = os.openpty()
+                theirs.callback(os.close, slave)
+                on_error.callback(os.close, master)
+                files.append(slave)
+            guest = cls(
+                spec, run, console, started_at=time.time(), output=output, channel=ours, terminal=master
+            )
+            guest._watch(await starter.start(spec.umid, order, their_output, files, guest.ended))
+            on_error.pop_all()
         return guest
 
     def ended(self, status: int) -> None:

@@ -128,6 +128,7 @@ class WatchedGroup:
 
         Raises:
             OSError: It cannot be started.
+            ValueError, TypeError: The command is none.
         """
         self._thread.start()
         return self._started.result()
@@ -163,7 +164,8 @@ class WatchedGroup:
             return
         try:
             child = self._spawn()
-        except OSError as error:
+        except (OSError, ValueError, TypeError) as error:
+            # What is no text for a program, such as a NUL, as well.
             guard.dismiss()
             self._started.set_exception(error)
             return

@@ -15,10 +15,12 @@ from typing import Any
 
 from umlab.errors import LocalProtocolError, RemoteProtocolError
 
-#: Bytes of a message; a socket's buffer takes one at least.
+#: Bytes of a request; a socket's buffer takes one at least.
 MAX_MESSAGE = 128 * 1024
-#: Descriptors with one message.
-MAX_FDS = 16
+#: Bytes by which what the keeper gives back is longer than the request that it came with.
+_SLACK = 64
+#: Descriptors with one message, as the kernel allows.
+MAX_FDS = 253
 _FD_SIZE = array.array("i").itemsize
 
 Message = dict[str, Any]
@@ -29,16 +31,25 @@ def set_up(sock: socket.socket) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8 * MAX_MESSAGE)
 
 
-def send(sock: socket.socket, message: Message, fds: Sequence[int] = ()) -> None:
+def send(sock: socket.socket, message: Message, fds: Sequence[int] = (), *, back: bool = False) -> None:
     """Send one message; the descriptors are duplicated on the way and stay the caller's.
 
+    Args:
+        sock: Where to.
+        message: JSON-ready.
+        fds: Descriptors that go with it.
+        back: It gives back what came with a request, and may be that much longer.
+
     Raises:
-        LocalProtocolError: It is too large, or carries more than 16 descriptors.
+        LocalProtocolError: It has more than 128 KiB, or carries more than 253 descriptors.
         OSError: The other end is gone, or does not read.
     """
     data = json.dumps(message, separators=(",", ":")).encode()
-    if len(data) > MAX_MESSAGE or len(fds) > MAX_FDS:
-        raise LocalProtocolError(f"a message of {len(data)} bytes and {len(fds)} descriptors")
+    if len(data) > MAX_MESSAGE + _SLACK * back or len(fds) > MAX_FDS:
+        raise LocalProtocolError(
+            f"{len(data)} bytes and {len(fds)} descriptors for the keeper, "
+            f"which takes {MAX_MESSAGE} and {MAX_FDS}"
+        )
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
     sock.sendmsg([data], rights, socket.MSG_NOSIGNAL)
 
@@ -55,7 +66,7 @@ def receive(sock: socket.socket) -> tuple[Message, list[int]] | None:
         OSError: The connection is broken.
     """
     data, control, flags, _ = sock.recvmsg(
-        MAX_MESSAGE + 1, socket.CMSG_SPACE(MAX_FDS * _FD_SIZE), socket.MSG_CMSG_CLOEXEC
+        MAX_MESSAGE + _SLACK, socket.CMSG_SPACE(MAX_FDS * _FD_SIZE), socket.MSG_CMSG_CLOEXEC
     )
     fds: list[int] = []
     for level, kind, payload in control:
@@ -70,7 +81,7 @@ def receive(sock: socket.socket) -> tuple[Message, list[int]] | None:
         message = json.loads(data)
         if not isinstance(message, dict):
             raise ValueError("no object")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         close_all(fds)
         raise RemoteProtocolError(f"a message between daemon and keeper: {error}") from None
     return message, fds

@@ -10,7 +10,8 @@ given everything that is held, a ``thing`` or ``group`` each, then ``held``.  It
 * ``signal`` to a group's main process, or to ``all`` of it; ``forget`` a group that has ended;
 * ``end``: kill every group, and end.
 
-A daemon that goes without ``end`` has crashed or is being upgraded: all is kept for the next one.
+A daemon that goes without ``end`` has crashed or is being upgraded: all is kept for the next one.  One that
+says what is not understood here is let go in the same way.  While the keeper is ending it takes no daemon.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ import contextlib
 import logging
 import os
 import queue
+import resource
 import select
 import selectors
 import signal
 import socket
 import sys
 from ctypes import CDLL
+from functools import partial
 
 if __name__ == "__main__":
     # At the end of the path: nothing beside the package may shadow the standard library.
@@ -56,7 +59,7 @@ class Keeper:
     """Everything that is held, and the daemon that is connected.
 
     Args:
-        listener: Where daemons connect, non-blocking; stays the caller's.
+        listener: Where daemons connect, non-blocking; belongs to the keeper from now on.
     """
 
     def __init__(self, listener: socket.socket) -> None:
@@ -64,8 +67,8 @@ class Keeper:
         self._daemon: socket.socket | None = None
         self._things: dict[str, tuple[Message, list[int]]] = {}
         self._groups: dict[str, _Group] = {}
-        #: Ends of groups, from the threads that watch them.
-        self._ends: queue.SimpleQueue[tuple[_Group, int]] = queue.SimpleQueue()
+        #: Ends of groups, from the threads that watch them; ``None`` asks for our own.
+        self._ends: queue.SimpleQueue[tuple[_Group, int] | None] = queue.SimpleQueue()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._ending = False
         self._selector = selectors.DefaultSelector()
@@ -73,7 +76,7 @@ class Keeper:
         self._selector.register(self._wake, selectors.EVENT_READ, self._take_ends)
 
     def run(self) -> None:
-        """Serve until :meth:`end` was asked for and every group is gone."""
+        """Serve until the end was asked for and every group is gone."""
         while not self._ending or any(group.status is None for group in self._groups.values()):
             for key, _ in self._selector.select():
                 key.data()
@@ -83,12 +86,18 @@ class Keeper:
         self._selector.close()
         os.close(self._wake)
 
-    def end(self) -> None:
-        """Kill every group; the keeper ends when they are gone."""
-        self._ending = True
-        for group in self._groups.values():
-            group.watch.kill()
+    def ask_end(self) -> None:
+        """Have every group killed and the keeper end when they are gone; fit for a signal's handler."""
+        self._ends.put(None)
         os.eventfd_write(self._wake, 1)
+
+    def _begin_end(self) -> None:
+        if not self._ending:
+            self._ending = True
+            self._selector.unregister(self._listener)
+            self._listener.close()
+            for group in self._groups.values():
+                group.watch.kill()
 
     # The daemon.
 
@@ -100,15 +109,16 @@ class Keeper:
         message.set_up(sock)
         sock.settimeout(_SEND_TIMEOUT)
         # One that is gone may have said something before, and its end may come behind this.
-        while self._daemon is not None and _hung_up(self._daemon):
-            self._receive()
+        while (daemon := self._daemon) is not None and _hung_up(daemon):
+            self._receive(daemon)
         if self._daemon is not None:
             with contextlib.suppress(OSError):
                 message.send(sock, {"is": "busy"})
+        if self._daemon is not None or self._ending:
             sock.close()
             return
         self._daemon = sock
-        self._selector.register(sock, selectors.EVENT_READ, self._receive)
+        self._selector.register(sock, selectors.EVENT_READ, partial(self._receive, sock))
         self._tell({"is": "keeper", "pid": os.getpid()})
         for name, (meta, fds) in list(self._things.items()):
             self._tell({"is": "thing", "name": name, "meta": meta}, fds)
@@ -116,10 +126,12 @@ class Keeper:
             self._tell({"is": "group", "name": name, "pid": group.pid, "status": group.status})
         self._tell({"is": "held"})
 
-    def _receive(self) -> None:
-        assert self._daemon is not None
+    def _receive(self, sock: socket.socket) -> None:
+        if sock is not self._daemon:
+            # It was let go after the selector saw something of it.
+            return
         try:
-            received = message.receive(self._daemon)
+            received = message.receive(sock)
         except (OSError, ProtocolError) as error:
             _log.error("the daemon: %s", error)
             received = None
@@ -127,13 +139,21 @@ class Keeper:
             self._drop_daemon()
             return
         request, fds = received
-        _REQUESTS[request["do"]](self, request, fds)
+        try:
+            _REQUESTS[request["do"]](self, request, fds)
+        except Exception as error:
+            # Whatever it is: with us all guests would die.
+            _log.error("the daemon said what is no request: %r", error)
+            self._drop_daemon()
+        finally:
+            # All but those that are held from now on, which are not in there any more.
+            message.close_all(fds)
 
     def _tell(self, told: Message, fds: list[int] | None = None) -> None:
         if self._daemon is not None:
             try:
-                message.send(self._daemon, told, fds or ())
-            except OSError as error:
+                message.send(self._daemon, told, fds or (), back=True)
+            except (OSError, ProtocolError) as error:
                 _log.error("the daemon does not listen: %s", error)
                 self._drop_daemon()
 
@@ -146,8 +166,10 @@ class Keeper:
     # Things.
 
     def _put(self, request: Message, fds: list[int]) -> None:
-        old = self._things.get(request["name"], ({}, []))[1]
-        self._things[request["name"]] = (request["meta"], fds)
+        name, meta = request["name"], request["meta"]
+        old = self._things.get(name, ({}, []))[1]
+        self._things[name] = (meta, fds.copy())
+        fds.clear()
         message.close_all(old)
 
     def _drop(self, request: Message, fds: list[int] | None = None) -> None:
@@ -156,7 +178,7 @@ class Keeper:
     # Groups.
 
     def _start(self, request: Message, fds: list[int]) -> None:
-        name: str = request["name"]
+        name = request["name"]
         group: _Group
         watch = WatchedGroup(
             command_line(fds[1:], request["words"]),
@@ -171,13 +193,12 @@ class Keeper:
             if name in self._groups or self._ending:
                 raise OSError("it runs already" if name in self._groups else "the keeper is ending")
             group.pid = watch.start()
-        except OSError as error:
-            self._tell({"is": "failed", "name": name, "error": error.strerror or str(error)})
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            self._tell({"is": "failed", "name": name, "error": reason})
         else:
             self._groups[name] = group
             self._tell({"is": "started", "name": name, "pid": group.pid})
-        finally:
-            message.close_all(fds)
 
     def _signal(self, request: Message, fds: list[int]) -> None:
         group = self._groups.get(request["name"])
@@ -193,7 +214,7 @@ class Keeper:
             del self._groups[request["name"]]
 
     def _end(self, request: Message, fds: list[int]) -> None:
-        self.end()
+        self._begin_end()
 
     def _ended_in_thread(self, group: _Group, status: int) -> None:
         self._ends.put((group, status))
@@ -203,7 +224,11 @@ class Keeper:
         os.eventfd_read(self._wake)
         with contextlib.suppress(queue.Empty):
             while True:
-                group, status = self._ends.get_nowait()
+                end = self._ends.get_nowait()
+                if end is None:
+                    self._begin_end()
+                    continue
+                group, status = end
                 group.status = status
                 _reap_orphans(group.pid)
                 for name, each in self._groups.items():
@@ -243,9 +268,11 @@ def main(argv: list[str]) -> None:
         os._exit(0)
     CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     logging.basicConfig(format="%(asctime)s keeper[%(process)d]: %(message)s")
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     keeper = Keeper(listener)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: keeper.end())
+        signal.signal(number, lambda *_: keeper.ask_end())
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     keeper.run()
     with contextlib.suppress(OSError):

@@ -64,7 +64,8 @@ class BessListener:
 
     def resume(self, kept: KeptSession) -> Session:
         """Go on with a connection; its end, if it came meanwhile, is the engine's to see."""
-        return self._session(kept.fds[0], kept.peer)
+        (fd,) = kept.fds
+        return self._session(fd, kept.peer)
 
     def _session(self, fd: int, peer: Peer | None) -> Session:
         return Session(self.kind, Link(fd, Framing.SEQPACKET), peer, "", nothing_to_close)

@@ -61,7 +61,7 @@ class KeptSession:
         peer: As it was.
         detail: As it was.
         state: As it was.
-        fds: Descriptors of this process: ``link.fd`` first, then ``fds``.  They belong to the listener.
+        fds: Descriptors of this process: ``link.fd`` first, then ``fds``.
     """
 
     peer: Peer | None
@@ -108,7 +108,8 @@ class Listener(Protocol):
         Args:
             sink: Who takes the sessions.
             kept: What :meth:`descriptors` returned in an earlier process of ours, as descriptors of this
-                one, which belong to the listener from now on: nothing is opened anew.
+                one: nothing is opened anew.  Those that it returns now belong to the listener from then
+                on, on an error none does.
 
         Raises:
             TransportError: The place cannot be had; names it and says why.
@@ -120,8 +121,11 @@ class Listener(Protocol):
     def resume(self, kept: KeptSession) -> Session:
         """Go on with a session of an earlier process of ours; the sink is not told.
 
+        The descriptors belong to the session from then on, on an error they stay the caller's.
+
         Raises:
-            TransportError: It has ended meanwhile, or is none of this listener's.
+            TransportError: It is not served any more.
+            OSError, LookupError, TypeError, ValueError: It is none of this listener's.
         """
 
     async def close(self) -> None:

@@ -91,6 +91,9 @@ class DaemonListener:
             for path, (name, kind) in list(zip(self._paths, _SOCKETS, strict=False))[len(self._files) :]:
                 self._files.append(take_socket(path, kind, kept, name))
         except BaseException:
+            for file in self._files if kept is not None else ():
+                # Still the caller's.
+                file.socket.detach()
             await self.close()
             raise
         self._acceptor = Acceptor(self._files[0].socket, self._paths[0], self._take)
@@ -115,13 +118,18 @@ class DaemonListener:
         Raises:
             TransportError: The guest is of protocol v0, which is not served any more.
         """
-        connection = _Connection(self, socket.socket(fileno=kept.fds[1]))
-        self._connections.add(connection)
+        link_fd, control_fd = kept.fds
+        address = bytes.fromhex(kept.state["address"]) if "address" in kept.state else None
+        if address is not None and self.data_socket is None:
+            raise TransportError("guests of protocol v0 are not served any more")
+        control = socket.socket(fileno=control_fd)
         try:
-            return connection.resume(kept)
-        except TransportError:
-            connection.close()
+            connection = _Connection(self, control)
+        except BaseException:
+            control.detach()
             raise
+        self._connections.add(connection)
+        return connection.resume(link_fd, kept, address)
 
     def _take(self, sock: socket.socket) -> None:
         connection = _Connection(self, sock)
@@ -231,24 +239,21 @@ class _Connection:
         if name is not None:
             self._reply(name)
 
-    def resume(self, kept: KeptSession) -> Session:
+    def resume(self, link_fd: int, kept: KeptSession, address: bytes | None) -> Session:
         """Take up a session; see :class:`DaemonListener`."""
         self._deadline.cancel()
         self._peer = kept.peer or self._peer
         # What it sent as its request is gone; from now on every byte is one too many, but for the padding.
         self._limit = _PADDING
-        address = bytes.fromhex(kept.state["address"]) if "address" in kept.state else None
-        self._session = self._open_session(kept.fds[0], kept.detail, address)
+        self._session = self._open_session(link_fd, kept.detail, address)
         return self._session
 
     def _open_session(self, data_fd: int, detail: str, address: bytes | None) -> Session:
         """Return a session; ``address`` is what tells a v0 guest on the socket that all such share."""
         link = Link(data_fd, Framing.DATAGRAM)
         state = {}
-        if address is not None:
-            shared = self._listener.data_socket
-            if shared is None:
-                raise TransportError("guests of protocol v0 are not served any more")
+        shared = self._listener.data_socket
+        if address is not None and shared is not None:
             link = Link(data_fd, Framing.DATAGRAM, shared.fileno(), address)
             state["address"] = address.hex()
         control = (self._socket.fileno(),)

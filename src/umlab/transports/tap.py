@@ -69,7 +69,8 @@ class TapListener:
 
     def resume(self, kept: KeptSession) -> Session:
         """Go on with the device."""
-        return self._session(kept.fds[0])
+        (fd,) = kept.fds
+        return self._session(fd)
 
     def _session(self, fd: int) -> Session:
         return Session(self.kind, Link(fd, Framing.DEVICE), None, self.where, nothing_to_close)

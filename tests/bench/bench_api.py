@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import http.client
-import json
 import os
 import shutil
 import socket
@@ -225,10 +224,6 @@ def main() -> None:
                 stack.callback(Guest(Path(control), number % 256).close)
             report_reads(options.ports)
         compare(pid, control, options.rounds)
-        connection = UnixConnection("umlab")
-        connection.request("GET", "/v1/switches/bench/counters")
-        print(json.loads(connection.getresponse().read()))
-        connection.close()
 
 
 if __name__ == "__main__":

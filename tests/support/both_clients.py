@@ -31,7 +31,9 @@ class Shell:
 
         return asyncio.run(ask())
 
-    def take(self, count: int, lab: str, method: str, *args: Any, into: list[Any] | None = None) -> list[Any]:
+    def take(
+        self, count: int, lab: str, method: str, *args: Any, into: list[Any] | None = None, **kwargs: Any
+    ) -> list[Any]:
         """Return the first items of an iterator, all of them where it ends sooner.
 
         Args:
@@ -40,16 +42,17 @@ class Shell:
             method: What returns the iterator.
             args: Its arguments.
             into: Where each item goes at once; a new list unless given.
+            kwargs: More arguments.
         """
         taken = [] if into is None else into
         if self.kind == "sync":
             with Client(lab) as client:
-                _take(count, getattr(client, method)(*args), taken)
+                _take(count, getattr(client, method)(*args, **kwargs), taken)
             return taken
 
         async def take() -> None:
             async with AsyncClient(lab) as client:
-                await _take_async(count, getattr(client, method)(*args), taken)
+                await _take_async(count, getattr(client, method)(*args, **kwargs), taken)
 
         asyncio.run(take())
         return taken

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from umlab.cli.option import AsJson, GuestName
+from umlab.cli.option import AsJson, GuestName, Watch, WatchCommand
 from umlab.cli.output import Output
 from umlab.cli.page import Page, Table, present
 
@@ -45,28 +45,26 @@ Examples:
 """
 
 
-@app.command("ls", epilog=_LS_EPILOG)
-def ls(name: GuestName, as_json: AsJson = False) -> None:
+@app.command("ls", cls=WatchCommand, epilog=_LS_EPILOG)
+def ls(name: GuestName, as_json: AsJson = False, watch: Watch = None) -> None:
     """List the devices that a guest's kernel has."""
     from umlab.cli.target import guest_place
     from umlab.client.sync import Client
 
     lab, guest = guest_place(name)
     with Client(lab) as client:
-        devices = client.devices(guest)
-    present(lambda: _page(lab, guest, devices), as_json=as_json)
+        present(lambda: _page(lab, guest, client.devices(guest)), as_json=as_json, watch=watch)
 
 
-@app.command("show", epilog=_SHOW_EPILOG)
-def show(name: GuestName, device: Device, as_json: AsJson = False) -> None:
+@app.command("show", cls=WatchCommand, epilog=_SHOW_EPILOG)
+def show(name: GuestName, device: Device, as_json: AsJson = False, watch: Watch = None) -> None:
     """Show a device, as the guest's kernel describes it."""
     from umlab.cli.target import guest_place
     from umlab.client.sync import Client
 
     lab, guest = guest_place(name)
     with Client(lab) as client:
-        view = client.device(guest, device)
-    present(lambda: _page(lab, guest, [view]), as_json=as_json)
+        present(lambda: _page(lab, guest, [client.device(guest, device)]), as_json=as_json, watch=watch)
 
 
 @app.command("set", epilog=_SET_EPILOG)

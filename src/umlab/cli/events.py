@@ -54,14 +54,14 @@ def events(
     """Print the events of labs until interrupted, or until their daemons are gone for 10 seconds."""
     from umlab.cli.interrupt import run_interruptible
     from umlab.client import labs
-    from umlab.errors import LabError
 
     begin: Literal["now", "oldest"] = "oldest" if start == "oldest" else "now"
     if begin != start:
         raise typer.BadParameter(f"--from {start}: write now or oldest")
     chosen = list(dict.fromkeys(names or labs()))
     if not chosen:
-        raise LabError("no lab runs; start one with: umlab switch run NAME --background")
+        print("umlab: no lab runs; start one with: umlab switch run NAME --background", file=sys.stderr)
+        raise typer.Exit(EXIT_NOT_RUNNING)
     run_interruptible(_print_events(chosen, begin, follow, Output(as_json=as_json)))
 
 

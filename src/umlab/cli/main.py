@@ -49,7 +49,10 @@ def main() -> None:
     try:
         app()
     except UmlabError as error:
-        print(f"umlab: {error}", file=sys.stderr)
+        from umlab.guest.console import escape
+
+        # A guest may have had a word in it.
+        print(f"umlab: {escape(os.fsencode(str(error)))}", file=sys.stderr)
         missing = isinstance(error, LabNotRunning | NoSuchSwitch | NoSuchGuest)
         sys.exit(EXIT_NOT_RUNNING if missing else EXIT_ERROR)
 

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from support.cli_run import Run
+from support.fake_api import Asked, FakeApi, Reply, refused
 from support.lab_thread import LabThread
 from umlab.cli.main import main
+from umlab.daemon.view import LabView
 
 HOSTILE = b"\x1b]0;title\x07\xff\r\nlogin: "
 
@@ -108,6 +110,18 @@ def test_devices_are_managed(run: Run, runtime: Path) -> None:
         done = run("guest", "device", "show", "left", "eth9")
     assert done.status == 1
     assert done.err == "umlab: guest left: config eth9: no such device\n"
+
+
+def test_error_of_a_guest_is_shown_as_text(run: Run, runtime: Path) -> None:
+    reply = refused("MconsoleError", umid="left", command="config eth0", output="\x1b[2Jno", err=1)
+    view = LabView("lan", "1", 1, 1, 1.0, (), ("left",))
+
+    def answer(asked: Asked) -> Reply:
+        return reply if "devices" in asked.target else Reply([view] if asked.target == "/v1/labs" else view)
+
+    with FakeApi(runtime, "lan", answer):
+        done = run("guest", "device", "ls", "left")
+    assert (done.status, done.err) == (1, "umlab: guest left: config eth0: \\x1b[2Jno\n")
 
 
 def test_stack_is_printed(run: Run, runtime: Path) -> None:

@@ -104,6 +104,15 @@ def test_events_survive_another_daemon(shell: Shell, runtime: Path) -> None:
     assert taken[2].data["n"] == 2
 
 
+def test_kept_events_end_where_nothing_more_has_happened(shell: Shell, runtime: Path) -> None:
+    with LabThread(runtime, "lan") as daemon:
+        assert shell.take(9, "lan", "events", "oldest", follow=False) == []
+        daemon.call(lambda lab: [lab.events.publish({"event": "moved", "n": number}) for number in range(3)])
+        events = shell.take(9, "lan", "events", "oldest", follow=False)
+        assert shell.take(9, "lan", "events", "now", follow=False) == []
+    assert [event.data["n"] for event in events] == [0, 1, 2]
+
+
 class BothTerminals:
     """The blocking and the asyncio terminal, called in the same way."""
 

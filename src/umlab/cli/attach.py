@@ -30,9 +30,9 @@ Examples:
 
 #: Ctrl-] leaves, as in telnet.
 DETACH_KEY = b"\x1d"
-#: Bytes that are typed at a time, and seconds between two such pieces: the guest's line takes no more.
+#: Bytes that are typed at a time, and seconds that each of them takes: a guest's line is no faster.
 _PIECE = 1024
-_PIECE_TIME = 0.02
+_BYTE_TIME = 0.025 / 1024
 #: Seconds of silence after which nothing more is expected once the input has ended.
 _DRAIN_TIME = 1.0
 
@@ -67,7 +67,10 @@ async def _attach(lab: str, guest: str, console: str | None) -> None:
                 with _raw_mode():
                     ended = await _converse(terminal)
                 # The guest's prompt stands on the last line.
-                print(f"\numlab: {guest} has ended" if ended else f"\numlab: left {guest}", file=sys.stderr)
+                print(
+                    f"\numlab: {guest} has ended" if ended else f"\numlab: detached from {guest}",
+                    file=sys.stderr,
+                )
             else:
                 await _converse(terminal)
 
@@ -119,8 +122,7 @@ async def _type(terminal: AsyncTerminal, heard: asyncio.Event) -> None:
             await terminal.write(typed)
         if key:
             return
-        if len(data) == _PIECE:
-            await asyncio.sleep(_PIECE_TIME)
+        await asyncio.sleep(len(data) * _BYTE_TIME)
     # The input has ended: so much of the answer as comes without a pause.
     with contextlib.suppress(TimeoutError):
         while True:

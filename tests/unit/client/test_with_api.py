@@ -107,7 +107,12 @@ def test_events_survive_another_daemon(shell: Shell, runtime: Path) -> None:
 def test_kept_events_end_where_nothing_more_has_happened(shell: Shell, runtime: Path) -> None:
     with LabThread(runtime, "lan") as daemon:
         assert shell.take(9, "lan", "events", "oldest", follow=False) == []
-        daemon.call(lambda lab: [lab.events.publish({"event": "moved", "n": number}) for number in range(3)])
+
+        def publish(lab: FakeLab) -> None:
+            for number in range(3):
+                lab.events.publish({"event": "moved", "n": number})
+
+        daemon.call(publish)
         events = shell.take(9, "lan", "events", "oldest", follow=False)
         assert shell.take(9, "lan", "events", "now", follow=False) == []
     assert [event.data["n"] for event in events] == [0, 1, 2]

@@ -7,13 +7,14 @@ import logging
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from umlab import __version__
 from umlab.console.terminal import Terminal
 from umlab.daemon.event_log import EventLog
 from umlab.daemon.guest_set import GuestSet
-from umlab.daemon.spec import SwitchSpec
+from umlab.daemon.spec import SwitchSpec, resolve_listen
 from umlab.daemon.switch_set import FDB_TIME, SwitchSet
 from umlab.daemon.view import (
     ConsoleView,
@@ -185,8 +186,12 @@ class LabService:
     # Changes.  Each may be repeated: the second time it finds the work done and returns False.
 
     async def put_switch(self, spec: SwitchSpec) -> bool:
-        """Have a switch of this description.  Raises AlreadyExists, TransportError, SwitchError."""
-        return await self.switch_set.put(spec)
+        """Have a switch of this description; a kind alone listens in the lab's directory.
+
+        Raises AlreadyExists, TransportError, SwitchError.
+        """
+        places = (resolve_listen(each, spec.name, self.runtime, None) for each in spec.listen)
+        return await self.switch_set.put(replace(spec, listen=tuple(places)))
 
     async def set_switch(self, name: str, config: SwitchConfig) -> bool:
         """Reconfigure a running switch; no port goes down.  Raises NoSuchSwitch, SwitchError."""

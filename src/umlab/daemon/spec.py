@@ -53,17 +53,19 @@ def default_listen(kind: str, segment: str, runtime: Path) -> str:
     return f"{kind}:{path}"
 
 
-def resolve_listen(spec: str, segment: str, runtime: Path, folder: str | os.PathLike[str] = "") -> str:
+def resolve_listen(spec: str, segment: str, runtime: Path, folder: str | os.PathLike[str] | None = "") -> str:
     """Return a place to listen with everything that its short form leaves out.
 
     Args:
         spec: A kind alone, such as ``daemon``, or ``KIND:PLACE``.
         segment: The segment's name.
         runtime: The lab's directory for sockets.
-        folder: What relative paths begin at; the current directory unless given.
+        folder: What relative paths begin at, the current directory unless given; ``None`` where there is
+            no such place.
 
     Raises:
-        TransportError: No such kind, no place, or a path that no socket address holds; names it.
+        TransportError: No such kind, no place, a path that no socket address holds, or a relative one
+            that begins nowhere; names it.
     """
     kind, _, place = spec.partition(":")
     if kind not in TRANSPORTS or not place:
@@ -71,7 +73,16 @@ def resolve_listen(spec: str, segment: str, runtime: Path, folder: str | os.Path
     if kind not in _SOCKET_NAMES:
         return spec
     paths = place.split(",", 1) if kind == "daemon" else [place]
-    resolved = [os.path.abspath(os.path.join(folder, path)) for path in paths if path]
+    for path in paths:
+        if folder is None and not os.path.isabs(path):
+            raise TransportError(f"{spec[:200]!r}: {path[:200]!r} is not an absolute path")
+        if any(ord(char) < 0x20 or char == "\x7f" for char in path):
+            raise TransportError(f"the socket path {path[:200]!r} has a control character")
+        if "," in path:
+            raise TransportError(
+                f"the socket path {path[:200]!r} has a comma, which ends it where a guest is told"
+            )
+    resolved = [os.path.abspath(os.path.join(folder or "", path)) for path in paths if path]
     for path in resolved:
         check_socket_path(path)
     return f"{kind}:{','.join(resolved)}"

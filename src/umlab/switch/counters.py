@@ -43,7 +43,7 @@ class PortCounters:
 
     def copy(self) -> PortCounters:
         """Return the present values."""
-        return replace(self, drops=dict(self.drops))
+        return PortCounters(self.rx_frames, self.rx_bytes, self.tx_frames, self.tx_bytes, dict(self.drops))
 
 
 @dataclass(slots=True)

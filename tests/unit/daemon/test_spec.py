@@ -62,3 +62,17 @@ def test_runtime_directory_that_no_guest_could_be_told_is_refused() -> None:
         default_listen("daemon", "lan", Path("/" + "x" * 100))
     with pytest.raises(TransportError, match=r"/run/a,b/lan\.ctl has a comma"):
         default_listen("daemon", "lan", Path("/run/a,b"))
+
+
+@pytest.mark.parametrize(
+    ("spec", "folder", "why"),
+    [
+        ("bess:relative", None, "not an absolute path"),
+        ("daemon:/s/ctl,relative", None, "not an absolute path"),
+        ("bess:/s/a\nb", "", "control character"),
+        ("daemon:/s/ctl,/s/data,/s/more", "", "comma"),
+    ],
+)
+def test_place_that_is_not_what_it_seems_is_refused(spec: str, folder: str | None, why: str) -> None:
+    with pytest.raises(TransportError, match=why):
+        resolve_listen(spec, "lan", Path("/run"), folder)

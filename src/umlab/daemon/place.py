@@ -31,9 +31,15 @@ def state_base() -> Path:
     """Return the directory that has all labs' logs and disks, whether it is there or not.
 
     ``$XDG_STATE_HOME/umlab``, or ``~/.local/state/umlab`` where that variable is unset.
+
+    Raises:
+        LabError: There is no home directory.
     """
     base = os.environ.get("XDG_STATE_HOME")
-    return (Path(base) if base else Path.home() / ".local/state") / "umlab"
+    try:
+        return (Path(base) if base else Path.home() / ".local/state") / "umlab"
+    except RuntimeError:
+        raise LabError("there is no home directory for logs; set XDG_STATE_HOME") from None
 
 
 def runtime_directory(lab: str) -> Path:

@@ -126,6 +126,8 @@ class PyEngine:
                 port.read_up_to(self._read_size)
             for shared in self._shared.values():
                 shared.read_size = self._read_size
+            # Stations may age sooner than the loop waits for.
+            os.eventfd_write(self._wake_fd, 1)
 
     def attach(self, link: Link, port_no: int | None = None) -> int:
         """Serve a link as a new port and return its number, the lowest free one unless it is given.
@@ -361,6 +363,9 @@ class PyEngine:
 
     def _serve(self, fd: int, mask: int) -> None:
         port = self._port_by_fd.get(fd)
+        if fd == self._wake_fd:
+            os.eventfd_read(fd)
+            return
         if port is None:
             shared = self._shared_by_own_fd[fd]
             if mask & _BROKEN:

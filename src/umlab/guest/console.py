@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import os
 from typing import BinaryIO
 
 _log = logging.getLogger(__name__)
@@ -96,8 +98,10 @@ class Console:
     def _write_log(self, data: bytes) -> None:
         if self._log is None:
             return
+        data = data[: max(0, LOG_LIMIT - self._logged)]
         try:
-            self._log.write(data[: LOG_LIMIT - self._logged])
+            if self._log.write(data) < len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             self._log.flush()
         except OSError as error:
             _log.warning("the console log ends: %s", error)

@@ -7,6 +7,10 @@ export PYTHON
 # Seconds that `make fuzz` shares out among the fuzzers.
 FUZZ_TIME ?= 60
 
+# Tests of one module run in order, modules side by side.
+PARALLEL = -n auto --dist loadscope
+export PARALLEL
+
 .PHONY: help demo test test-unprivileged test-slow lint fuzz bench man kernel clean
 
 help: ## say what there is
@@ -20,7 +24,7 @@ demo: ## two guests on one switch, from nothing: sets everything up, then runs `
 test: ## every test that is not slow; as root, the integration tests as a plain user as well
 	@tools/setup test
 	@if [ "$$(id -u)" = 0 ]; then tools/test-unprivileged; fi
-	@.venv/bin/python -m pytest
+	@.venv/bin/python -m pytest $(PARALLEL)
 
 test-unprivileged: ## the integration tests as the user nobody (root only)
 	@tools/setup test

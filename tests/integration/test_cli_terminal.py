@@ -22,7 +22,9 @@ UMLAB = str(Path(sys.executable).with_name("umlab"))
 
 
 def environment(runtime: Path) -> dict[str, str]:
-    return os.environ | {"XDG_RUNTIME_DIR": str(runtime), "TERM": "xterm"}
+    # The size of the window is the terminal's to tell.
+    inherited = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES")}
+    return inherited | {"XDG_RUNTIME_DIR": str(runtime), "TERM": "xterm"}
 
 
 def line_of(daemon: LabThread) -> int:

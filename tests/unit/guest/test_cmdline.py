@@ -71,7 +71,7 @@ def test_each_kind_of_nic_counts_by_itself_and_extra_comes_last() -> None:
     names = [
         word.replace(":", "=").partition("=")[0] for word in arguments(nics=nics, extra=("con2=pty",))[9:]
     ]
-    assert names == ["eth0", "vec0", "eth1", "vec1", "con1"]
+    assert names == ["eth0", "vec0", "eth1", "vec1", "con2"]
 
 
 @pytest.mark.parametrize(

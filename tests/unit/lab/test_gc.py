@@ -33,8 +33,8 @@ def base(short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def make_lab(base: Path, name: str = "lan", locks: tuple[str, ...] = ("daemon.lock", "keeper.lock")) -> Path:
     """Make what a lab leaves that dies with one guest."""
     lab = base / name
-    (lab / "g/left/left").mkdir(mode=0o700, parents=True)
-    (lab / "g/left/left/pid").write_text("4711\n")
+    (lab / "g/stray/stray").mkdir(mode=0o700, parents=True)
+    (lab / "g/stray/stray/pid").write_text("4711\n")
     with socket.socket(socket.AF_UNIX) as api:
         api.bind(str(lab / "api.sock"))
     for lock in locks:
@@ -65,7 +65,7 @@ def test_dead_lab_is_removed(base: Path, locks: tuple[str, ...]) -> None:
     assert gc.collect() == []
 
 
-@pytest.mark.parametrize("lock", ["daemon.lock", "keeper.lock", "g/left"])
+@pytest.mark.parametrize("lock", ["daemon.lock", "keeper.lock", "g/stray"])
 @pytest.mark.parametrize("locks", [("daemon.lock", "keeper.lock"), ("daemon.lock",), ("keeper.lock",)])
 def test_lab_with_a_living_keeper_daemon_or_guest_is_not_touched(
     base: Path, lock: str, locks: tuple[str, ...]
@@ -128,7 +128,7 @@ def test_link_is_not_followed(base: Path, what: str) -> None:
         (lab / "daemon.lock").touch()
         if what == "guest":
             (lab / "g").mkdir()
-        (lab / ("g" if what == "g" else "g/left")).symlink_to(kept / "g")
+        (lab / ("g" if what == "g" else "g/stray")).symlink_to(kept / "g")
     removed = gc.collect()
     assert [each.kind for each in removed] == ([] if what in ("base", "lab") else ["lab"])
     assert tree(elsewhere) == before
@@ -194,7 +194,7 @@ def test_directory_that_is_no_labs_is_left_alone(base: Path, content: list[str])
     assert (base / "mine").exists()
 
 
-def make_memory(parent: Path, name: str = "umlab-left-abcd_123", mode: int = 0o700) -> Path:
+def make_memory(parent: Path, name: str = "umlab-stray-abcd_123", mode: int = 0o700) -> Path:
     path = parent / name
     path.mkdir()
     (path / "vm_file-AbCdEf").write_bytes(b"x")
@@ -204,20 +204,20 @@ def make_memory(parent: Path, name: str = "umlab-left-abcd_123", mode: int = 0o7
 
 def test_memory_directory_that_nobody_uses_is_removed(base: Path) -> None:
     path = make_memory(base.parent)
-    assert gc.collect(dry_run=True) == [Removed("memory", "left", str(path))]
+    assert gc.collect(dry_run=True) == [Removed("memory", "stray", str(path))]
     assert path.exists()
-    assert gc.collect() == [Removed("memory", "left", str(path))]
+    assert gc.collect() == [Removed("memory", "stray", str(path))]
     assert not path.exists()
 
 
 @pytest.mark.parametrize(
     ("name", "mode"),
     [
-        ("umlab-left-abcd_123", 0o750),
+        ("umlab-stray-abcd_123", 0o750),
         ("umlab-demo-abcd_123", 0o700),
         ("umlab-abcd_123", 0o700),
-        ("umlab-left-abcd", 0o700),
-        ("xumlab-left-abcd_123", 0o700),
+        ("umlab-stray-abcd", 0o700),
+        ("xumlab-stray-abcd_123", 0o700),
     ],
 )
 def test_directory_that_is_no_memory_directory_is_left_alone(base: Path, name: str, mode: int) -> None:
@@ -228,9 +228,9 @@ def test_directory_that_is_no_memory_directory_is_left_alone(base: Path, name: s
 
 def test_link_with_a_memory_directorys_name_is_left_alone(base: Path) -> None:
     target = make_memory(base.parent, "target")
-    (base.parent / "umlab-left-abcd_123").symlink_to(target)
+    (base.parent / "umlab-stray-abcd_123").symlink_to(target)
     assert gc.collect() == []
-    assert (base.parent / "umlab-left-abcd_123").is_symlink()
+    assert (base.parent / "umlab-stray-abcd_123").is_symlink()
     assert (target / "vm_file-AbCdEf").exists()
 
 
@@ -261,13 +261,13 @@ def test_memory_directory_that_a_process_uses_is_left_alone(base: Path, how: str
         user.stdout.readline()
         assert gc.collect() == []
         assert path.exists()
-    assert gc.collect() == [Removed("memory", "left", str(path))]
+    assert gc.collect() == [Removed("memory", "stray", str(path))]
 
 
 def test_memory_directory_of_a_guest_that_is_about_to_start_is_left_alone(base: Path) -> None:
     runs = base.parent / "elsewhere"
     runs.mkdir()
-    run = RunDirectory(str(runs), "left")
+    run = RunDirectory(str(runs), "stray")
     try:
         assert gc.collect() == []
         assert os.path.exists(run.memory_path)

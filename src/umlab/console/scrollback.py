@@ -21,13 +21,20 @@ class Scrollback:
 
     Attributes:
         fd: The descriptor.
+
+    Raises:
+        OSError, ValueError: That is none, and closed, or there is no memory.
     """
 
     def __init__(self, fd: int | None = None) -> None:
         self.fd = os.memfd_create("umlab-scrollback", os.MFD_CLOEXEC) if fd is None else fd
-        if fd is None:
-            os.ftruncate(self.fd, _HEAD.size + SIZE)
-        self._map = mmap.mmap(self.fd, _HEAD.size + SIZE)
+        try:
+            if fd is None:
+                os.ftruncate(self.fd, _HEAD.size + SIZE)
+            self._map = mmap.mmap(self.fd, _HEAD.size + SIZE)
+        except BaseException:
+            os.close(self.fd)
+            raise
 
     def write(self, data: bytes) -> None:
         """Add output."""

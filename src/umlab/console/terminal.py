@@ -84,6 +84,9 @@ class Terminal:
         master: Master side of a pseudo terminal; belongs to this object from now on.
         scrollback: What it has printed, shown to new viewers; stays the caller's, open as long as this.
         on_resize: Is given rows and columns of each resize.
+
+    Raises:
+        OSError: This is no terminal.
     """
 
     def __init__(
@@ -97,7 +100,11 @@ class Terminal:
         self._viewers: set[Viewer] = set()
         self._input = bytearray()
         self._writing: asyncio.TimerHandle | None = None
-        self._loop.add_reader(master, self._read)
+        try:
+            self._loop.add_reader(master, self._read)
+        except OSError:
+            os.close(master)
+            raise
 
     @property
     def viewers(self) -> int:

@@ -333,6 +333,8 @@ class GuestSet:
     async def _resume(self, name: str, thing: Thing, group: KeptGroup) -> None:
         meta = thing.meta
         spec = TypeAdapter(GuestSpec).validate_python(meta["spec"])
+        if not _covers(asdict(spec), meta["spec"]):
+            raise ValueError(f"its description has what this version does not know: {meta['spec']}")
         ready, plugged = bool(meta["ready"]), dict(meta["plugged"])
         lock, output, channel, terminal, scrollback_fd = thing.fds
         handle = GuestHandle(meta["memory_path"], meta["started_at"], (lock, output, channel, terminal))
@@ -340,13 +342,13 @@ class GuestSet:
             log = on_error.enter_context(self._open_log(name, fresh=False))
             size = os.fstat(log.fileno()).st_size
             earlier = os.pread(log.fileno(), TAIL_SIZE, max(0, size - TAIL_SIZE))
-            scrollback = Scrollback(scrollback_fd)
             console = Console(log, earlier=earlier, total=size)
             guest = Guest.adopt(spec, self._base, handle, console, group, ready=ready)
             # Its descriptors are in use from here on.
             del self._keeper.things[f"guest/{name}"]
-            on_error.callback(scrollback.close)
             on_error.push_async_callback(guest.let_go)
+            scrollback = Scrollback(scrollback_fd)
+            on_error.callback(scrollback.close)
             member = _Member(GuestService(guest), log, plugged, scrollback)
             on_error.pop_all()
         watch_end(group, guest.ended)
@@ -418,6 +420,15 @@ def _plugged_at_boot(spec: GuestSpec) -> dict[str, str]:
     if isinstance(spec.root, DiskRoot):
         plugged["ubd0"] = spec.root.setting
     return plugged
+
+
+def _covers(known: Any, record: Any) -> bool:
+    """Say whether everything that is in a record is in what was made of it."""
+    if isinstance(record, dict):
+        return all(key in known and _covers(known[key], value) for key, value in record.items())
+    if isinstance(record, list):
+        return len(known) == len(record) and all(map(_covers, known, record))
+    return bool(known == record)
 
 
 async def _aloud(mconsole: AsyncMconsole, ask: Callable[[], Awaitable[str]]) -> str:

@@ -9,12 +9,16 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 
 from umlab._name import check_name
 from umlab.errors import LabError
 from umlab.wire.sockaddr import MAX_SOCKET_PATH
 
 _log = logging.getLogger(__name__)
+
+#: Seconds to wait for a lock that somebody holds only to look, or has just been told to let go.
+_LOCK_PATIENCE = 0.5
 
 
 class RunDirectory:
@@ -128,10 +132,11 @@ class RunDirectory:
 
     def _take_over(self, lock: int) -> None:
         """Lock the directory and empty it of what a dead owner left."""
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise LabError(f"guest {self.umid} runs already: {self.path} is in use") from None
+        end = time.monotonic() + _LOCK_PATIENCE
+        while not _lock(lock):
+            if time.monotonic() >= end:
+                raise LabError(f"guest {self.umid} runs already: {self.path} is in use")
+            time.sleep(0.01)
         if os.fstat(lock).st_uid != os.geteuid():
             raise LabError(f"guest {self.umid}: {self.path} belongs to user {os.fstat(lock).st_uid}")
         pid = _read_pid(os.path.join(self.path, self.umid, "pid"))
@@ -153,6 +158,14 @@ def memory_parent() -> str:
         if os.environ.get(variable):
             return os.environ[variable]
     return "/dev/shm" if os.access("/dev/shm", os.W_OK | os.X_OK) else "/tmp"
+
+
+def _lock(directory: int) -> bool:
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _read_pid(path: str) -> int | None:

@@ -45,8 +45,10 @@ def test_whoever_has_a_duplicate_goes_on_where_the_writer_was() -> None:
     second.close()
 
 
-def test_file_that_is_none_is_refused_and_stays_the_callers() -> None:
+def test_file_that_is_none_is_refused_and_closed() -> None:
     with tempfile.TemporaryFile() as file:
+        fd = os.dup(file.fileno())
         with pytest.raises(ValueError, match="mmap"):
-            Scrollback(file.fileno())
-        file.write(b"still open")
+            Scrollback(fd)
+        with pytest.raises(OSError, match="Bad file"):
+            os.fstat(fd)

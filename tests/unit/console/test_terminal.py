@@ -22,12 +22,22 @@ from umlab.errors import LimitReached, StateError
 LONG = scaled(20)
 
 
+class Counted(Scrollback):
+    """Counts what was written."""
+
+    total = 0
+
+    def write(self, data: bytes) -> None:
+        super().write(data)
+        self.total += len(data)
+
+
 @dataclass
 class Host:
     """A terminal and the guest's side of it."""
 
     terminal: Terminal
-    scrollback: Scrollback
+    scrollback: Counted
     guest: int
     resizes: list[tuple[int, int]] = field(default_factory=list)
 
@@ -58,16 +68,6 @@ class Host:
     def leave(self) -> None:
         os.close(self.guest)
         self.guest = -1
-
-
-class Counted(Scrollback):
-    """Counts what was written."""
-
-    total = 0
-
-    def write(self, data: bytes) -> None:
-        super().write(data)
-        self.total += len(data)
 
 
 @pytest.fixture

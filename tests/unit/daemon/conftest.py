@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from support.kept_lab import KeptLab
 from support.real_keeper import RealKeeper
 
 
@@ -16,3 +17,12 @@ async def keeper(short_dir: Path) -> AsyncIterator[RealKeeper]:
     made = RealKeeper(short_dir)
     yield made
     await made.end()
+
+
+@pytest.fixture
+async def kept(keeper: RealKeeper, short_dir: Path) -> AsyncIterator[KeptLab]:
+    """Yield a lab without anything in it, whose daemon runs."""
+    lab = KeptLab(keeper, short_dir)
+    await lab.start()
+    yield lab
+    await lab.crash()

@@ -335,7 +335,7 @@ class TestDaemons:
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
             listener.bind(str(short_dir / "s"))
             listener.listen()
-            answers = [{"is": "thing", "name": "a", "meta": {}}, told]
+            answers: list[dict[str, object]] = [{"is": "thing", "name": "a", "meta": {}}, told]
             task = asyncio.ensure_future(asyncio.to_thread(_answer_once, listener, answers))
             await asyncio.sleep(0)
             with pytest.raises(LabError, match="of another version"):

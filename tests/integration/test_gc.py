@@ -36,7 +36,7 @@ for lock in locks:
 """
 _WITH_GUEST = """
 async def main():
-    guest = await GuestService.start(GuestSpec("stray", {kernel!r}), str(lab / "g"))
+    guest = await GuestService.start(GuestSpec("orphan", {kernel!r}), str(lab / "g"))
     await guest.ready({timeout})
     print(guest.guest.pid, guest.guest.run.memory_path, flush=True)
     await asyncio.Event().wait()
@@ -114,9 +114,9 @@ def test_guest_without_owner_is_ended_and_all_of_its_lab_removed(
 
             run = f"{short_dir}/run/umlab/lan"
             expected = [
-                {"kind": "guest", "name": "stray", "where": f"{run}/g/stray", "group": pid},
+                {"kind": "guest", "name": "orphan", "where": f"{run}/g/orphan", "group": pid},
                 {"kind": "lab", "name": "lan", "where": run, "group": None},
-                {"kind": "memory", "name": "stray", "where": memory, "group": None},
+                {"kind": "memory", "name": "orphan", "where": memory, "group": None},
             ]
             planned = json.loads(collect(environment, "--dry-run", "--json"))
             assert planned == {"dry_run": True, "removed": expected}
@@ -140,7 +140,7 @@ def test_guest_that_its_guard_has_ended_leaves_files_that_are_removed(
         process.kill()
         wait_until(lambda: not group_members(int(pid)), 20, "the guard has ended the guest")
     assert collect(environment) == (
-        f"removed lab lan: {short_dir}/run/umlab/lan\nremoved memory stray: {memory}\n"
+        f"removed lab lan: {short_dir}/run/umlab/lan\nremoved memory orphan: {memory}\n"
     )
     assert list((short_dir / "run/umlab").iterdir()) == []
     assert list((short_dir / "memory").iterdir()) == []
@@ -165,7 +165,7 @@ def test_directory_that_resists_is_named_and_taken_the_next_time(
     short_dir: Path, environment: dict[str, str]
 ) -> None:
     with owner("lan", _WITHOUT_GUEST, environment):
-        locked = short_dir / "run/umlab/lan/g/stray/locked"
+        locked = short_dir / "run/umlab/lan/g/orphan/locked"
         (locked / "inner").mkdir(parents=True)
         locked.chmod(0o500)
     done = subprocess.run(GC, env=environment, capture_output=True, text=True, check=True)
@@ -179,7 +179,7 @@ def test_process_that_only_names_a_guests_directory_is_left_alone(
     short_dir: Path, environment: dict[str, str]
 ) -> None:
     """It leads no group of its own, or works elsewhere: it is no guest."""
-    run = short_dir / "run/umlab/lan/g/stray"
+    run = short_dir / "run/umlab/lan/g/orphan"
     with owner("lan", _WITHOUT_GUEST, environment):
         run.mkdir()
     command = [sys.executable, "-c", "import sys; sys.stdin.read()", f"uml_dir={run}/"]

@@ -63,8 +63,14 @@ class KeptLab:
             return
         self._running = False
         self.link.close()
+        # The files of a killed daemon's sockets stay.
+        sockets = [path for path in self.runtime.iterdir() if path.is_socket()]
+        for path in sockets:
+            os.link(path, f"{path}~")
         for name in self.lab.switch_set.names():
             await self.lab.switch_set.service(name).stop()
+        for path in sockets:
+            os.rename(f"{path}~", path)
         await self.lab.leave()
 
     async def restart(self) -> LabService:

@@ -169,7 +169,8 @@ class GuestSet:
 
     async def leave(self) -> None:
         """Stop looking after the guests, which the keeper goes on holding."""
-        for member in self._members.values():
+        while self._members:
+            _, member = self._members.popitem()
             await self._let_go(member)
 
     # Consoles.

@@ -18,6 +18,7 @@ from support.deadline import scaled, wait_until
 from support.process import is_gone
 from umlab.api.background import start_in_background, stop_kept
 from umlab.client import Client
+from umlab.client.survey import survey
 from umlab.errors import LabError, LabNotRunning
 from umlab.guest.watch import group_members
 
@@ -226,7 +227,9 @@ def test_lab_whose_daemon_died_can_be_ended(guests: BackgroundLab) -> None:
     lab = guests
     pids = [guest.pid for guest in lab.client.guests()]
     keeper = lab.client.lab().keeper_pid
+    assert survey().kept == []
     lab.kill_daemon()
+    assert survey().kept == ["lan"]
     assert all(group_members(pid) for pid in pids)
 
     assert stop_kept("lan")
@@ -234,6 +237,7 @@ def test_lab_whose_daemon_died_can_be_ended(guests: BackgroundLab) -> None:
     assert not any(group_members(pid) for pid in pids)
     wait_until(lambda: is_gone(keeper), 10, "the end of the keeper")
     assert not stop_kept("lan")
+    assert survey().kept == []
 
 
 def test_switch_that_cannot_start_leaves_nothing(short_dir: Path) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
+import select
 
 
 def is_gone(pid: int) -> bool:
-    """Tell whether a process has ended; one that nobody has reaped yet has."""
+    """Tell whether a process has ended with all its threads; one that nobody has reaped yet has."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
         return True
-    # pid (name) state ...; the name may hold anything, also ')'.
-    return stat.rpartition(b")")[2].split()[0] in (b"Z", b"X")
+    try:
+        return bool(select.select([pidfd], [], [], 0)[0])
+    finally:
+        os.close(pidfd)

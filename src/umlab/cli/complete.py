@@ -44,7 +44,7 @@ def _running() -> dict[str, dict[str, list[str]]]:
     from umlab.client.survey import survey
 
     found = {}
-    for name, answer in survey().items():
+    for name, answer in survey().answers.items():
         try:
             view = json.loads(answer or b"")[0]
             found[name] = {kind: [str(each) for each in view[kind]] for kind in ("switches", "guests")}

@@ -45,8 +45,9 @@ _PORT_SPARE = (" QUEUED", " UID", " PID", "MAC", "STATE")
 def ls(as_json: AsJson = False, watch: Watch = None) -> None:
     """List the switches of all running labs.
 
-    GUESTS is the number of processes that are plugged in. The state is "up", or "hung" where the lab's daemon
-    does not answer.
+    GUESTS is the number of processes that are plugged in. The state is "up", "hung" where the lab's daemon
+    does not answer, or "kept" where it has died: "umlab switch run" takes all up again, "umlab switch stop"
+    ends it.
     """
     present(_list, as_json=as_json, watch=watch)
 
@@ -77,7 +78,13 @@ def _list() -> Page:
 
     records: list[dict[str, Any]] = []
     rows = []
-    for lab, answer in survey().items():
+
+    def add_unknown(lab: str, state: str) -> None:
+        records.append({"lab": lab, "state": state})
+        rows.append(("?", lab, "?", "?", "?", "?", state))
+
+    found_labs = survey()
+    for lab, answer in found_labs.answers.items():
         found = None
         if answer is not None:
             try:
@@ -89,8 +96,7 @@ def _list() -> Page:
             except ApiError:
                 pass
         if found is None:
-            records.append({"lab": lab, "state": "hung"})
-            rows.append(("?", lab, "?", "?", "?", "?", "hung"))
+            add_unknown(lab, "hung")
             continue
         for switch, ports in found:
             guests = _count_guests(ports)
@@ -107,6 +113,8 @@ def _list() -> Page:
             )
             counts = (str(switch.ports), str(guests), str(switch.fdb_entries))
             rows.append((switch.name, lab, switch.engine, *counts, "up"))
+    for lab in found_labs.kept:
+        add_unknown(lab, "kept")
     return Page(records, [Table(_LS_HEADINGS, rows)] if rows else ["no switch runs"])
 
 

@@ -8,10 +8,9 @@ import struct
 from pathlib import Path
 
 from umlab._name import check_name
-from umlab.daemon.place import runtime_base
+from umlab.daemon.place import API_SOCKET, runtime_base
 from umlab.errors import ApiError, ApiTimeout, LabError, LabNotRunning
 
-_SOCKET_NAME = "api.sock"
 _UCRED = struct.Struct("3i")
 
 
@@ -21,7 +20,7 @@ def socket_path(lab: str) -> Path:
     Raises:
         LabError: No lab can have this name.
     """
-    return runtime_base() / check_name("lab", lab) / _SOCKET_NAME
+    return runtime_base() / check_name("lab", lab) / API_SOCKET
 
 
 def dial(lab: str) -> socket.socket:

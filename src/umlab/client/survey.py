@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import socket
 import time
+from dataclasses import dataclass
+from pathlib import Path
 
 from umlab._name import MAX_NAME
 from umlab.client.exchange import END, Exchange, Request, ResponseBuilder
 from umlab.client.place import dial
-from umlab.daemon.place import runtime_base
-from umlab.errors import ApiTimeout, LabError
+from umlab.daemon.place import KEEPER_LOCK, runtime_base
+from umlab.errors import ApiTimeout, LabError, LabNotRunning
 
 #: Seconds in which the daemons have to answer, all of them together.
 ANSWER_TIME = 0.25
@@ -23,17 +26,27 @@ def labs() -> list[str]:
 
     Daemons that hang cost 0.25 seconds, however many they are, and are left out.
     """
-    return [name for name, answer in survey().items() if answer is not None]
+    return [name for name, answer in survey().answers.items() if answer is not None]
 
 
-def survey() -> dict[str, bytes | None]:
-    """Return what every lab answers to the question what it is, by name.
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What there is.
 
-    Returns:
-        JSON, a list with one `umlab.daemon.view.LabView`; ``None`` of a daemon that is there and does not
-        answer in time.
+    Attributes:
+        answers: By lab, sorted, what its daemon answers to the question what it is: JSON, a list with one
+            `umlab.daemon.view.LabView`; ``None`` of one that is there and does not answer in time.
+        kept: Labs whose daemon has died and whose keeper has not, sorted.
     """
+
+    answers: dict[str, bytes | None]
+    kept: list[str]
+
+
+def survey() -> Survey:
+    """Ask every lab what it is."""
     found: dict[str, bytes | None] = {}
+    kept: list[str] = []
     asked = []
     try:
         for name in _candidates():
@@ -41,6 +54,9 @@ def survey() -> dict[str, bytes | None]:
                 asked.append(_Question(name))
             except ApiTimeout:
                 found[name] = None
+            except LabNotRunning:
+                if _is_locked(runtime_base() / name / KEEPER_LOCK):
+                    kept.append(name)
             except LabError:
                 continue
         _gather(asked)
@@ -48,7 +64,22 @@ def survey() -> dict[str, bytes | None]:
     finally:
         for each in asked:
             each.close()
-    return dict(sorted(found.items()))
+    return Survey(dict(sorted(found.items())), sorted(kept))
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        # Held for an instant only, for which everybody who wants it waits.
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
 
 
 class _Question:

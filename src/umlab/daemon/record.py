@@ -59,6 +59,8 @@ def _plain(name: str, value: Any) -> Any:
         return str(value)
     if isinstance(value, enum.Enum):
         return value.value
+    if isinstance(value, tuple):
+        return list(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
             field.name: _plain(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)

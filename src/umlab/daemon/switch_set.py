@@ -12,7 +12,7 @@ from umlab.daemon.event_log import EventLog
 from umlab.daemon.journal import UNUSABLE, SwitchJournal, kept_switches
 from umlab.daemon.record import counters_record, event_record
 from umlab.daemon.spec import SwitchSpec
-from umlab.daemon.switch import ServiceEvent, SwitchService
+from umlab.daemon.switch import PortInfo, ServiceEvent, SwitchService
 from umlab.daemon.view import FdbEntryView, ListenerView, PortView, SwitchView
 from umlab.errors import AlreadyExists, NoSuchPort, NoSuchSwitch, UmlabError
 from umlab.keeper.link import KeeperLink
@@ -206,11 +206,22 @@ class SwitchSet:
     def ports(self, name: str) -> list[PortView]:
         """Return the ports of a switch, by number.  Raises NoSuchSwitch."""
         service = self._find(name).service
+        return self._port_views(service, service.ports())
+
+    def port(self, name: str, port_no: int) -> PortView:
+        """Return a port.  Raises NoSuchSwitch, NoSuchPort."""
+        service = self._find(name).service
+        views = self._port_views(service, [port for port in service.ports() if port.port_no == port_no])
+        if not views:
+            raise NoSuchPort(port_no)
+        return views[0]
+
+    def _port_views(self, service: SwitchService, ports: list[PortInfo]) -> list[PortView]:
         snapshot = service.snapshot()
-        macs: dict[int, list[str]] = {}
+        macs: dict[int, list[str]] = {port.port_no: [] for port in ports}
         for entry in reversed(service.fdb()):
-            seen = macs.setdefault(entry.port_no, [])
-            if len(seen) < _MAX_MACS:
+            seen = macs.get(entry.port_no)
+            if seen is not None and len(seen) < _MAX_MACS:
                 seen.append(format_mac(entry.mac))
         return [
             PortView(
@@ -221,20 +232,13 @@ class SwitchSet:
                 pid=port.peer.pid if port.peer else None,
                 uid=port.peer.uid if port.peer else None,
                 guest=self.guest_of(port.peer.pid) if port.peer else None,
-                macs=tuple(macs.get(port.port_no, ())),
+                macs=tuple(macs[port.port_no]),
                 queued=snapshot.queued[port.port_no],
                 counters=counters_record(snapshot.ports[port.port_no]),
             )
-            for port in service.ports()
+            for port in ports
             if port.port_no in snapshot.ports
         ]
-
-    def port(self, name: str, port_no: int) -> PortView:
-        """Return a port.  Raises NoSuchSwitch, NoSuchPort."""
-        for port in self.ports(name):
-            if port.port_no == port_no:
-                return port
-        raise NoSuchPort(port_no)
 
     def fdb(self, name: str) -> list[FdbEntryView]:
         """Return the learnt addresses, oldest first.  Raises NoSuchSwitch."""

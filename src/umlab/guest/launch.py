@@ -37,7 +37,7 @@ _PR_SET_NO_NEW_PRIVS = 38
 _CAP_DAC_OVERRIDE = 1
 _EX_FAILED = 125
 #: The first descriptor behind the standard ones, and one beyond all that a guest is given.
-_FIRST_FILE, _ASIDE = 3, 64
+_FIRST_FILE, _ASIDE = 3, 16
 
 
 def _prctl(option: int, value: int) -> int:

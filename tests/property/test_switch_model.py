@@ -119,6 +119,47 @@ class SwitchAgainstSet(RuleBasedStateMachine):
         assert self.core.receive(port_no, frame, self.model.now) == self.model.receive(port_no, frame)
         assert counters.rx_frames + sum(counters.drops.values()) == before + 1
 
+    @precondition(lambda self: self.model.ports)
+    @rule(data=st.data())
+    def flush(self, data: st.DataObject) -> None:
+        port_no = data.draw(st.none() | st.sampled_from(sorted(self.model.ports)))
+        gone = {each for each in self.model.stations if port_no in (None, each.port_no)}
+        assert self.core.flush(port_no) == len(gone)
+        self.forget(gone)
+
+    @rule(capacity=st.integers(0, CAPACITY + 2))
+    def configure(self, capacity: int) -> None:
+        self.model.capacity = capacity
+        self.core.configure(replace(self.core.config, fdb_capacity=capacity))
+        kept = [entry.mac for entry in self.core.fdb(self.model.now)]
+        # Those that were seen last stay; of those seen at the same time, any.
+        lost = {each for each in self.model.stations if each.mac not in kept}
+        if len(self.model.stations) > capacity:
+            by_age = sorted(self.model.stations, key=lambda each: each.seen)
+            oldest_kept = by_age[-capacity].seen if capacity else self.model.now + 1
+            assert all(each.seen <= oldest_kept for each in lost)
+            dead = {each for each in lost if self.model.now - each.seen > AGEING}
+            surplus = len(self.model.stations) - capacity
+            lost = (lost - dead) | set(sorted(dead, key=lambda each: each.seen)[:surplus])
+            self.forget(lost)
+
+    @rule()
+    def hand_over(self) -> None:
+        living = self.core.fdb(self.model.now)
+        self.handle_timer()
+        self.core.flush()
+        self.core.restore(living, self.model.now)
+        assert self.core.fdb(self.model.now) == living
+        # A report belongs to what was forgotten.
+        self.take_events()
+        self.unknown_reports.clear()
+
+    def forget(self, stations: set[Station]) -> None:
+        self.take_events()
+        self.model.stations -= stations
+        for each in stations:
+            self.unknown_reports.pop(each.mac, None)
+
     @rule(span=st.sampled_from([1, 2, AGEING // 2, AGEING, AGEING + 1]))
     def pass_time(self, span: int) -> None:
         self.model.now += span

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import random
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from support.deadline import deadline
 from support.guest_end import BROADCAST, GuestEnd, mac, plug, plug_unconnected, traffic_of
@@ -42,6 +42,25 @@ class Detach:
 
 
 @dataclass(frozen=True)
+class Configure:
+    """The control side tells the switch something else, which is no other ageing time."""
+
+    config: SwitchConfig
+
+
+@dataclass(frozen=True)
+class Flush:
+    """The control side forgets the addresses of a port, or all."""
+
+    port_no: int | None
+
+
+@dataclass(frozen=True)
+class Handover:
+    """What is known is taken away and given back, as from one engine to the next."""
+
+
+@dataclass(frozen=True)
 class Send:
     """Time advances, then a guest sends a frame."""
 
@@ -50,7 +69,7 @@ class Send:
     span_ns: int
 
 
-Step = Attach | Detach | Send
+Step = Attach | Detach | Send | Configure | Flush | Handover
 
 
 @dataclass
@@ -86,6 +105,18 @@ def make_scenario(seed: int, config: SwitchConfig, length: int) -> list[Step]:
             steps.append(Attach(way))
         elif choice < 0.08:
             steps.append(Detach(ports.pop(rng.randrange(len(ports)))))
+        elif choice < 0.10:
+            config = replace(
+                config,
+                hub=rng.random() < 0.3,
+                fdb_capacity=rng.choice([2, 3, 8]),
+                max_frame=rng.choice([70, 1518]),
+            )
+            steps.append(Configure(config))
+        elif choice < 0.12:
+            steps.append(Flush(rng.choice([None, *ports])))
+        elif choice < 0.14:
+            steps.append(Handover())
         else:
             port_no = rng.choice(ports)
             # An empty message is the end of file to those.
@@ -109,6 +140,14 @@ def run_on_core(steps: list[Step], config: SwitchConfig) -> Outcome:
                 core.add_port(clock.now_ns())
             case Detach(port_no):
                 core.remove_port(port_no, clock.now_ns())
+            case Configure(changed):
+                core.configure(changed)
+            case Flush(flushed):
+                core.flush(flushed)
+            case Handover():
+                entries = core.fdb(clock.now_ns())
+                core.flush()
+                core.restore(entries, clock.now_ns())
             case Send(port_no, frame, span_ns):
                 clock.advance(span_ns)
                 for egress in core.receive(port_no, frame, clock.now_ns()).egress:
@@ -146,6 +185,14 @@ def run_on_engine(steps: list[Step], engine: Engine, clock: ManualClock, expecte
                 case Detach(port_no):
                     engine.detach(port_no)
                     guests.pop(port_no).close()
+                case Configure(changed):
+                    engine.configure(changed)
+                case Flush(flushed):
+                    engine.flush_fdb(flushed)
+                case Handover():
+                    entries = engine.fdb()
+                    engine.flush_fdb()
+                    engine.restore_fdb(entries)
                 case Send(port_no, frame, span_ns):
                     clock.advance(span_ns)
                     guests[port_no].send(frame)

@@ -121,7 +121,17 @@ def test_starting_process_that_is_gone_starts_nothing() -> None:
 
 
 def test_missing_kernel_is_named() -> None:
-    command = [sys.executable, "-I", "-S", launch.__file__, str(os.getpid()), "-", "0", "0", "/no/such/kernel"]
+    command = [
+        sys.executable,
+        "-I",
+        "-S",
+        launch.__file__,
+        str(os.getpid()),
+        "-",
+        "0",
+        "0",
+        "/no/such/kernel",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 125
     assert "No such file" in done.stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 from hypothesis import settings
@@ -35,6 +36,7 @@ class SetSwitch:
 
     def __init__(self, hub: bool) -> None:
         self.hub = hub
+        self.capacity = CAPACITY
         self.now = 0
         self.ports: set[int] = set()
         self.stations: set[Station] = set()
@@ -69,7 +71,7 @@ class SetSwitch:
         if mac[0] & 1:
             return
         known = self.station(mac)
-        if known is None and len(self.stations) >= CAPACITY:
+        if known is None and len(self.stations) >= self.capacity:
             self.counters.learn_refused += 1
             return
         self.counters.learned += known is None
@@ -129,19 +131,15 @@ class SwitchAgainstSet(RuleBasedStateMachine):
 
     @rule(capacity=st.integers(0, CAPACITY + 2))
     def configure(self, capacity: int) -> None:
+        self.handle_timer()
+        before = self.core.fdb(self.model.now)
         self.model.capacity = capacity
         self.core.configure(replace(self.core.config, fdb_capacity=capacity))
-        kept = [entry.mac for entry in self.core.fdb(self.model.now)]
-        # Those that were seen last stay; of those seen at the same time, any.
-        lost = {each for each in self.model.stations if each.mac not in kept}
-        if len(self.model.stations) > capacity:
-            by_age = sorted(self.model.stations, key=lambda each: each.seen)
-            oldest_kept = by_age[-capacity].seen if capacity else self.model.now + 1
-            assert all(each.seen <= oldest_kept for each in lost)
-            dead = {each for each in lost if self.model.now - each.seen > AGEING}
-            surplus = len(self.model.stations) - capacity
-            lost = (lost - dead) | set(sorted(dead, key=lambda each: each.seen)[:surplus])
-            self.forget(lost)
+        # Those that were seen last stay.
+        kept = before[max(0, len(before) - capacity) :]
+        assert self.core.fdb(self.model.now) == kept
+        macs = {entry.mac for entry in kept}
+        self.forget({each for each in self.model.stations if each.mac not in macs})
 
     @rule()
     def hand_over(self) -> None:

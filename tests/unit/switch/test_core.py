@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from umlab.errors import NoSuchPort
+from umlab.errors import NoSuchPort, SwitchError
 from umlab.switch.core import SWEEP_TIME_NS, SwitchCore, Verdict
 from umlab.switch.counters import DropReason, PortCounters
 from umlab.switch.events import (
@@ -264,3 +264,107 @@ class TestUnknownUnicast:
         core = switch(fdb_capacity=0)
         core.receive(1, frame(C, A), 0)
         assert core.take_events() == [FdbFull(0, 0)]
+
+
+class TestTakeover:
+    def test_port_gets_the_number_that_it_is_to_have(self) -> None:
+        core = switch(0, first_port_no=2)
+        assert [core.add_port(0, 5), core.add_port(0), core.add_port(0, 3), core.add_port(0)] == [5, 2, 3, 4]
+        assert core.take_events() == [PortAttached(0, number) for number in (5, 2, 3, 4)]
+
+    @pytest.mark.parametrize("port_no", [2, 1, 0, -1])
+    def test_number_that_is_taken_or_too_low_changes_nothing(self, port_no: int) -> None:
+        core = switch(1, first_port_no=2)
+        with pytest.raises(SwitchError, match=f"port {port_no} cannot be had"):
+            core.add_port(0, port_no)
+        assert core.ports() == [2]
+        assert core.take_events() == []
+
+    def test_restored_address_lives_as_long_as_it_would_have(self) -> None:
+        core = switch()
+        now_ns = 2 * AGEING
+        core.restore([FdbEntry(A, 1, now_ns - AGEING), FdbEntry(B, 2, now_ns - 5)], now_ns)
+        assert core.fdb(now_ns) == [FdbEntry(A, 1, now_ns - AGEING), FdbEntry(B, 2, now_ns - 5)]
+        assert core.fdb(now_ns + 1) == [FdbEntry(B, 2, now_ns - 5)]
+        # Nobody learns of what was known, and what ages is reported as ever.
+        assert core.take_events() == []
+        core.handle_timer(now_ns + 1)
+        assert core.take_events() == [MacAged(now_ns + 1, A, 1)]
+        assert core.receive(1, frame(B, C), now_ns + 1).egress == (2,)
+
+    def test_restore_leaves_out_what_cannot_be(self) -> None:
+        core = switch(2, fdb_capacity=2)
+        core.receive(2, frame(BROADCAST, A), AGEING)
+        entries = [FdbEntry(A, 1, AGEING - 1), FdbEntry(B, 9, AGEING), FdbEntry(B, 1, AGEING - 2)]
+        core.restore([*entries, FdbEntry(C, 1, AGEING)], AGEING)
+        # A is known better, port 9 is not there, and C finds no room.
+        assert core.fdb(AGEING) == [FdbEntry(B, 1, AGEING - 2), FdbEntry(A, 2, AGEING)]
+
+    def test_restore_forgets_the_dead_first(self) -> None:
+        core = switch(1, fdb_capacity=1)
+        core.receive(1, frame(BROADCAST, A), 0)
+        core.take_events()
+        core.restore([FdbEntry(B, 1, AGEING)], AGEING + 1)
+        assert core.fdb(AGEING + 1) == [FdbEntry(B, 1, AGEING)]
+        assert core.take_events() == [MacAged(AGEING + 1, A, 1)]
+
+
+class TestFlush:
+    def test_addresses_of_one_port_or_all_are_forgotten_without_an_event(self) -> None:
+        core = switch()
+        for port_no, source in ((1, A), (1, B), (2, C)):
+            core.receive(port_no, frame(BROADCAST, source), 0)
+        core.take_events()
+        assert core.flush(1) == 2
+        assert core.fdb(0) == [FdbEntry(C, 2, 0)]
+        assert core.flush(3) == 0
+        assert (core.flush(), core.flush()) == (1, 0)
+        assert core.take_events() == []
+        assert core.get_timer() is None
+        assert core.counters.aged == 0
+
+    def test_port_that_does_not_exist_is_refused(self) -> None:
+        with pytest.raises(NoSuchPort):
+            switch().flush(9)
+
+
+class TestConfigure:
+    def test_new_settings_hold_from_the_next_frame_on(self) -> None:
+        core = switch()
+        core.receive(2, frame(BROADCAST, B), 0)
+        core.configure(SwitchConfig(hub=True, max_frame=60))
+        assert core.receive(1, frame(B, A), 0).egress == (2, 3)
+        assert core.receive(1, frame(B, A, 61), 0).drop is DropReason.OVERSIZE
+        core.configure(SwitchConfig())
+        assert core.receive(1, frame(B, A, 61), 0).egress == (2,)
+
+    def test_ageing_time_counts_for_what_was_learnt_before(self) -> None:
+        core = switch()
+        core.receive(1, frame(BROADCAST, A), 0)
+        core.receive(1, frame(BROADCAST, B), 50)
+        core.configure(SwitchConfig(ageing_time_ns=10))
+        assert core.fdb(60) == [FdbEntry(B, 1, 50)]
+        assert core.get_timer() == SWEEP_TIME_NS
+        core.handle_timer(60)
+        assert core.fdb_size() == 1
+        core.configure(SwitchConfig(ageing_time_ns=AGEING))
+        assert core.get_timer() == AGEING + SWEEP_TIME_NS
+
+    def test_smaller_fdb_forgets_the_oldest_and_a_larger_one_learns_again(self) -> None:
+        core = switch()
+        for now_ns, source in enumerate((A, B, C)):
+            core.receive(1, frame(BROADCAST, source), now_ns)
+        core.receive(1, frame(BROADCAST, A), 5)
+        core.configure(SwitchConfig(fdb_capacity=1))
+        assert core.fdb(5) == [FdbEntry(A, 1, 5)]
+        assert core.receive(2, frame(BROADCAST, B), 6).egress == (1, 3)
+        assert core.counters.learn_refused == 1
+        core.configure(SwitchConfig(fdb_capacity=2))
+        core.receive(2, frame(BROADCAST, B), 7)
+        assert core.fdb(7) == [FdbEntry(A, 1, 5), FdbEntry(B, 2, 7)]
+
+    def test_first_port_number_cannot_be_changed(self) -> None:
+        core = switch()
+        with pytest.raises(ValueError, match="first_port_no"):
+            core.configure(SwitchConfig(first_port_no=2))
+        assert core.config == SwitchConfig()

@@ -109,3 +109,36 @@ def test_expire_of_a_full_table_piecemeal_takes_linear_work(size: int) -> None:
         learn(fdb, number, 1, number)
     removed = sum(len(fdb.expire(now_ns)) for now_ns in range(AGEING, size + AGEING + 1))
     assert removed == size
+
+
+def test_sort_puts_what_was_added_late_in_its_place() -> None:
+    fdb = Fdb(10, AGEING)
+    for number, seen in ((1, 50), (2, 10), (3, 30)):
+        learn(fdb, number, 1, seen)
+    fdb.sort()
+    assert [entry.mac for entry in fdb.entries(50)] == [mac(2), mac(3), mac(1)]
+    assert fdb.next_expiry_ns() == 10 + AGEING + 1
+    assert [record.mac for record in fdb.expire(31 + AGEING)] == [mac(2), mac(3)]
+
+
+def test_configure_smaller_forgets_the_oldest_on_their_ports_too() -> None:
+    fdb = Fdb(10, AGEING)
+    for number in range(4):
+        learn(fdb, number, number % 2, number)
+    fdb.configure(1, AGEING)
+    assert fdb.entries(5) == [FdbEntry(mac(3), 1, 3)]
+    assert fdb.add(mac(9), 1, 5) is None
+    fdb.remove_port(0)
+    fdb.remove_port(1)
+    assert len(fdb) == 0
+    fdb.configure(0, AGEING)
+    assert fdb.add(mac(9), 1, 5) is None
+
+
+def test_configure_shorter_ageing_finds_the_dead_at_once() -> None:
+    fdb = Fdb(10, AGEING)
+    learn(fdb, 1, 1, 0)
+    assert fdb.expire(AGEING) == []
+    fdb.configure(10, 5)
+    assert fdb.entries(AGEING) == []
+    assert [record.mac for record in fdb.expire(AGEING)] == [mac(1)]

@@ -13,6 +13,7 @@ from support.recording_sink import RecordingSink
 from umlab.errors import SocketInUse, StateError, SwitchError
 from umlab.switch.model import Framing
 from umlab.transports.bess import BessListener
+from umlab.transports.contract import KeptSession
 
 
 def connect(path: Path) -> socket.socket:
@@ -71,3 +72,47 @@ async def test_path_in_use_is_refused_and_closing_does_nothing(short_dir: Path, 
     connect(short_dir / "bess").close()
     await wait_until_async(lambda: bool(sink.opened), 10, "the first one's session")
     await first.close()
+
+
+async def test_another_process_goes_on_with_listener_and_connection(
+    short_dir: Path, sink: RecordingSink
+) -> None:
+    path = short_dir / "bess"
+    before = BessListener(path)
+    assert before.descriptors() == {}
+    await before.start(sink)
+    with connect(path) as guest:
+        await wait_until_async(lambda: len(sink.opened) == 1, 10, "a session")
+        old = sink.opened[0]
+        kept = {name: os.dup(fd) for name, fd in before.descriptors().items()}
+        session = KeptSession(old.peer, old.detail, old.state, (os.dup(old.link.fd), *map(os.dup, old.fds)))
+        # As a process ends: its file stays.
+        os.link(path, short_dir / "aside")
+        await before.close()
+        os.rename(short_dir / "aside", path)
+
+        after = BessListener(path)
+        await after.start(sink, kept)
+        assert after.descriptors() == kept
+        resumed = after.resume(session)
+        assert (resumed.kind, resumed.peer, resumed.link.framing) == ("bess", old.peer, Framing.SEQPACKET)
+        os.write(resumed.link.fd, b"to the guest")
+        assert guest.recv(100) == b"to the guest"
+        os.close(resumed.link.fd)
+        with connect(path):
+            await wait_until_async(lambda: len(sink.opened) == 2, 10, "a session on the new one")
+        await after.close()
+    assert not path.exists()
+
+
+async def test_what_is_not_its_own_stays_the_callers(short_dir: Path, sink: RecordingSink) -> None:
+    listener = BessListener(short_dir / "bess")
+    fd = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    for kept in ({}, {"control": fd}, {"listener": fd}):
+        with pytest.raises((LookupError, OSError)):
+            await listener.start(sink, kept)
+    for fds in ((), (fd, fd)):
+        with pytest.raises(ValueError, match="unpack"):
+            listener.resume(KeptSession(None, "", {}, fds))
+    await listener.close()
+    os.close(fd)

@@ -12,6 +12,7 @@ import pytest
 from support.recording_sink import RecordingSink
 from umlab.errors import StateError, SwitchError, TransportError
 from umlab.switch.model import Framing
+from umlab.transports.contract import KeptSession
 from umlab.transports.tap import TapListener, open_tap
 
 
@@ -128,3 +129,18 @@ async def test_refused_session_closes_the_device(
     with pytest.raises(TransportError, match=f"tap device tap0: {error}"):
         await TapListener("tap0").start(sink)
     assert not is_open(kernel.opened[0])
+
+
+async def test_another_process_goes_on_with_the_device(kernel: FakeKernel, sink: RecordingSink) -> None:
+    listener = TapListener("tap0")
+    assert listener.descriptors() == {}
+    await listener.start(sink, {})
+    assert (sink.opened, kernel.opened) == ([], [])
+    fd = os.dup(0)
+    session = listener.resume(KeptSession(None, "tap0", {}, (fd,)))
+    assert (session.kind, session.detail, session.peer) == ("tap", "tap0", None)
+    assert (session.link.fd, session.link.framing) == (fd, Framing.DEVICE)
+    for fds in ((), (fd, fd)):
+        with pytest.raises(ValueError, match="unpack"):
+            listener.resume(KeptSession(None, "tap0", {}, fds))
+    os.close(fd)

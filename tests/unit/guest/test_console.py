@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+from typing import Any
 
 import pytest
 
@@ -81,3 +82,45 @@ async def test_marker_of_the_past_does_not_count() -> None:
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
     kept.feed(b"is down")
+
+
+def test_log_that_takes_a_part_ends_there_and_the_tail_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    """As a nearly full disk does: what came later would not be where it belongs."""
+
+    class NearlyFull(io.BytesIO):
+        def write(self, data: Any) -> int:
+            return super().write(data[:2])
+
+    log = NearlyFull()
+    kept = Console(log)
+    kept.feed(b"one")
+    kept.feed(b"two")
+    assert log.getvalue() == b"on"
+    assert (kept.tail, kept.total) == (b"onetwo", 6)
+    assert "the console log ends: [Errno 28] No space left on device" in caplog.text
+
+
+@pytest.mark.parametrize(("before", "logged"), [(6, b"abcd"), (8, b"ab"), (10, b""), (99, b"")])
+def test_log_goes_on_where_an_earlier_process_was(
+    monkeypatch: pytest.MonkeyPatch, before: int, logged: bytes
+) -> None:
+    monkeypatch.setattr(console, "LOG_LIMIT", 10)
+    log = io.BytesIO()
+    kept = Console(log, earlier=b"x" * (TAIL_SIZE + 5), total=before)
+    kept.feed(b"abcd")
+    assert log.getvalue() == logged
+    assert kept.total == before + 4
+    assert kept.tail == b"x" * (TAIL_SIZE - 4) + b"abcd"
+
+
+async def test_growth_is_waited_for() -> None:
+    kept = Console(total=10)
+    await kept.grow(9)
+    waiting = [asyncio.ensure_future(kept.grow(total)) for total in (10, 12)]
+    await asyncio.sleep(0)
+    kept.feed(b"ab")
+    await asyncio.wait_for(waiting[0], scaled(10))
+    await asyncio.sleep(0)
+    assert not waiting[1].done()
+    kept.feed(b"c")
+    await asyncio.wait_for(waiting[1], scaled(10))

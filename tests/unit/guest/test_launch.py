@@ -144,3 +144,50 @@ def test_parent_death_signal_does_not_reach_the_kernel() -> None:
         "ctypes.CDLL(None).prctl(2, ctypes.byref(n), 0, 0, 0); print(n.value)"
     )
     assert run(python(code), restrict=False).stdout == "0\n"
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_files_become_3_and_on_in_their_order_and_no_other_is_left(count: int) -> None:
+    pipes = [os.pipe2(os.O_CLOEXEC) for _ in range(count)]
+    # The last one first, so that numbers have to be exchanged.
+    files = [writer for _, writer in reversed(pipes)]
+    script = "".join(f"echo {n} >&{n + 3};" for n in range(count)) + "ls /proc/$$/fd | wc -l"
+    command = [*launch.command_line(files, ["0", "0", "/bin/sh", "-c", script])]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, pass_fds=files, start_new_session=True
+    )
+    assert done.stdout == f"{count + 3}\n"
+    for number, (reader, writer) in enumerate(reversed(pipes)):
+        os.close(writer)
+        assert os.read(reader, 10) == b"%d\n" % number
+        os.close(reader)
+
+
+def test_files_that_have_the_first_numbers_already_stay_apart() -> None:
+    """As in a process that has closed all else."""
+    code = (
+        "import os, sys\n"
+        "sys.path.append(sys.argv[1])\n"
+        "from umlab.guest import launch\n"
+        "os.closerange(3, 64)\n"
+        "pairs = [os.pipe(), os.pipe()]\n"
+        "assert [fd for pair in pairs for fd in pair] == [3, 4, 5, 6]\n"
+        "launch._renumber([4, 3])\n"
+        "os.write(3, b'through'); print(os.read(4, 20).decode())\n"
+    )
+    source = os.path.dirname(os.path.dirname(os.path.dirname(launch.__file__)))
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", code, source], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout == "through\n", done.stderr
+
+
+def test_few_descriptors_are_enough() -> None:
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    command = launch.command_line([writer], ["0", "0", "/bin/sh", "-c", "echo through >&3"])
+    subprocess.run(
+        ["sh", "-c", 'ulimit -n 32; exec "$@"', "sh", *command], pass_fds=[writer], timeout=60, check=True
+    )
+    os.close(writer)
+    assert os.read(reader, 10) == b"through\n"
+    os.close(reader)

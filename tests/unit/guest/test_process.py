@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
-from support.deadline import scaled
+from support.deadline import scaled, wait_until_async
 from umlab.errors import GuestFailed, LabError
 from umlab.guest import landlock
 from umlab.guest.cmdline import DiskRoot, GuestSpec
-from umlab.guest.process import Guest, Rung, check_containment
+from umlab.guest.console import Console
+from umlab.guest.group import LocalGroup
+from umlab.guest.process import Guest, GuestHandle, Rung, check_containment
+from umlab.guest.watch import WatchedGroup
 
 LONG = scaled(20)
 #: Says hello on the console, greets on the serial line as an agent does, and ends on SIGTERM.
@@ -149,3 +154,76 @@ async def test_missing_writable_place_is_told_on_the_console(start: Start) -> No
     guest = await start(writable=("/no/such/place",))
     assert await guest.wait() == 125
     assert "/no/such/place" in guest.console.text
+
+
+async def test_text_that_no_program_takes_is_an_error_and_leaves_nothing(
+    tmp_path: Path, short_dir: Path
+) -> None:
+    kernel = tmp_path / "linux"
+    kernel.write_text("#!/bin/sh\n")
+    kernel.chmod(0o755)
+    spec = GuestSpec("g", str(kernel), root=DiskRoot(str(tmp_path / "\ud800")))
+    with pytest.raises(LabError, match="guest g: cannot be started"):
+        await Guest.start(spec, str(short_dir), terminal=True)
+    assert os.listdir(short_dir) == []
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+async def test_guest_is_handed_on_and_goes_on(tmp_path: Path, short_dir: Path, terminal: bool) -> None:
+    kernel = tmp_path / "linux"
+    kernel.write_text(
+        KERNEL.format(
+            python=sys.executable,
+            script="sys.stdout.flush(); on(signal.SIGUSR1, text='later '); on(signal.SIGTERM, 1, 'end')",
+        )
+    )
+    kernel.chmod(0o755)
+    spec = GuestSpec("g", str(kernel), root=DiskRoot(str(tmp_path / "disk")))
+    first = await Guest.start(spec, str(short_dir), terminal=terminal)
+    await first.ready(LONG)
+    assert (first.terminal >= 0) is terminal
+    handle = first.handle()
+    assert len(handle.fds) == 3 + terminal
+    kept = GuestHandle(handle.memory_path, handle.started_at, tuple(map(os.dup, handle.fds)))
+    await first.let_go()
+    await first.let_go()
+    os.kill(first.pid, signal.SIGUSR1)
+
+    second = Guest.adopt(spec, str(short_dir), kept, Console(), first._group, ready=True)
+    loop = asyncio.get_running_loop()
+    watch: WatchedGroup = first._group._watch  # type: ignore[attr-defined]
+    watch._on_end = lambda status: loop.call_soon_threadsafe(second.ended, status) and None
+    assert (second.pid, second.started_at, second.status) == (first.pid, first.started_at, None)
+    assert (second.terminal >= 0) is terminal
+    await second.ready(LONG)
+    await wait_until_async(lambda: "later" in second.console.text, 10, "what it printed meanwhile")
+    report = await second.stop(term_timeout=LONG)
+    assert (report.rung, report.status) == ("term", 1)
+    assert second.console.text.endswith("end")
+    assert os.listdir(short_dir) == []
+    assert not os.path.exists(handle.memory_path)
+
+
+async def test_handle_that_is_none_stays_the_callers(short_dir: Path) -> None:
+    (short_dir / "g").mkdir()
+    spec = GuestSpec("g", "/bin/true")
+    group = LocalGroup(WatchedGroup([], cwd="/", env={}, output=1, on_end=lambda _: None), 1)
+
+    def adopt(fds: tuple[int, ...]) -> None:
+        Guest.adopt(spec, str(short_dir), GuestHandle("/x", 0.0, fds), Console(), group, ready=False)
+
+    for count in (0, 2, 5):
+        with pytest.raises(ValueError, match="unpack"):
+            Guest.adopt(
+                spec, str(short_dir), GuestHandle("/x", 0.0, (0,) * count), Console(), group, ready=False
+            )
+    file = os.open(short_dir / "file", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        # No socket; then a console that cannot be watched.
+        for fds in ((file, file, file), (file, file, ours.fileno())):
+            with pytest.raises(OSError, match=r"non-socket|not permitted"):
+                adopt(fds)
+        ours.send(b"still open")
+        assert theirs.recv(20) == b"still open"
+    os.close(file)

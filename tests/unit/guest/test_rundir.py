@@ -7,6 +7,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -160,3 +161,38 @@ def test_what_resists_removal_is_no_error(short_dir: Path) -> None:
     if locked.exists():
         locked.chmod(0o700)
         shutil.rmtree(run.path)
+
+
+def test_directory_that_was_let_go_is_held_by_whoever_has_the_lock(short_dir: Path) -> None:
+    run = RunDirectory(str(short_dir), "left")
+    lock = os.dup(run.lock)
+    run.let_go()
+    run.let_go()
+    assert os.path.isdir(run.memory_path)
+    with pytest.raises(LabError, match="left runs already"):
+        RunDirectory(str(short_dir), "left")
+    again = RunDirectory.adopt(str(short_dir), "left", run.memory_path, lock)
+    assert (again.path, again.mconsole_path, again.lock) == (run.path, run.mconsole_path, lock)
+    again.remove()
+    again.remove()
+    assert list(short_dir.iterdir()) == []
+    assert not os.path.exists(run.memory_path)
+    # What was let go removes nothing of the next one's.
+    following = RunDirectory(str(short_dir), "left")
+    run.remove()
+    assert os.path.isdir(following.path)
+    following.remove()
+
+
+def test_adopted_name_has_to_be_one() -> None:
+    with pytest.raises(LabError, match="guest name"):
+        RunDirectory.adopt("/x", "../y", "/z", -1)
+
+
+def test_lock_that_is_only_looked_at_is_waited_for(run: RunDirectory, short_dir: Path) -> None:
+    """As by a sweep, or a keeper that has just been told to let go."""
+    timer = threading.Timer(0.1, run.let_go)
+    timer.start()
+    following = RunDirectory(str(short_dir), "left")
+    timer.join()
+    following.remove()

@@ -192,7 +192,11 @@ async def test_guest_is_handed_on_and_goes_on(tmp_path: Path, short_dir: Path, t
     second = Guest.adopt(spec, str(short_dir), kept, Console(), first._group, ready=True)
     loop = asyncio.get_running_loop()
     watch: WatchedGroup = first._group._watch  # type: ignore[attr-defined]
-    watch._on_end = lambda status: loop.call_soon_threadsafe(second.ended, status) and None
+
+    def ended(status: int) -> None:
+        loop.call_soon_threadsafe(second.ended, status)
+
+    watch._on_end = ended
     assert (second.pid, second.started_at, second.status) == (first.pid, first.started_at, None)
     assert (second.terminal >= 0) is terminal
     await second.ready(LONG)

@@ -63,7 +63,7 @@ class Claim:
     async def _connect(self, log: Path) -> KeeperLink:
         path = str(self._runtime / KEEPER_SOCKET)
         with contextlib.suppress(ConnectionError, FileNotFoundError):
-            return KeeperLink.connect(path)
+            return await _patiently_connect(path)
         lock = _open(self._runtime / KEEPER_LOCK)
         try:
             # One that is ending serves nobody any more.
@@ -103,6 +103,18 @@ class Claim:
         for directory in (self._runtime / GUESTS, self._runtime):
             with contextlib.suppress(OSError):
                 os.rmdir(directory)
+
+
+async def _patiently_connect(path: str) -> KeeperLink:
+    """Connect to a keeper, which may still have to see that the daemon before us is gone."""
+    end = time.monotonic() + _LOCK_PATIENCE
+    while True:
+        try:
+            return KeeperLink.connect(path)
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                raise
+        await asyncio.sleep(_POLL_TIME)
 
 
 def _take(lab: str, path: Path) -> int:

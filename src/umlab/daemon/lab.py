@@ -92,8 +92,10 @@ class LabService:
         await self._guests.stop()
         await self.switch_set.stop()
         self.events.close()
-        await self._keeper.end()
-        self._keeper.close()
+        try:
+            await self._keeper.end()
+        finally:
+            self._keeper.close()
 
     async def leave(self) -> None:
         """Go and leave everything to the keeper, for the next daemon."""

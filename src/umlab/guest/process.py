@@ -384,7 +384,8 @@ class Guest:
         self._closed = True
         await self._group.gone(_KILL_TIMEOUT)
         self._close_descriptors()
-        self.run.remove()
+        # A hostile guest may have left very many files.
+        await asyncio.to_thread(self.run.remove)
         await self.agent.close()
 
     def _close_descriptors(self) -> None:

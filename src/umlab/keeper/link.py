@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import select
@@ -90,7 +91,8 @@ class KeeperLink:
         """Connect to a keeper and take over what it holds; blocks for the milliseconds that this takes.
 
         Raises:
-            LabError: Another daemon is connected, or the keeper does not answer.
+            LabError: The keeper does not answer, or is of another version.
+            BlockingIOError: It serves another daemon, one that is just ending perhaps.
             OSError: There is no keeper, or it is ending.
         """
         link = cls(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
@@ -202,7 +204,7 @@ class KeeperLink:
         """Take one of the messages that tell what is held; say whether it was the last."""
         match told["is"]:
             case "busy":
-                raise LabError("the keeper serves another daemon")
+                raise BlockingIOError(errno.EAGAIN, "the keeper serves another daemon")
             case "keeper":
                 self.pid = told["pid"]
                 self._pidfd = os.pidfd_open(self.pid)

@@ -125,6 +125,32 @@ async def test_keeper_is_started_once_and_found_again(runtime: Path, labs: Labs)
     assert not runtime.exists()
 
 
+async def test_daemon_before_us_that_is_just_ending_is_waited_for(runtime: Path, labs: Labs) -> None:
+    """Its lock may be free before its connection is."""
+    before = Claim("lan", runtime)
+    first = await labs.keeper(before)
+    before.close()
+    claim = Claim("lan", runtime)
+    connecting = asyncio.ensure_future(labs.keeper(claim))
+    done, _ = await asyncio.wait([connecting], timeout=0.1)
+    assert not done
+    first.close()
+    assert (await asyncio.wait_for(connecting, scaled(10))).pid == first.pid
+    claim.close()
+
+
+async def test_keeper_that_goes_on_serving_another_daemon_is_an_error(
+    runtime: Path, labs: Labs, impatient: None
+) -> None:
+    before = Claim("lan", runtime)
+    await labs.keeper(before)
+    before.close()
+    claim = Claim("lan", runtime)
+    with pytest.raises(LabError, match="serves another daemon"):
+        await labs.keeper(claim)
+    claim.close()
+
+
 async def test_socket_of_a_dead_keeper_is_replaced(runtime: Path, labs: Labs) -> None:
     claim = Claim("lan", runtime)
     first = await labs.keeper(claim)

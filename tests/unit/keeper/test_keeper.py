@@ -227,7 +227,7 @@ class TestDaemons:
 
     async def test_second_daemon_is_refused_and_the_first_goes_on(self, keeper: RealKeeper) -> None:
         link = keeper.connect()
-        with pytest.raises(LabError, match="serves another daemon"):
+        with pytest.raises(BlockingIOError, match="serves another daemon"):
             keeper.connect()
         assert (await start(link)).pid
 
@@ -491,7 +491,7 @@ async def _connected(keeper: RealKeeper) -> KeeperLink:
     found: list[KeeperLink] = []
 
     def connect() -> bool:
-        with contextlib.suppress(LabError):
+        with contextlib.suppress(BlockingIOError):
             found.append(keeper.connect())
         return bool(found)
 

@@ -10,7 +10,7 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import pytest
 from support.deadline import scaled, wait_until_async
 from support.process import is_gone
 from support.real_keeper import RealKeeper, shell, start
+from umlab.daemon.switch import raise_descriptor_limit
 from umlab.errors import LabError
 from umlab.guest.group import Order
 from umlab.guest.watch import group_members
@@ -35,6 +36,15 @@ FAMILY = "trap '' TERM; (trap '' TERM; while :; do sleep 60; done) & echo up; wh
 
 def pipe() -> tuple[int, int]:
     return os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+
+
+@pytest.fixture
+def many_descriptors() -> Iterator[None]:
+    """Let this process open as many descriptors as it may, as a daemon does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    raise_descriptor_limit()
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def has_ended(reader: int) -> bool:
@@ -95,7 +105,9 @@ class TestThings:
         meta: Any = keeper.connect().things["x"].meta
         assert meta == "m" * room
 
-    async def test_more_than_a_thousand_descriptors_come_back(self, keeper: RealKeeper) -> None:
+    async def test_more_than_a_thousand_descriptors_come_back(
+        self, keeper: RealKeeper, many_descriptors: None
+    ) -> None:
         fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         link = keeper.connect()
         for number in range(12):

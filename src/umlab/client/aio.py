@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
 from umlab.client import call as calls
+from umlab.client.connection import Connections
 from umlab.client.event import SILENCE_TIME, Event, EventFeed, Start
 from umlab.client.exchange import END, Exchange, Head, Request, ResponseBuilder, lost
 from umlab.client.life import process_descriptors
-from umlab.client.place import dial
-from umlab.errors import ApiTimeout, ConnectionLost, LabError, LabNotRunning, StateError
+from umlab.errors import ApiTimeout, ConnectionLost, LabError, LabNotRunning
 
 if TYPE_CHECKING:
     from umlab.client.terminal import AsyncTerminal
@@ -50,8 +49,7 @@ class AsyncClient:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._sockets: set[socket.socket] = set()
-        self._closed = False
+        self._connections = Connections(name)
 
     async def __aenter__(self) -> Self:
         return self
@@ -61,13 +59,7 @@ class AsyncClient:
 
     def close(self) -> None:
         """End everything that still runs over this client, such as `events`.  Idempotent."""
-        self._closed = True
-        for sock in list(self._sockets):
-            try:
-                sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                # It is closed, or its other end is.
-                continue
+        self._connections.close()
 
     async def run(self, call: calls.Call[T]) -> T:
         """Run a call and return its result."""
@@ -115,7 +107,7 @@ class AsyncClient:
                 error: LabError = lost(self.name)
             except (LabNotRunning, ConnectionLost, ApiTimeout) as failure:
                 error = failure
-            pause = None if self._closed else feed.pause(time.monotonic())
+            pause = None if self._connections.closed else feed.pause(time.monotonic())
             if pause is None:
                 raise error
             await asyncio.sleep(pause)
@@ -164,7 +156,7 @@ class AsyncClient:
         exchange = Exchange(self.name, request)
         loop = asyncio.get_running_loop()
         deadline: float | None = loop.time() + seconds
-        async with self._connection() as sock:
+        with self._connections.open() as sock:
             async with asyncio.timeout_at(deadline):
                 await loop.sock_sendall(sock, exchange.data_to_send())
             while (event := exchange.next_event()) is not END:
@@ -178,21 +170,6 @@ class AsyncClient:
 
     def _stream(self, request: Request, silence: float | None) -> AsyncGenerator[Head | bytes, None]:
         return self._exchange(request, calls.QUICK_TIMEOUT, silence, stream=True)
-
-    @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[socket.socket]:
-        if self._closed:
-            raise StateError(f"the client of {self.name} is closed")
-        with dial(self.name) as sock:
-            self._sockets.add(sock)
-            try:
-                yield sock
-            except TimeoutError:
-                raise ApiTimeout(self.name, "the daemon did not answer in time; it may be hung") from None
-            except (BrokenPipeError, ConnectionResetError):
-                raise lost(self.name) from None
-            finally:
-                self._sockets.discard(sock)
 
     metrics = _awaited(calls.metrics)
     switches = _awaited(calls.switches)

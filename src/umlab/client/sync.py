@@ -5,16 +5,16 @@ from __future__ import annotations
 import select
 import socket
 import time
-from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Generator
+from contextlib import closing
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self, TypeVar
 
 from umlab.client import call as calls
+from umlab.client.connection import Connections
 from umlab.client.event import SILENCE_TIME, Event, EventFeed, Start
 from umlab.client.exchange import END, Exchange, Head, Request, ResponseBuilder, lost
 from umlab.client.life import process_descriptors
-from umlab.client.place import dial
-from umlab.errors import ApiTimeout, ConnectionLost, LabError, LabNotRunning, StateError
+from umlab.errors import ApiTimeout, ConnectionLost, LabError, LabNotRunning
 
 if TYPE_CHECKING:
     from umlab.client.terminal import Terminal
@@ -52,8 +52,7 @@ class Client:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._sockets: set[socket.socket] = set()
-        self._closed = False
+        self._connections = Connections(name)
 
     def __enter__(self) -> Self:
         return self
@@ -63,13 +62,7 @@ class Client:
 
     def close(self) -> None:
         """End everything that still runs over this client, such as `events`.  Idempotent."""
-        self._closed = True
-        for sock in list(self._sockets):
-            try:
-                sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                # It is closed, or its other end is.
-                continue
+        self._connections.close()
 
     def run(self, call: calls.Call[T]) -> T:
         """Run a call and return its result."""
@@ -118,7 +111,7 @@ class Client:
                 error: LabError = lost(self.name)
             except (LabNotRunning, ConnectionLost, ApiTimeout) as failure:
                 error = failure
-            pause = None if self._closed else feed.pause(time.monotonic())
+            pause = None if self._connections.closed else feed.pause(time.monotonic())
             if pause is None:
                 raise error
             time.sleep(pause)
@@ -161,7 +154,7 @@ class Client:
         """
         exchange = Exchange(self.name, request)
         deadline: float | None = time.monotonic() + timeout
-        with self._connection() as sock:
+        with self._connections.open() as sock:
             _set_time(sock, deadline)
             sock.sendall(exchange.data_to_send())
             while (event := exchange.next_event()) is not END:
@@ -175,21 +168,6 @@ class Client:
 
     def _stream(self, request: Request, silence: float | None) -> Generator[Head | bytes, None, None]:
         return self._exchange(request, calls.QUICK_TIMEOUT, silence, stream=True)
-
-    @contextmanager
-    def _connection(self) -> Iterator[socket.socket]:
-        if self._closed:
-            raise StateError(f"the client of {self.name} is closed")
-        with dial(self.name) as sock:
-            self._sockets.add(sock)
-            try:
-                yield sock
-            except TimeoutError:
-                raise ApiTimeout(self.name, "the daemon did not answer in time; it may be hung") from None
-            except (BrokenPipeError, ConnectionResetError):
-                raise lost(self.name) from None
-            finally:
-                self._sockets.discard(sock)
 
     metrics = _blocking(calls.metrics)
     switches = _blocking(calls.switches)

@@ -132,6 +132,9 @@ class Keeper:
             return
         try:
             received = message.receive(sock)
+        except ConnectionResetError:
+            # It went with something unread, which is said once; what it said before comes next.
+            return
         except (OSError, ProtocolError) as error:
             _log.error("the daemon: %s", error)
             received = None

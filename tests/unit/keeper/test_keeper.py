@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import resource
+import select
 import signal
 import socket
 import sys
@@ -314,6 +315,22 @@ class TestDaemons:
             sock.send(b'{"do":"signal","name":"g","number":9,"all":true}')
             assert json.loads(sock.recv(1000)) == {"is": "ended", "name": "g", "status": -9}
         assert group_members(pid) == []
+
+    async def test_last_words_of_a_daemon_that_did_not_read_count(self, keeper: RealKeeper) -> None:
+        link = keeper.connect()
+        group = await start(link)
+        # What it is told of its group's end stays unread.
+        os.killpg(group.pid, signal.SIGKILL)
+        await wait_until_async(lambda: keeper.children() == {}, 10, "the keeper to have seen it")
+        unread = link._sock
+        await wait_until_async(lambda: bool(select.select([unread], [], [], 0)[0]), 10, "the message")
+        keeper.signal(signal.SIGSTOP)
+        for number in range(5):
+            link.put(f"x{number}", {}, [])
+        link.close()
+        keeper.signal(signal.SIGCONT)
+        again = await _connected(keeper)
+        assert set(again.things) == {f"x{number}" for number in range(5)}
 
     async def test_daemon_that_asks_for_the_end_and_goes_is_obeyed(self, keeper: RealKeeper) -> None:
         link = keeper.connect()

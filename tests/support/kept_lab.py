@@ -119,12 +119,3 @@ class KeptLab:
     def log(self, name: str = "g") -> str:
         """Return what a guest has printed."""
         return self.lab.log(name, 0, 1 << 20).data.decode()
-
-    async def end(self) -> None:
-        """End everything."""
-        await self.crash()
-
-
-def pipe() -> tuple[int, int]:
-    """Return a pipe whose reading does not wait."""
-    return os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)

@@ -19,6 +19,8 @@ from umlab.transports.socketfile import SocketFile
 
 #: A group that runs until it is ended.
 SLEEP = "while :; do sleep 60; done"
+#: One with a child that ignores what can be ignored, as its main process does; says when it is so far.
+FAMILY = "trap '' TERM; (trap '' TERM; while :; do sleep 60; done) & echo up; while :; do sleep 60; done"
 
 
 class RealKeeper:
@@ -51,6 +53,18 @@ class RealKeeper:
         link = KeeperLink.connect(str(self.path))
         self._links.append(link)
         return link
+
+    async def connected(self) -> KeeperLink:
+        """Be the next daemon of a keeper that has still to see that the last one went."""
+        found: list[KeeperLink] = []
+
+        def connect() -> bool:
+            with contextlib.suppress(BlockingIOError):
+                found.append(self.connect())
+            return bool(found)
+
+        await wait_until_async(connect, 10, "the keeper to serve")
+        return found[0]
 
     def raw(self) -> socket.socket:
         """Connect and say nothing."""
@@ -118,3 +132,16 @@ async def start(
         return await link.start(name, shell(script), null if output is None else output, files, on_end)
     finally:
         os.close(null)
+
+
+def pipe() -> tuple[int, int]:
+    """Return a pipe whose reading does not wait."""
+    return os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+
+
+def has_ended(reader: int) -> bool:
+    """Say whether nobody has a pipe's writing end any more."""
+    try:
+        return os.read(reader, 1) == b""
+    except BlockingIOError:
+        return False

@@ -249,6 +249,10 @@ def _check_path(what: str, path: str, forbidden: str) -> None:
     """Refuse a path that would end early, or begin something else, where it stands."""
     if not PurePosixPath(path).is_absolute():
         raise LabError(f"{what} {path[:200]!r} is not an absolute path")
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        raise LabError(f"{what} {path[:200]!r} is not the name of a file") from None
     for char in path:
         if char.isspace() or ord(char) < 0x20 or char in '\x7f"' or char in forbidden:
             raise LabError(f"{what} {path[:200]!r} must not contain {char!r}")

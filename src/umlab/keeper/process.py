@@ -17,6 +17,7 @@ says what is not understood here is let go in the same way.  While the keeper is
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import queue
@@ -26,6 +27,7 @@ import selectors
 import signal
 import socket
 import sys
+import time
 from ctypes import CDLL
 from functools import partial
 
@@ -44,6 +46,8 @@ _log = logging.getLogger(__name__)
 _PR_SET_CHILD_SUBREAPER = 36
 #: Seconds that a daemon has to take a message; then it counts as dead.
 _SEND_TIMEOUT = 10.0
+#: Seconds without accepting when there is no descriptor left for a daemon.
+_PAUSE = 0.1
 
 
 class _Group:
@@ -104,7 +108,10 @@ class Keeper:
     def _accept(self) -> None:
         try:
             sock, _ = self._listener.accept()
-        except OSError:
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                # It waits in the backlog, which is readable all the while.
+                time.sleep(_PAUSE)
             return
         message.set_up(sock)
         sock.settimeout(_SEND_TIMEOUT)

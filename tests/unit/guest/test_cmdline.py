@@ -79,6 +79,7 @@ def test_each_kind_of_nic_counts_by_itself_and_extra_comes_last() -> None:
     [
         ({"kernel": "linux"}, "kernel"),
         ({"kernel": "/a b"}, "kernel"),
+        ({"kernel": "/a\ud800"}, "kernel"),
         ({"memory": MIN_MEMORY - 1}, "memory"),
         ({"writable": ("relative",)}, "writable"),
         ({"nics": (DaemonNic("/a,b"),)}, "control_path"),

@@ -78,7 +78,9 @@ class Hub:
 
     def wait_log(self, text: str) -> None:
         """Wait for a line of the log that is just this text."""
-        wait_until(lambda: f"log: {text}\n" in self.log.read_text(), 10, f"{text!r} in {self.log}")
+        # The shell makes the file in its own time.
+        shown = f"log: {text}\n"
+        wait_until(lambda: self.log.exists() and shown in self.log.read_text(), 10, f"{text!r} in {self.log}")
 
     def kill_filter(self) -> None:
         """Kill whatever reads the hub's output, and wait until nobody does."""

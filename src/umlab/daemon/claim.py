@@ -145,11 +145,12 @@ def _is_at(fd: int, path: Path) -> bool:
 def _open(path: Path) -> int:
     """Open a lock's file, made where it is missing, and its directory with it."""
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    try:
-        return os.open(path, flags, 0o600)
-    except FileNotFoundError:
-        path.parent.mkdir(mode=0o700, exist_ok=True)
-        return os.open(path, flags, 0o600)
+    while True:
+        try:
+            return os.open(path, flags, 0o600)
+        except FileNotFoundError:
+            # Somebody who cleans up may remove it again before it has something in it.
+            path.parent.mkdir(mode=0o700, exist_ok=True)
 
 
 def _lock(fd: int, patience: float) -> bool:

@@ -18,13 +18,11 @@ from umlab.daemon.spec import DEFAULT_KINDS, resolve_listen
 from umlab.errors import LabError, TransportError
 from umlab.guest.cmdline import BessNic, DaemonNic, DiskRoot, GuestSpec, TinyRoot
 from umlab.lab.text import read_count, read_size, read_text, read_time, read_truth
-from umlab.switch.model import SECOND_NS, SwitchConfig
+from umlab.switch.model import MAX_AGEING_NS, SECOND_NS, SwitchConfig
 
 _SWITCH = SwitchConfig()
 _GUEST = GuestSpec("guest")
 _CLOSED = ConfigDict(extra="forbid")
-#: The longest that 802.1Q allows.
-_MAX_AGEING_NS = 1_000_000 * SECOND_NS
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +58,17 @@ _Path = Annotated[_Text, AfterValidator(_to_absolute)]
 
 
 def _check_ageing(value: int) -> int:
-    if not 0 < value <= _MAX_AGEING_NS:
-        raise ValueError(f"must be longer than 0 and at most {_MAX_AGEING_NS // SECOND_NS}s")
+    if not 0 < value <= MAX_AGEING_NS:
+        raise ValueError(f"must be longer than 0 and at most {MAX_AGEING_NS // SECOND_NS}s")
     return value
 
 
 def _check_frame(value: int) -> int:
     return SwitchConfig(max_frame=value).max_frame
+
+
+def _check_capacity(value: int) -> int:
+    return SwitchConfig(fdb_capacity=value).fdb_capacity
 
 
 def _resolve_listen(spec: str, info: ValidationInfo) -> str:
@@ -88,7 +90,7 @@ class Segment:
         _SWITCH.ageing_time_ns
     )
     max_frame: Annotated[_Count, AfterValidator(_check_frame)] = _SWITCH.max_frame
-    fdb_capacity: _Count = _SWITCH.fdb_capacity
+    fdb_capacity: Annotated[_Count, AfterValidator(_check_capacity)] = _SWITCH.fdb_capacity
     listen: Annotated[
         tuple[Annotated[_Text, AfterValidator(_resolve_listen)], ...], Field(validate_default=True)
     ] = DEFAULT_KINDS

@@ -9,6 +9,12 @@ SECOND_NS = 1_000_000_000
 
 #: Destination, source and type: what a frame must have before anything can look at it.
 MIN_FRAME = 14
+#: The longest that 802.1Q allows.
+MAX_AGEING_NS = 1_000_000 * SECOND_NS
+#: Addresses that a switch may be told to learn, at most.
+MAX_FDB_CAPACITY = 1 << 22
+#: Frames that a port may be told to queue, at most.
+MAX_QUEUE_DEPTH = 65_536
 
 
 class Framing(enum.Enum):
@@ -63,13 +69,12 @@ class SwitchConfig:
     first_port_no: int = 1
 
     def __post_init__(self) -> None:
-        if self.ageing_time_ns <= 0:
-            raise ValueError("ageing_time_ns must be positive")
-        if self.fdb_capacity < 0:
-            raise ValueError("fdb_capacity must not be negative")
-        if not MIN_FRAME <= self.max_frame <= 65_535:
-            raise ValueError(f"max_frame must be between {MIN_FRAME} and 65535")
-        if self.egress_queue_depth < 1:
-            raise ValueError("egress_queue_depth must be at least 1")
-        if self.first_port_no < 1:
-            raise ValueError("first_port_no must be at least 1")
+        for name, least, most in (
+            ("ageing_time_ns", 1, MAX_AGEING_NS),
+            ("fdb_capacity", 0, MAX_FDB_CAPACITY),
+            ("max_frame", MIN_FRAME, 65_535),
+            ("egress_queue_depth", 1, MAX_QUEUE_DEPTH),
+            ("first_port_no", 1, 65_535),
+        ):
+            if not least <= getattr(self, name) <= most:
+                raise ValueError(f"{name} must be between {least} and {most}")

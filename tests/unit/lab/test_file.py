@@ -118,6 +118,7 @@ def test_nic_attaches_to_the_first_place_of_its_kind(tmp_path: Path) -> None:
         ("segments:\n  a:\n    ageing_time: 278h\n", 3, "segments.a.ageing_time", "at most 1000000s"),
         ("segments:\n  a:\n    max_frame: 13\n", 3, "segments.a.max_frame", "between 14 and 65535"),
         ("segments:\n  a:\n    max_frame: [1]\n", 3, "segments.a.max_frame", "single value"),
+        ("segments:\n  a:\n    fdb_capacity: 999999999\n", 3, "segments.a.fdb_capacity", "between 0 and"),
         ("segments:\n  a:\n    fdb_capacity: many\n", 3, "segments.a.fdb_capacity", "whole number"),
         ("segments:\n  a:\n    listen: bess\n", 3, "segments.a.listen", "must be a list"),
         ("segments:\n  a:\n    listen:\n    - bess\n    - vde\n", 5, "segments.a.listen[1]", "write one of"),

@@ -19,6 +19,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
+from websockets.http11 import Request
 
 from umlab.api.error import RequestError, raw_error_response
 
@@ -165,6 +166,20 @@ class TerminalConnection(WebSocketsSansIOProtocol):
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
         self._stall = _StallWatch(self.loop)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes of the handshake or of frames."""
+        super().data_received(data)
+        if (problem := self.conn.handshake_exc) is not None and not self.transport.is_closing():
+            text = f"this opens no WebSocket: {problem.__cause__ or problem}"
+            self.transport.write(raw_error_response(RequestError("MalformedRequest", text)))
+            self.transport.close()
+
+    def handle_connect(self, event: Request) -> None:
+        """Begin, unless the handshake is none."""
+        self.conn.accept(event)
+        if self.conn.handshake_exc is None:
+            super().handle_connect(event)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End."""

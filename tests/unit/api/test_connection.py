@@ -15,6 +15,13 @@ from support.unix_http import connect, read_answer, read_head, request_bytes, st
 from umlab.api import connection, server
 from umlab.api.gate import MAX_BODY
 
+_HANDSHAKE = {
+    "connection": "upgrade",
+    "upgrade": "websocket",
+    "sec-websocket-version": "13",
+    "sec-websocket-key": "AAAAAAAAAAAAAAAAAAAAAA==",
+}
+
 
 async def _exchange(api: ApiLab, *pieces: bytes) -> bytes:
     """Send pieces and return everything until the server closes."""
@@ -52,12 +59,7 @@ async def test_another_user_is_told_so_and_no_more(api: ApiLab, monkeypatch: pyt
         request_bytes(
             "GET",
             "/v1/guests/left/consoles/con1",
-            headers={
-                "connection": "upgrade",
-                "upgrade": "websocket",
-                "sec-websocket-version": "13",
-                "sec-websocket-key": "AAAAAAAAAAAAAAAAAAAAAA==",
-            },
+            headers=_HANDSHAKE,
         ),
         b"no http at all",
     ):
@@ -67,6 +69,27 @@ async def test_another_user_is_told_so_and_no_more(api: ApiLab, monkeypatch: pyt
         assert b'"class":"Forbidden"' in body
     assert api.stops == []
     assert api.lab.guest_by_name["left"].terminal is None
+
+
+@pytest.mark.parametrize(
+    ("method", "changed", "body"),
+    [
+        ("GET", {"sec-websocket-key": ""}, None),
+        ("GET", {"sec-websocket-version": "8"}, None),
+        ("POST", {}, None),
+        ("GET", {}, b"more"),
+        ("GET", {"transfer-encoding": "chunked"}, None),
+        ("GET", {f"x-{number}": "" for number in range(200)}, None),
+    ],
+)
+async def test_a_handshake_that_is_none_is_refused(
+    api: ApiLab, method: str, changed: dict[str, str], body: bytes | None
+) -> None:
+    request = request_bytes(method, "/v1/guests/left/consoles/con1", body, {**_HANDSHAKE, **changed})
+    head, _, text = (await _exchange(api, request)).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b'"class":"MalformedRequest"' in text
+    await wait_until_async(lambda: api.server.connections == 0, 5, "the connection's end")
 
 
 async def test_a_refused_peer_that_stays_is_cut(api: ApiLab, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,6 +80,10 @@ _EXAMPLES: dict[str, dict[str, Any]] = {
     },
 }
 
+#: Problems of one request that are told, and characters of where each is.
+_MAX_PROBLEMS = 16
+_MAX_WHERE = 200
+
 
 class RequestError(Exception):
     """A request that the API itself refuses.
@@ -157,11 +161,17 @@ def invalid_request(error: ValidationError | RequestValidationError, where: str 
         error: What validation found.
         where: The part of the request, such as ``body``, where ``error`` does not begin with it.
     """
-    problems = []
+    whats: dict[str, str] = {}
     for each in error.errors():
         location = [where] if where else []
         location += [str(step) for step in each["loc"]]
-        problems.append({"where": ".".join(location), "what": each["msg"]})
+        if location[0] != "body":
+            # Behind the parameter's name comes only how it is declared here.
+            del location[2:]
+        whats.setdefault(".".join(location)[:_MAX_WHERE], each["msg"])
+        if len(whats) == _MAX_PROBLEMS:
+            break
+    problems = [{"where": place, "what": what} for place, what in whats.items()]
     first = problems[0]
     return RequestError("InvalidRequest", f"{first['where']}: {first['what']}", {"problems": problems})
 

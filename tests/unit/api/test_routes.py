@@ -64,6 +64,20 @@ async def test_patch_refuses_what_no_switch_can_be(api: ApiLab) -> None:
     assert (await api.call("GET", "/v1/switches/lan")).json["config"]["max_frame"] == 9018
 
 
+async def test_a_refusal_is_short_however_much_is_wrong(api: ApiLab) -> None:
+    keys: list[dict[str, int]] = [dict.fromkeys(map(str, range(5000)), 1), {"n" * 200_000: 1}]
+    for body in keys:
+        answer = await api.call("PATCH", "/v1/switches/lan", body)
+        assert (answer.status, answer.error) == (422, "InvalidRequest")
+        assert len(answer.body) < 4096
+
+
+async def test_a_problem_is_told_once_and_by_the_parameters_name(api: ApiLab) -> None:
+    answer = await api.call("GET", "/v1/events?last_event_id=x")
+    (problem,) = answer.json["error"]["fields"]["problems"]
+    assert problem["where"] == "query.last_event_id"
+
+
 async def test_ports_addresses_and_counters(api: ApiLab) -> None:
     ports = (await api.call("GET", "/v1/switches/lan/ports")).json
     assert [(port["port_no"], port["guest"]) for port in ports] == [(1, "left"), (2, None)]

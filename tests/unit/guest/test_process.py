@@ -156,18 +156,6 @@ async def test_missing_writable_place_is_told_on_the_console(start: Start) -> No
     assert "/no/such/place" in guest.console.text
 
 
-async def test_text_that_no_program_takes_is_an_error_and_leaves_nothing(
-    tmp_path: Path, short_dir: Path
-) -> None:
-    kernel = tmp_path / "linux"
-    kernel.write_text("#!/bin/sh\n")
-    kernel.chmod(0o755)
-    spec = GuestSpec("g", str(kernel), root=DiskRoot(str(tmp_path / "\ud800")))
-    with pytest.raises(LabError, match="guest g: cannot be started"):
-        await Guest.start(spec, str(short_dir), terminal=True)
-    assert os.listdir(short_dir) == []
-
-
 @pytest.mark.parametrize("terminal", [False, True])
 async def test_guest_is_handed_on_and_goes_on(tmp_path: Path, short_dir: Path, terminal: bool) -> None:
     kernel = tmp_path / "linux"

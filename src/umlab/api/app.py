@@ -49,6 +49,8 @@ def create_app(service: LabService, on_stop: Callable[[str], None]) -> FastAPI:
     terminals = Limit("viewers of terminals", MAX_TERMINALS)
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.add_middleware(Gate, counts=counts)
+    # For connections, which refuse before there is a request.
+    app.state.count = counts.count
     routers = (
         lab_routes(service, on_stop),
         switch_routes(service),

@@ -122,14 +122,14 @@ class ApiConnection(H11Protocol):
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP, unless an answer is under way already."""
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            self.transport.write(raw_error_response(RequestError("MalformedRequest", msg)))
+            _refuse_raw(self, RequestError("MalformedRequest", msg))
         self.transport.close()
 
     def _refuse(self, error: RequestError) -> None:
         """Say why without reading, and stay so long that the peer can read it."""
         self.connections.discard(self)
         self._refused.add(self)
-        self.transport.write(raw_error_response(error))
+        _refuse_raw(self, error)
         self.transport.write_eof()
         self._arrival = self.loop.call_later(_LINGER_TIME, self.transport.abort)
 
@@ -150,7 +150,7 @@ class ApiConnection(H11Protocol):
         begun = self.conn.their_state is h11.SEND_BODY or self.conn.trailing_data[0]
         if begun and self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             text = f"the request did not arrive within {RECEIVE_TIME:g} seconds"
-            self.transport.write(raw_error_response(RequestError("RequestTimeout", text)))
+            _refuse_raw(self, RequestError("RequestTimeout", text))
         self.transport.close()
 
     def _stop_timers(self) -> None:
@@ -172,7 +172,7 @@ class TerminalConnection(WebSocketsSansIOProtocol):
         super().data_received(data)
         if (problem := self.conn.handshake_exc) is not None and not self.transport.is_closing():
             text = f"this opens no WebSocket: {problem.__cause__ or problem}"
-            self.transport.write(raw_error_response(RequestError("MalformedRequest", text)))
+            _refuse_raw(self, RequestError("MalformedRequest", text))
             self.transport.close()
 
     def handle_connect(self, event: Request) -> None:
@@ -198,6 +198,13 @@ class TerminalConnection(WebSocketsSansIOProtocol):
         super().resume_writing()
         if not self.read_paused:
             self.transport.resume_reading()
+
+
+def _refuse_raw(connection: ApiConnection | TerminalConnection, error: RequestError) -> None:
+    """Count an error and answer it where no request has come to the application."""
+    app: Any = connection.config.app
+    app.state.count(error)
+    connection.transport.write(raw_error_response(error))
 
 
 def _is_allowed(transport: asyncio.Transport) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from collections.abc import Iterable
@@ -14,6 +15,8 @@ from support.api_lab import ApiLab
 from support.deadline import scaled
 from support.fake_lab import PORT_COUNTERS
 from support.require import ROOT
+from support.unix_http import connect
+from umlab.api import connection
 
 
 async def scrape(api: ApiLab) -> list[Metric]:
@@ -68,6 +71,23 @@ async def test_numbers_are_those_of_the_lab(api: ApiLab) -> None:
     assert values(families, "umlab_resident_memory_bytes")[()] > 1 << 20
     assert values(families, "umlab_open_descriptors")[()] > 3
     assert values(families, "umlab_build_info") == {("demo", "0.1.0"): 1}
+
+
+async def test_refusals_before_a_request_are_counted(api: ApiLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refused() -> bytes:
+        reader, writer = await connect(api.path)
+        writer.write(b"no http at all\r\n\r\n")
+        async with asyncio.timeout(scaled(10)):
+            answer = await reader.read()
+        writer.close()
+        return answer
+
+    assert b"MalformedRequest" in await refused()
+    with monkeypatch.context() as strangers:
+        strangers.setattr(connection, "_allowed_users", set)
+        assert b"Forbidden" in await refused()
+    errors = values(await scrape(api), "umlab_api_errors_total")
+    assert errors["MalformedRequest",] == errors["Forbidden",] == 1
 
 
 async def test_labels_are_escaped(api: ApiLab, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -201,6 +201,8 @@ class EventStream(Response):
             beats = feed.beats
             # Held back while the listener does not read; the feed goes on without it.
             await send({"type": "http.response.body", "body": message, "more_body": True})
+            # Others come first, and we learn whether the listener has gone: sending alone need not wait.
+            await asyncio.sleep(0)
 
 
 def lost_marker(count: int | None) -> bytes:

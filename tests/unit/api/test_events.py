@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -188,6 +189,19 @@ async def test_listeners_are_limited_and_leave_nothing(api: ApiLab) -> None:
     async with listen(api) as listener:
         publish(api, 3)
         assert (await listener.event()).data["port_no"] == 3
+
+
+async def test_listener_that_leaves_at_once_is_sent_no_more(
+    api: ApiLab, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish(api, *range(MAX_KEPT))
+    for _ in range(20):
+        with socket.socket(socket.AF_UNIX) as leaving:
+            leaving.connect(str(api.path))
+            leaving.sendall(request_bytes("GET", "/v1/events?from=oldest"))
+    assert (await api.call("GET", "/v1/labs")).status == 200
+    await wait_until_async(lambda: api.server.connections == 0, 5, "the end of all")
+    assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []
 
 
 async def test_listener_that_does_not_read_delays_nobody_and_is_cut(

@@ -137,7 +137,8 @@ class Daemon:
 
     async def _begin(self, lab: LabService) -> None:
         """Start what was ordered, unless the end comes first, and tell everybody that it runs."""
-        starting = asyncio.ensure_future(lab.start(self._order.switches, self._order.guests))
+        order = self._order
+        starting = asyncio.ensure_future(lab.start(order.switches, order.guests, alone=order.alone))
         await asyncio.wait((starting, self._end), return_when=asyncio.FIRST_COMPLETED)
         if not starting.done():
             starting.cancel()

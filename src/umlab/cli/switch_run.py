@@ -102,7 +102,7 @@ def _order(
         return LabOrder(name, tuple(lab.segments.values()), tuple(lab.guests.values()))
     places = tuple(resolve_listen(spec, name, runtime) for spec in listen or DEFAULT_KINDS)
     config = SwitchConfig(hub=hub, ageing_time_ns=int(ageing_time * SECOND_NS), max_frame=max_frame)
-    return LabOrder(name, (SwitchSpec(name, config, places),))
+    return LabOrder(name, (SwitchSpec(name, config, places),), alone=True)
 
 
 def _start(order: LabOrder, output: Output) -> None:

@@ -71,15 +71,24 @@ class LabService:
             self._keeper.drop(name)
         self._chores = asyncio.create_task(self._do_chores())
 
-    async def start(self, switches: Sequence[SwitchSpec], guests: Sequence[GuestSpec]) -> None:
+    async def start(
+        self, switches: Sequence[SwitchSpec], guests: Sequence[GuestSpec], *, alone: bool = False
+    ) -> None:
         """Have these switches and guests, in this order; one that is there already stays what it is.
+
+        Args:
+            switches: The switches.
+            guests: The guests.
+            alone: Leave out switches that are not there where others are.
 
         Raises:
             UmlabError: One cannot be had; those before it are.
         """
+        whole = alone and bool(self.switch_set.names())
         for switch in switches:
             if switch.name not in self.switch_set.names():
-                await self.put_switch(switch)
+                if not whole:
+                    await self.put_switch(switch)
             elif self.switch_set.spec(switch.name) != switch:
                 _log.warning("switch %s goes on as it was, not as it is described now", switch.name)
         for guest in guests:

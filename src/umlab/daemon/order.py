@@ -18,11 +18,13 @@ class LabOrder:
         name: The lab.
         switches: Its switches.
         guests: Its guests, started in this order.
+        alone: Whether the switch stands alone, and is none of a lab that is there already with others.
     """
 
     name: str
     switches: tuple[SwitchSpec, ...] = ()
     guests: tuple[GuestSpec, ...] = ()
+    alone: bool = False
 
 
 def order_to_json(order: LabOrder) -> bytes:

@@ -41,6 +41,14 @@ async def test_order_is_carried_out_and_what_is_there_stays_as_it_is(
     assert (view.switches, view.guests) == (("lan", "new"), ("g",))
 
 
+async def test_switch_that_stands_alone_is_not_added_to_others(kept: KeptLab) -> None:
+    core = kept.switch(f"bess:{kept.runtime}/c", name="core")
+    await kept.lab.start([core], [], alone=True)
+    await kept.restart()
+    await kept.lab.start([kept.switch()], [], alone=True)
+    assert kept.lab.lab().switches == ("core",)
+
+
 async def test_what_cannot_be_had_ends_the_start_and_what_came_before_stays(kept: KeptLab) -> None:
     bad = kept.switch(f"bess:{kept.runtime}/none/b", name="bad")
     with pytest.raises(TransportError):

@@ -17,7 +17,7 @@ SWITCH = SwitchSpec("lan", SwitchConfig(hub=True, max_frame=1518), ("daemon:/x/c
     "order",
     [
         LabOrder("empty"),
-        LabOrder("lan", (SWITCH,)),
+        LabOrder("lan", (SWITCH,), alone=True),
         LabOrder(
             "lan",
             (SWITCH,),

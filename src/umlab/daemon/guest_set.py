@@ -244,15 +244,18 @@ class GuestSet:
         """Unplug a device, and say whether it was there.  Raises NoSuchGuest, MconsoleError."""
         async with self._lock(name):
             member = self._find(name)
+            was_there = True
             try:
                 await member.service.mconsole.remove(device)
             except MconsoleError as error:
-                if error.err == -errno.ENODEV:
-                    return False
-                raise
+                if error.err != -errno.ENODEV:
+                    raise
+                was_there = False
+            # The kernel has accepted a NIC and lost it again where nobody listened for it.
             if member.plugged.pop(device, None) is not None:
                 self._write_down(member)
-            return True
+                was_there = True
+            return was_there
 
     async def stack(self, name: str, pid: int) -> str:
         """Return a kernel stack.  Raises NoSuchGuest, MconsoleError."""

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import resource
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from support.deadline import wait_until_async
+from support.fake_console import FakeConsole, answer
 from support.kept_lab import KeptLab
 from support.real_keeper import start
 from umlab.errors import (
@@ -106,6 +109,26 @@ class TestLife:
         for call in (kept.lab.put_device("g", "eth1", "x"), kept.lab.remove_device("g", "eth1")):
             with pytest.raises(MconsoleError):
                 await call
+
+    async def test_device_that_its_kernel_has_lost_can_be_plugged_anew(self, kept: KeptLab) -> None:
+        requests: list[bytes] = []
+        gone = answer(b"Device doesn't exist", -errno.ENODEV)
+
+        def kernel(text: bytes) -> list[bytes]:
+            requests.append(text)
+            return gone if text.startswith(b"remove") else answer(b"OK")
+
+        await kept.lab.put_guest(kept.spec())
+        await kept.ready()
+        path = Path(kept.lab.guest("g").mconsole)
+        path.parent.mkdir(exist_ok=True)
+        with FakeConsole(path, kernel):
+            assert await kept.lab.put_device("g", "eth1", "x")
+            assert not await kept.lab.put_device("g", "eth1", "x")
+            assert await kept.lab.remove_device("g", "eth1")
+            assert not await kept.lab.remove_device("g", "eth1")
+            assert await kept.lab.put_device("g", "eth1", "x")
+        assert requests == [b"config eth1=x", b"remove eth1", b"remove eth1", b"config eth1=x"]
 
     async def test_log_is_read_from_anywhere(self, kept: KeptLab) -> None:
         await kept.lab.put_guest(kept.spec())

@@ -9,9 +9,11 @@ message, and its connection is torn down after :data:`STALL_TIME`.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import socket
 import struct
+import termios
 from typing import Any, cast
 
 import h11
@@ -34,6 +36,7 @@ STALL_TIME = 30.0
 #: Seconds that a refused peer has to read why.
 _LINGER_TIME = 1.0
 _CREDENTIALS = struct.Struct("=iII")
+_COUNT = struct.Struct("=i")
 
 
 class _StallWatch:
@@ -45,7 +48,13 @@ class _StallWatch:
 
     def begin(self, transport: asyncio.Transport) -> None:
         self.end()
-        self._timer = self._loop.call_later(STALL_TIME, transport.abort)
+        self._timer = self._loop.call_later(STALL_TIME, self._check, transport, _untaken(transport))
+
+    def _check(self, transport: asyncio.Transport, before: int) -> None:
+        if _untaken(transport) < before:
+            self.begin(transport)
+        else:
+            transport.abort()
 
     def end(self) -> None:
         if self._timer is not None:
@@ -198,6 +207,13 @@ class TerminalConnection(WebSocketsSansIOProtocol):
         super().resume_writing()
         if not self.read_paused:
             self.transport.resume_reading()
+
+
+def _untaken(transport: asyncio.Transport) -> int:
+    """Return how many bytes wait for the peer, here and in the kernel, which counts whole pieces."""
+    sock: socket.socket = transport.get_extra_info("socket")
+    queued = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(_COUNT.size))
+    return transport.get_write_buffer_size() + int(_COUNT.unpack(queued)[0])
 
 
 def _refuse_raw(connection: ApiConnection | TerminalConnection, error: RequestError) -> None:

@@ -204,6 +204,24 @@ async def test_listener_that_leaves_at_once_is_sent_no_more(
     assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []
 
 
+async def test_listener_that_reads_slowly_is_not_cut(api: ApiLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "STALL_TIME", 0.4)
+    publish(api, *range(MAX_KEPT))
+    last = f'"port_no":{MAX_KEPT - 1},'.encode()
+    got = b""
+    with socket.socket(socket.AF_UNIX) as slow:
+        slow.setblocking(False)
+        slow.connect(str(api.path))
+        slow.send(request_bytes("GET", "/v1/events?from=oldest"))
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(scaled(30)):
+            while last not in got[-1000:]:
+                piece = await loop.sock_recv(slow, 32 * 1024)
+                assert piece, f"cut after {len(got)} bytes"
+                got += piece
+                await asyncio.sleep(0.1)
+
+
 async def test_listener_that_does_not_read_delays_nobody_and_is_cut(
     api: ApiLab, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -249,7 +249,8 @@ def terminal_path(guest: str, console: str) -> str:
 
 
 def _path(*words: str, **query: str | int | None) -> str:
-    path = "/".join(["/v1", *(quote(word, safe="") for word in words)])
+    # What is no text, such as an argument's stray bytes, is a name that the daemon refuses.
+    path = "/".join(["/v1", *(quote(word, safe="", errors="backslashreplace") for word in words)])
     given = {key: value for key, value in query.items() if value is not None}
     return f"{path}?{urlencode(given)}" if given else path
 

@@ -83,6 +83,7 @@ CALLS: list[tuple[str, tuple[Any, ...], str, Any, Any, Any]] = [
     ("flush_fdb", ("lan", 3), "DELETE /v1/switches/lan/fdb?port_no=3", None, CHANGED, CHANGED),
     ("guests", (), "GET /v1/guests", None, [GUEST], [GUEST]),
     ("guest", ("a/../b?",), "GET /v1/guests/a%2F..%2Fb%3F", None, GUEST, GUEST),
+    ("guest", ("\udcff",), "GET /v1/guests/%5Cudcff", None, GUEST, GUEST),
     ("put_guest", (SPEC,), "PUT /v1/guests/left", SPEC_BODY, CHANGED, CHANGED),
     ("remove_guest", ("left",), "DELETE /v1/guests/left", None, CHANGED, CHANGED),
     ("consoles", ("left",), "GET /v1/guests/left/consoles", None, [CONSOLE], [CONSOLE]),

@@ -69,6 +69,7 @@ class LabCollector(Collector):
         self._counts = counts
         self._listeners = listeners
         self._terminals = terminals
+        self._began = time.monotonic()
 
     def collect(self) -> Iterator[Metric]:
         """Yield every family."""
@@ -90,7 +91,7 @@ class LabCollector(Collector):
         lab = self._service.lab()
         labels = {"lab": lab.name, "version": lab.version}
         yield InfoMetricFamily("umlab_build", "What runs here.", value=labels)
-        yield _gauge("umlab_uptime_seconds", "Age of this daemon.", max(0.0, time.time() - lab.started_at))
+        yield _gauge("umlab_uptime_seconds", "Age of this daemon.", time.monotonic() - self._began)
         yield _gauge("umlab_resident_memory_bytes", "Memory of this daemon.", _resident_memory())
         yield _gauge(
             "umlab_open_descriptors", "Descriptors of this daemon.", len(os.listdir("/proc/self/fd"))

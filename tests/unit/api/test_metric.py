@@ -90,6 +90,15 @@ async def test_refusals_before_a_request_are_counted(api: ApiLab, monkeypatch: p
     assert errors["MalformedRequest",] == errors["Forbidden",] == 1
 
 
+@pytest.mark.parametrize("jump", [-86_400, 86_400])
+async def test_uptime_does_not_follow_the_clock(
+    api: ApiLab, monkeypatch: pytest.MonkeyPatch, jump: int
+) -> None:
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + jump)
+    assert 0 < values(await scrape(api), "umlab_uptime_seconds")[()] < scaled(60)
+
+
 async def test_labels_are_escaped(api: ApiLab, monkeypatch: pytest.MonkeyPatch) -> None:
     name = 'quote " backslash \\ line\nend'
     monkeypatch.setattr(api.lab, "name", name)

@@ -97,12 +97,18 @@ class Claim:
         self.close()
 
     def _remove(self) -> None:
-        for name in (KEEPER_SOCKET, KEEPER_LOCK, DAEMON_LOCK):
+        with contextlib.suppress(OSError):
+            os.unlink(self._runtime / KEEPER_SOCKET)
+        with contextlib.suppress(OSError):
+            os.rmdir(self._runtime / GUESTS)
+        if (self._runtime / GUESTS).is_dir():
+            # Of guests that died with an earlier keeper: the locks show `umlab gc` that it is a lab's.
+            return
+        for name in (KEEPER_LOCK, DAEMON_LOCK):
             with contextlib.suppress(OSError):
                 os.unlink(self._runtime / name)
-        for directory in (self._runtime / GUESTS, self._runtime):
-            with contextlib.suppress(OSError):
-                os.rmdir(directory)
+        with contextlib.suppress(OSError):
+            os.rmdir(self._runtime)
 
 
 async def _patiently_connect(path: str) -> KeeperLink:

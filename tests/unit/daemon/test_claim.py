@@ -23,6 +23,7 @@ from umlab.daemon.claim import Claim
 from umlab.daemon.place import DAEMON_LOCK, GUESTS, KEEPER_LOCK, KEEPER_SOCKET
 from umlab.errors import LabError, LabInUse
 from umlab.keeper.link import KeeperLink
+from umlab.lab.gc import Removed, collect
 from umlab.transports.socketfile import SocketFile
 
 
@@ -195,6 +196,18 @@ async def test_files_of_others_in_the_directory_stay(runtime: Path) -> None:
     (runtime / "lan.ctl").write_text("")
     Claim("lan", runtime).remove()
     assert os.listdir(runtime) == ["lan.ctl"]
+
+
+async def test_guests_of_a_keeper_that_died_are_left_to_the_sweep(
+    short_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(short_dir))
+    monkeypatch.setenv("TMPDIR", str(short_dir))
+    runtime = short_dir / "umlab/lan"
+    (runtime / GUESTS / "left").mkdir(parents=True)
+    Claim("lan", runtime).remove()
+    assert collect() == [Removed("lab", "lan", str(runtime))]
+    assert not runtime.exists()
 
 
 async def test_log_that_cannot_be_written_is_named_and_no_keeper_runs(runtime: Path) -> None:

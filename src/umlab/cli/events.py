@@ -10,7 +10,7 @@ import typer
 from umlab.cli import complete
 from umlab.cli.exit_status import EXIT_NOT_RUNNING
 from umlab.cli.option import AsJson
-from umlab.cli.output import Output
+from umlab.cli.output import Output, event_text
 
 if TYPE_CHECKING:
     from umlab.client.event import Event
@@ -104,11 +104,7 @@ async def _print_lab(
 def _line(lab: str, event: Event) -> str:
     from datetime import datetime
 
-    from umlab.guest.console import escape
-
     facts = {key: value for key, value in event.data.items() if key not in ("event", "at", "at_ns")}
     at = event.data.get("at")
     time = datetime.fromtimestamp(at).strftime("%H:%M:%S.%f")[:-3] if isinstance(at, float) else " " * 12
-    words = ", ".join(f"{key} {value}" for key, value in facts.items())
-    # Some facts are words of a guest.
-    return escape(f"{time}  {lab}  {event.kind.replace('_', ' ')}: {words}".encode())
+    return f"{time}  {lab}  {event_text(event.kind, facts)}"

@@ -31,6 +31,22 @@ class Output:
         _print(text, end, sys.stderr if self.as_json else sys.stdout)
 
 
+def event_text(kind: str, facts: dict[str, Any]) -> str:
+    """Return an event as a line for people, fit for a terminal: some facts are words of a guest."""
+    from umlab.guest.console import escape
+
+    words = ", ".join(f"{key} {_fact_text(value)}" for key, value in facts.items() if value != "")
+    return escape(f"{kind.replace('_', ' ')}: {words}".encode())
+
+
+def _fact_text(value: Any) -> str:
+    if isinstance(value, dict):
+        return " ".join(f"{key} {_fact_text(each)}" for key, each in value.items())
+    if isinstance(value, list | tuple):
+        return "/".join(map(_fact_text, value))
+    return "-" if value is None else str(value)
+
+
 def _print(text: str, end: str, file: TextIO) -> None:
     try:
         print(text, end=end, file=file, flush=True)

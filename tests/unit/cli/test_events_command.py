@@ -7,7 +7,14 @@ from pathlib import Path
 from support.cli_run import Run
 from support.lab_thread import LabThread
 
-ATTACHED = {"event": "port_attached", "switch": "lan", "port_no": 1, "detail": "\x1b[2J"}
+ATTACHED = {
+    "event": "port_attached",
+    "switch": "lan",
+    "port_no": 1,
+    "detail": "\x1b[2J",
+    "peer": {"pid": 7, "uid": None, "boot": [1, 2]},
+    "note": "",
+}
 
 
 def test_kept_events_are_printed(run: Run, runtime: Path) -> None:
@@ -19,7 +26,7 @@ def test_kept_events_are_printed(run: Run, runtime: Path) -> None:
         assert run("events", "lan", "--no-follow").out == ""
     lines = sorted(line.split("  ", 1)[1] for line in shown.out.splitlines())
     assert lines == [
-        r"lan  port attached: switch lan, port_no 1, detail \x1b[2J",
+        r"lan  port attached: switch lan, port_no 1, detail \x1b[2J, peer pid 7 uid - boot 1/2",
         "ring  guest ready: guest left",
     ]
     (record,) = records

@@ -310,7 +310,7 @@ class NoSuchConsole(LabError):
         self.console = console
 
     def __str__(self) -> str:
-        return f"guest {self.guest} has no console {self.console} of that kind"
+        return f"guest {self.guest} has no terminal {self.console}"
 
 
 class GuestFailed(LabError):

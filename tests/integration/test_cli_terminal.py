@@ -146,7 +146,7 @@ def test_daemon_that_ends_is_told(short_dir: Path) -> None:
         session.wait_for("leaves")
         line_of(daemon)
     with session:
-        session.wait_for("umlab: lan: the daemon ended")
+        session.wait_for("\r\numlab: lan: the daemon ended, the guest left may run on")
         assert session.wait() == 1
 
 

@@ -51,9 +51,18 @@ def attach(
     """
     from umlab.cli.interrupt import run_interruptible
     from umlab.cli.target import guest_place
+    from umlab.errors import ConnectionLost, LabError
 
     lab, guest = guest_place(name)
-    run_interruptible(_attach(lab, guest, console))
+    try:
+        run_interruptible(_attach(lab, guest, console))
+    except ConnectionLost:
+        if os.isatty(0):
+            # The guest's prompt stands on the last line.
+            print(file=sys.stderr)
+        raise LabError(
+            f"{lab}: the daemon ended, the guest {guest} may run on; attach again when the lab is up"
+        ) from None
 
 
 async def _attach(lab: str, guest: str, console: str | None) -> None:
@@ -81,7 +90,7 @@ async def _first_terminal(client: AsyncClient, guest: str) -> str:
     for each in await client.consoles(guest):
         if each.kind == "terminal":
             return each.name
-    raise NoSuchConsole(guest, "terminal")
+    raise NoSuchConsole(guest, "con1")
 
 
 async def _converse(terminal: AsyncTerminal) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
 import time
 from typing import TYPE_CHECKING, Annotated, Any
@@ -117,7 +118,7 @@ def stack(
 @app.command("sysrq", epilog=_SYSRQ_EPILOG)
 def sysrq(
     name: GuestName,
-    letter: Annotated[str, typer.Argument(help="One letter or digit, such as m.", show_default=False)],
+    letter: Annotated[str, typer.Argument(help="One small letter or digit, such as m.", show_default=False)],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before letters that kill.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -125,8 +126,8 @@ def sysrq(
     from umlab.cli.target import guest_place
     from umlab.client.sync import Client
 
-    if len(letter) != 1 or not (letter.isascii() and letter.isalnum()):
-        raise typer.BadParameter(f"{letter!r} is not one letter or digit")
+    if not re.fullmatch(r"[0-9a-z]", letter):
+        raise typer.BadParameter(f"{letter!r} is not one small letter or digit")
     lab, guest = guest_place(name)
     if letter in DEADLY_LETTERS and not yes:
         typer.confirm(f"sysrq {letter} may end {guest} or its programs. Send it?", abort=True, err=True)

@@ -141,5 +141,5 @@ def test_sysrq_asks_before_it_kills(run: Run, runtime: Path, monkeypatch: pytest
         assert daemon.call(lambda lab: lab.asked) == [("sysrq", "m")]
         assert run("guest", "sysrq", "left", "b", "--yes").out == "sysrq b\n"
         assert daemon.call(lambda lab: lab.asked[-1]) == ("sysrq", "b")
-    for wrong in ("mm", "-", "é"):
+    for wrong in ("mm", "-", "é", "M", "m\n"):
         assert run("guest", "sysrq", "left", "--", wrong).status == 2

@@ -76,9 +76,13 @@ def stop(
     as_json: AsJson = False,
 ) -> None:
     """Stop a lab and wait until it is gone: guests, each by its own shutdown first, switches, daemon."""
+    from umlab.cli.target import split
     from umlab.client.sync import Client
     from umlab.errors import LabNotRunning
 
+    lab, switch = split(name)
+    if lab is not None:
+        raise typer.BadParameter(f"{name}: a lab is stopped as a whole, {switch} with it; write {lab}")
     try:
         with Client(name) as client:
             client.stop(keep=daemon_only)

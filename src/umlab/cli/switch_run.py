@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from umlab.cli.output import Output
+from umlab.cli.output import Output, event_text
 
 if TYPE_CHECKING:
     from umlab.daemon.lab import LabService
@@ -89,12 +89,13 @@ def _order(
 ) -> LabOrder:
     from umlab._name import check_name
     from umlab.daemon.order import LabOrder
-    from umlab.daemon.place import runtime_directory
+    from umlab.daemon.place import runtime_base
     from umlab.daemon.spec import DEFAULT_KINDS, SwitchSpec, resolve_listen
     from umlab.switch.model import SECOND_NS, SwitchConfig
 
     check_name("switch", name)
-    runtime = runtime_directory(name)
+    # Made by the daemon: what cannot begin leaves no directory.
+    runtime = runtime_base() / name
     if file is not None:
         from umlab.lab.file import load
 
@@ -190,6 +191,8 @@ def _started(name: str, switches: list[tuple[str, str, Any]], guests: list[str])
 def _started_text(record: Record) -> str:
     arguments = [each["guest_argument"] for each in record["listeners"] if each["guest_argument"]]
     head = f"switch {record['name']} is up ({record['engine']} engine)"
+    if record["engine"] is None:
+        head = f"lab {record['name']} is up"
     return "\n  ".join([f"{head}; attach a guest with" if arguments else head, *arguments])
 
 
@@ -199,8 +202,7 @@ def _lost_line(count: int, *, as_json: bool) -> str:
 
 
 def _event_line(record: Record) -> str:
-    facts = ", ".join(f"{key} {value}" for key, value in record.items() if key not in _UNSAID)
-    return f"{str(record['event']).replace('_', ' ')}: {facts}"
+    return event_text(record["event"], {key: value for key, value in record.items() if key not in _UNSAID})
 
 
 #: What a line for people does without.

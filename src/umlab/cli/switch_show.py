@@ -35,6 +35,7 @@ Examples:
 """
 
 _LS_HEADINGS = ("NAME", "LAB", "ENGINE", " PORTS", " GUESTS", " FDB", "STATE")
+_LS_SPARE = ("ENGINE", " FDB")
 _PORT_HEADINGS = (
     *(" PORT", "KIND", "STATE", " PID", " UID", "GUEST", "MAC"),
     *(" RX", " TX", " DROPPED", " QUEUED"),
@@ -115,7 +116,7 @@ def _list() -> Page:
             rows.append((switch.name, lab, switch.engine, *counts, "up"))
     for lab in found_labs.kept:
         add_unknown(lab, "kept")
-    return Page(records, [Table(_LS_HEADINGS, rows)] if rows else ["no switch runs"])
+    return Page(records, [Table(_LS_HEADINGS, rows, _LS_SPARE)] if rows else ["no switch runs"])
 
 
 def _count_guests(ports: list[PortView]) -> int:

@@ -134,6 +134,19 @@ def test_stop_of_what_does_not_run(run: Run) -> None:
         assert done.err.startswith("umlab: lan does not run")
 
 
+def test_stop_of_one_switch_is_a_wrong_command_line(run: Run, runtime: Path) -> None:
+    with LabThread(runtime, "ring", ("a", "b")):
+        done = run("switch", "stop", "ring/b")
+    assert done.status == 2
+    assert "write ring" in done.err
+
+
+def test_wrong_file_leaves_no_directory(run: Run, runtime: Path) -> None:
+    assert run("switch", "run", "lan", "--file", str(runtime / "none.yaml")).status == 1
+    assert run("switch", "run", "lan", "--listen", "none").status == 1
+    assert list(runtime.iterdir()) == []
+
+
 def test_lab_without_switches_has_none_to_show(run: Run, runtime: Path) -> None:
     with LabThread(runtime, "lan"):
         assert run("switch", "ls").out == "no switch runs\n"

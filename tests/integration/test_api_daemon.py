@@ -68,6 +68,28 @@ async def events(path: Path, query: str) -> AsyncIterator[AsyncIterator[dict[str
         writer.close()
 
 
+#: Runs a daemon until it is ready, and prints how many objects each full collection of garbage looks at.
+_COUNT_OBJECTS = """
+import asyncio, gc, os, signal
+from umlab.api.run import Daemon
+from umlab.daemon.order import LabOrder
+
+def ready(_):
+    print(len(gc.get_objects()))
+    os.kill(os.getpid(), signal.SIGTERM)
+
+asyncio.run(Daemon(LabOrder("collected"), on_ready=ready).run())
+"""
+
+
+def test_collecting_garbage_does_not_stop_a_daemon_for_long(lab: BackgroundLab) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _COUNT_OBJECTS], stdout=subprocess.PIPE, check=True, timeout=scaled(30)
+    )
+    # A full collection looks at a million objects or so in a second.
+    assert int(done.stdout) < 10_000
+
+
 def test_socket_is_its_users_alone(path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700

@@ -23,7 +23,7 @@ Examples:
 
   umlab guest attach left
 
-  umlab guest attach ring/left --console con2
+  umlab guest attach ring/left --console con1
 
   echo poweroff | umlab guest attach left
 """

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Devices of a running guest.", no_args_is_help=True)
 
-Device = Annotated[str, typer.Argument(help="Such as eth0, vec0, ubdb or con1.", show_default=False)]
+Device = Annotated[
+    str, typer.Argument(metavar="DEVICE", help="Such as eth0, vec0, ubdb or con1.", show_default=False)
+]
 
 _LS_EPILOG = """
 Examples:
@@ -72,7 +74,10 @@ def set_(
     name: GuestName,
     device: Device,
     setting: Annotated[
-        str, typer.Argument(help="As behind the sign on the kernel's command line.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="SETTING", help="As behind the sign on the kernel's command line.", show_default=False
+        ),
     ],
     as_json: AsJson = False,
 ) -> None:

@@ -58,7 +58,7 @@ Examples:
 """
 
 #: Letters that end a guest or its programs; ``t`` does so on Linux 6.1.
-DEADLY_LETTERS = "bceiot"
+DEADLY_LETTERS = "bcefiot"
 #: Bytes after which a line is taken for whole.
 _MAX_LINE = 64 * 1024
 _HEADINGS = ("GUEST", "LAB", "STATE", " PID", " MEMORY", "KERNEL", "CONSOLES", " RUNS FOR")
@@ -102,7 +102,9 @@ def logs(
 @app.command("stack", epilog=_STACK_EPILOG)
 def stack(
     name: GuestName,
-    pid: Annotated[int, typer.Argument(min=1, help="A process of the guest.", show_default=False)],
+    pid: Annotated[
+        int, typer.Argument(min=1, metavar="PID", help="A process of the guest.", show_default=False)
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Print the kernel stack of a process in a guest."""
@@ -118,7 +120,10 @@ def stack(
 @app.command("sysrq", epilog=_SYSRQ_EPILOG)
 def sysrq(
     name: GuestName,
-    letter: Annotated[str, typer.Argument(help="One small letter or digit, such as m.", show_default=False)],
+    letter: Annotated[
+        str,
+        typer.Argument(metavar="LETTER", help="One small letter or digit, such as m.", show_default=False),
+    ],
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before letters that kill.")] = False,
     as_json: AsJson = False,
 ) -> None:

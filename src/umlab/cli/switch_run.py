@@ -36,7 +36,8 @@ Record = dict[str, Any]
 
 def run(
     name: Annotated[
-        str, typer.Argument(help="The switch's name, at most 24 characters.", show_default=False)
+        str,
+        typer.Argument(metavar="NAME", help="The switch's name, at most 24 characters.", show_default=False),
     ],
     listen: Annotated[
         list[str] | None,

@@ -135,7 +135,7 @@ def test_stack_is_printed(run: Run, runtime: Path) -> None:
 def test_sysrq_asks_before_it_kills(run: Run, runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with LabThread(runtime, "lan", guests=("left",)) as daemon:
         assert run("guest", "sysrq", "left", "m").out == "sysrq m\n"
-        for letter in "tbco":
+        for letter in "tbcof":
             monkeypatch.setattr(sys, "stdin", io.StringIO("n\n"))
             assert run("guest", "sysrq", "left", letter).status == 1
         assert daemon.call(lambda lab: lab.asked) == [("sysrq", "m")]

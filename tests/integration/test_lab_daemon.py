@@ -238,6 +238,7 @@ def test_lab_whose_daemon_died_can_be_ended(guests: BackgroundLab) -> None:
     wait_until(lambda: is_gone(keeper), 10, "the end of the keeper")
     assert not stop_kept("lan")
     assert survey().kept == []
+    assert _left(lab) == []
 
 
 def test_switch_that_cannot_start_leaves_nothing(short_dir: Path) -> None:

@@ -13,7 +13,7 @@ from typing import IO
 from umlab.daemon.claim import Claim
 from umlab.daemon.lab import LabService
 from umlab.daemon.order import LabOrder, order_to_json
-from umlab.daemon.place import KEEPER_SOCKET, runtime_base, runtime_directory, state_directory
+from umlab.daemon.place import API_SOCKET, KEEPER_SOCKET, runtime_base, runtime_directory, state_directory
 from umlab.errors import LabError
 
 #: Seconds for a daemon to be ready; each guest that it starts adds to them.
@@ -83,5 +83,6 @@ async def _stop_kept(lab: str) -> None:
         service = LabService(lab, runtime, state, await claim.keeper(state / "keeper.log"))
         await service.resume()
         await service.stop()
+        (runtime / API_SOCKET).unlink(missing_ok=True)
     finally:
         claim.remove()

@@ -25,7 +25,7 @@ Examples:
 
   umlab guest attach ring/left --console con1
 
-  echo poweroff | umlab guest attach left
+  echo uptime | umlab guest attach left
 """
 
 #: Ctrl-] leaves, as in telnet.

@@ -11,7 +11,6 @@ import sys
 from typing import IO
 
 from umlab.daemon.claim import Claim
-from umlab.daemon.lab import LabService
 from umlab.daemon.order import LabOrder, order_to_json
 from umlab.daemon.place import API_SOCKET, KEEPER_SOCKET, runtime_base, runtime_directory, state_directory
 from umlab.errors import LabError
@@ -77,6 +76,9 @@ def stop_kept(lab: str) -> bool:
 
 
 async def _stop_kept(lab: str) -> None:
+    # Here, because a start, which should take little time, does without.
+    from umlab.daemon.lab import LabService
+
     runtime, state = runtime_directory(lab), state_directory(lab)
     claim = Claim(lab, runtime)
     try:

@@ -67,7 +67,10 @@ _SPARE = ("CONSOLES", "KERNEL", " MEMORY", " PID")
 
 @app.command("ls", cls=WatchCommand, epilog=_LS_EPILOG)
 def ls(as_json: AsJson = False, watch: Watch = None) -> None:
-    """List the guests of all running labs, ended ones until they are removed."""
+    """List the guests of all running labs, ended ones until they are removed.
+
+    Of a lab whose daemon has died nobody can tell the guests; such labs are named.
+    """
     present(_list, as_json=as_json, watch=watch)
 
 
@@ -148,12 +151,13 @@ def _print_answer(answer: str, record: dict[str, Any], as_json: bool) -> None:
 
 
 def _list() -> Page:
-    from umlab.client import labs
+    from umlab.client.survey import survey
     from umlab.client.sync import Client
     from umlab.errors import ApiError, LabNotRunning
 
     found: list[tuple[str, GuestView]] = []
-    for lab in labs():
+    surveyed = survey()
+    for lab in (name for name, answer in surveyed.answers.items() if answer is not None):
         try:
             with Client(lab) as client:
                 found += [(lab, guest) for guest in client.guests()]
@@ -161,8 +165,14 @@ def _list() -> Page:
             # It has ended since it was asked, or hangs.
             continue
     records = [{"lab": lab, **dataclasses.asdict(guest)} for lab, guest in found]
+    records += [{"lab": lab, "state": "kept"} for lab in surveyed.kept]
     rows = [_row(lab, guest) for lab, guest in found]
-    return Page(records, [Table(_HEADINGS, rows, _SPARE)] if rows else ["no guest runs"])
+    parts: list[str | Table] = [Table(_HEADINGS, rows, _SPARE)] if rows else []
+    parts += [
+        f"the daemon of {lab} has died; to see its guests: umlab switch run {lab} --background"
+        for lab in surveyed.kept
+    ]
+    return Page(records, parts or ["no guest runs"])
 
 
 def _row(lab: str, guest: GuestView) -> tuple[str, ...]:

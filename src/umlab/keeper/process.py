@@ -26,6 +26,7 @@ import select
 import selectors
 import signal
 import socket
+import struct
 import sys
 import time
 from ctypes import CDLL
@@ -112,6 +113,9 @@ class Keeper:
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 # It waits in the backlog, which is readable all the while.
                 time.sleep(_PAUSE)
+            return
+        if _user_of(sock) not in (0, os.geteuid()):
+            sock.close()
             return
         message.set_up(sock)
         sock.settimeout(_SEND_TIMEOUT)
@@ -254,6 +258,12 @@ _REQUESTS = {
     "forget": Keeper._forget,
     "end": Keeper._end,
 }
+
+
+def _user_of(sock: socket.socket) -> int:
+    """Return who connected, as SO_PEERCRED says: pid, uid and gid."""
+    _, uid, _ = struct.unpack("=iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return int(uid)
 
 
 def _hung_up(sock: socket.socket) -> bool:

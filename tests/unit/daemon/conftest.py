@@ -12,8 +12,9 @@ from support.real_keeper import RealKeeper
 
 
 @pytest.fixture
-async def keeper(short_dir: Path) -> AsyncIterator[RealKeeper]:
-    """Yield a keeper that holds nothing."""
+async def keeper(short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[RealKeeper]:
+    """Yield a keeper that holds nothing; what a guest that is killed leaves goes with the directory."""
+    monkeypatch.setenv("TMPDIR", str(short_dir))
     made = RealKeeper(short_dir)
     yield made
     await made.end()

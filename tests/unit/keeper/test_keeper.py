@@ -219,3 +219,23 @@ def _read(reader: int) -> bytes:
 
 def _state(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+@pytest.mark.needs_root
+async def test_another_user_gets_nothing(keeper: RealKeeper, short_dir: Path) -> None:
+    """Modes alone kept others out: whoever reached the socket was given every descriptor."""
+    short_dir.chmod(0o711)
+    keeper.path.chmod(0o777)
+    child = os.fork()
+    if not child:
+        # The status says what it was given: 0 for the end of the connection, 1 for more, 2 for an error.
+        status = 2
+        try:
+            os.setuid(65534)
+            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+                sock.settimeout(LONG)
+                sock.connect(str(keeper.path))
+                status = int(sock.recv(1000) != b"")
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -237,7 +237,6 @@ def _keeper_of(guest: int) -> int:
 #: Where the time of day is looked at, and only to be shown: when something happened or began.  What tells
 #: one daemon's events from another's has to differ, no more.
 _SHOWN = {
-    "api/metric.py": 1,
     "cli/guest.py": 1,
     "daemon/event_log.py": 2,
     "daemon/lab.py": 1,

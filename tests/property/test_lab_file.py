@@ -18,7 +18,7 @@ from umlab.errors import LabFileError, LabFileErrors
 from umlab.guest.cmdline import BessNic, DaemonNic, DiskRoot, GuestSpec, TinyRoot
 from umlab.guest.kernel_config import parse_config
 from umlab.lab.file import LabFile, load
-from umlab.switch.model import SwitchConfig
+from umlab.switch.model import MAX_FDB_CAPACITY, SwitchConfig
 
 RUNTIME = Path("/run/lab")
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,23}", fullmatch=True)
@@ -78,7 +78,7 @@ def segments(draw: st.DrawFn) -> dict[str, Any]:
         "hub": draw(st.booleans()),
         "ageing_time": f"{draw(st.integers(1, 1_000_000_000))}ms",
         "max_frame": draw(st.integers(14, 65_535)),
-        "fdb_capacity": draw(st.integers(0, 999_999_999)),
+        "fdb_capacity": draw(st.integers(0, MAX_FDB_CAPACITY)),
         "listen": ["daemon", "bess"],
     }
     return {key: value for key, value in given_keys.items() if draw(st.booleans())}

@@ -33,7 +33,7 @@ from umlab.switch.core import SwitchCore
 from umlab.switch.counters import DropReason
 from umlab.switch.events import Event, LinkClosed, MacLearned, PortAttached, PortDetached
 from umlab.switch.fdb import FdbEntry
-from umlab.switch.model import Framing, Link, SwitchConfig
+from umlab.switch.model import MAX_AGEING_NS, Framing, Link, SwitchConfig
 
 EngineMaker = Callable[..., Engine]
 #: A thread that spins uses nearly all of the 100 ms that it is watched for.
@@ -390,9 +390,9 @@ class TestEvents:
         for guest in guests:
             guest.close()
 
-    def test_timer_that_lies_years_ahead_is_no_reason_to_stop(self, make_engine: EngineMaker) -> None:
+    def test_timer_as_far_ahead_as_can_be_is_no_reason_to_stop(self, make_engine: EngineMaker) -> None:
         """epoll's time limit is an int of milliseconds, 24 days: one learnt address ended the thread."""
-        engine = make_engine(SwitchConfig(ageing_time_ns=10**18), ManualClock())
+        engine = make_engine(SwitchConfig(ageing_time_ns=MAX_AGEING_NS), ManualClock())
         guests = [plug(engine), plug(engine)]
         for number in range(3):
             guests[0].send(frame(BROADCAST, mac(number)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -128,7 +129,8 @@ def test_guest_is_managed(terminal: Terminal, short_dir: Path) -> None:
     assert terminal.run("guest", "device", "set", "left", "eth1", f"daemon,,unix,{control}")
     assert {record["name"] for record in terminal.records("guest", "device", "ls", "left")} >= {"eth1"}
     assert terminal.run("guest", "device", "rm", "left", "eth1") == "left: eth1 unplugged\n"
-    assert "Call Trace" in terminal.run("guest", "stack", "left", "1")
+    # A 6.1 kernel gives a trace up now and then, and says so.
+    assert re.search("Call Trace|aborting stack trace", terminal.run("guest", "stack", "left", "1"))
     assert "Mem-Info" in terminal.run("guest", "sysrq", "left", "m")
     assert "daemon" in terminal.run("switch", "args", "ring/core")
     assert terminal.run("switch", "stop", "ring") == "ring: stopped\n"

@@ -130,7 +130,8 @@ def test_sysrq_and_stack_arrive_whole(call: Call) -> None:
     assert memory[0] == "sysrq: Show Memory"
     assert len(memory) > 11, memory
     assert memory[-1].endswith("pages reserved")
-    assert call("stack", 1).startswith("Stack:")
+    # A 6.1 kernel gives a trace up now and then, and says so.
+    assert call("stack", 1).startswith(("Stack:", "Received SIGSEGV in SIGSEGV handler"))
 
 
 def test_long_proc_file_is_whole(call: Call) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import http.client
 import os
 import shutil
@@ -26,7 +27,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench_forwarding import DISTURBED, Guest, _cpu_seconds, _greet, _push
+from measure import machine, report
+from measure.guest import Guest
+from measure.process import cpu_seconds
+from measure.rounds import Comparison, compare
 
 from umlab.api.background import start_in_background
 from umlab.client import Client
@@ -37,6 +41,8 @@ from umlab.switch.model import SwitchConfig
 
 LAB = "bench"
 FRAMES = 300_000
+#: Fewer than the 11 that a guest's socket holds by default (net.unix.max_dgram_qlen + 1).
+IN_FLIGHT = 8
 EVENTS_PER_SECOND = 1_000
 LISTENERS = 50
 READS = 300
@@ -46,7 +52,7 @@ LOADS = ("forwarding alone", "and 1,000 events/s", f"and {LISTENERS} listeners")
 #: Sends frames from ever new sources to one that the switch knows at the same port, so that they end there.
 _SOURCES = """
 import os, socket, struct, sys, time
-from bench_forwarding import Guest
+from measure.guest import Guest
 guest = Guest(sys.argv[1], 200)
 guest.sock.send(b"\\xff" * 6 + guest.mac + b"\\x88\\xb5" + bytes(46))
 start, count, serial = time.monotonic(), 0, int.from_bytes(os.urandom(3), "big")
@@ -155,12 +161,8 @@ def report_reads(ports: int) -> None:
         print(f"  {target:<28}{statistics.median(times):>8.2f} ms median{p95:>8.2f} ms p95")
 
 
-def measure(load: int, pid: int, control: str) -> tuple[float, float, float]:
-    """Run one round.
-
-    Returns:
-        Frames per second, the daemon's microseconds per frame, events per second to each listener.
-    """
+def measure(load: int, pid: int, control: str) -> dict[str, float]:
+    """Run one load once."""
     with contextlib.ExitStack() as stack:
         guests = [Guest(Path(control), number) for number in range(2)]
         for guest in guests:
@@ -173,42 +175,42 @@ def measure(load: int, pid: int, control: str) -> tuple[float, float, float]:
             stack.enter_context(child(_SOURCES, control, EVENTS_PER_SECOND))
             receiver.sock.recv(2048)
             sender.sock.recv(2048)
-        _greet(sender, [receiver])
-        _greet(receiver, [sender])
+        sender.greet([receiver])
+        receiver.greet([sender])
         frame = (receiver.mac + sender.mac + b"\x88\xb5").ljust(64, b"\0")
-        cpu = _cpu_seconds(pid)
-        seconds = _push(sender.sock, [receiver.sock], frame, FRAMES)
-        cpu = _cpu_seconds(pid) - cpu
+        cpu = cpu_seconds(pid)
+        seconds = push(sender.sock, receiver.sock, frame, FRAMES)
+        cpu = cpu_seconds(pid) - cpu
         rate = 0.0
         if listeners is not None:
             rate = int(listeners.communicate("\n")[0]) / LISTENERS / seconds
     with Client(LAB) as client:
         client.flush_fdb(LAB)
-    return FRAMES / seconds, cpu / FRAMES * 1e6, rate
+    return {"rate": FRAMES / seconds, "daemon's time": cpu / FRAMES * 1e6, "events": rate}
 
 
-def compare(pid: int, control: str, rounds: int) -> None:
-    """Run the loads in turns and print how they differ."""
-    kept: list[list[tuple[float, float, float]]] = []
-    disturbed = 0
-    while len(kept) < rounds:
-        while len(kept) < rounds:
-            kept.append([measure(load, pid, control) for load in range(len(LOADS))])
-        median = statistics.median(each[0][0] for each in kept)
-        calm = [each for each in kept if abs(each[0][0] - median) <= DISTURBED * median]
-        disturbed += len(kept) - len(calm)
-        kept = calm
-        if disturbed > 4 * rounds:
-            raise SystemExit(f"the machine is too restless, {disturbed} rounds were disturbed")
-    print(f"unicast, 64 bytes: {rounds} rounds of {FRAMES} frames, {disturbed} disturbed and repeated")
-    for load, name in enumerate(LOADS):
-        results = [each[load] for each in kept]
-        ratio = statistics.median(each[load][0] / each[0][0] for each in kept)
-        print(
-            f"  {name:<22}{statistics.median(each[0] for each in results):>10,.0f} frames/s"
-            f"  x {ratio:.2f}, {statistics.median(each[1] for each in results):.1f} us of the daemon's time a"
-            f" frame, {statistics.median(each[2] for each in results):,.0f} events/s to each listener"
-        )
+def push(sender: socket.socket, receiver: socket.socket, frame: bytes, count: int) -> float:
+    """Send frames with a few in flight, so that none is lost; return the seconds until all have arrived."""
+    start = time.perf_counter()
+    for _ in range(IN_FLIGHT):
+        sender.send(frame)
+    for _ in range(count - IN_FLIGHT):
+        receiver.recv(2048)
+        sender.send(frame)
+    for _ in range(IN_FLIGHT):
+        receiver.recv(2048)
+    return time.perf_counter() - start
+
+
+def loads(pid: int, control: str, rounds: int) -> Comparison:
+    """Run the loads in turns."""
+    return compare(
+        "api-loads",
+        f"Forwarding through a lab daemon, 64 bytes, {IN_FLIGHT} frames in flight",
+        {"rate": "frames/s", "daemon's time": "us/frame", "events": "per s and listener"},
+        {name: functools.partial(measure, load, pid, control) for load, name in enumerate(LOADS)},
+        rounds,
+    )
 
 
 def main() -> None:
@@ -217,13 +219,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--ports", type=int, default=1000, help="for the reads")
     options = parser.parse_args()
+    facts = machine.facts()
     with running() as (pid, control):
         report_reads(0)
         with contextlib.ExitStack() as stack:
             for number in range(options.ports):
                 stack.callback(Guest(Path(control), number % 256).close)
             report_reads(options.ports)
-        compare(pid, control, options.rounds)
+        report.write("api", facts, [loads(pid, control, options.rounds)])
 
 
 if __name__ == "__main__":

@@ -18,9 +18,9 @@ import struct
 import tempfile
 import threading
 import time
-from pathlib import Path
 
-from bench_forwarding import Guest
+from measure.guest import Guest
+from measure.process import resident_mb
 
 from umlab.api.background import start_in_background
 from umlab.client import Client
@@ -94,14 +94,6 @@ def measure() -> tuple[float, int]:
     return traffic.gap(), traffic.sent - len(traffic.arrived)
 
 
-def resident(pid: int) -> float:
-    """Return the resident memory of a process in MB."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) / 1000
-    raise SystemExit(f"no process {pid}")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=7)
@@ -113,7 +105,7 @@ def main() -> None:
     try:
         results = [measure() for _ in range(rounds)]
         lab = Client(LAB).lab()
-        memory = resident(lab.pid), resident(lab.keeper_pid)
+        memory = resident_mb(lab.pid), resident_mb(lab.keeper_pid)
     finally:
         Client(LAB).stop()
         shutil.rmtree(place, ignore_errors=True)

@@ -11,7 +11,7 @@ FUZZ_TIME ?= 60
 PARALLEL = -n auto --dist loadscope
 export PARALLEL
 
-.PHONY: help demo test test-unprivileged test-slow lint fuzz bench man kernel clean
+.PHONY: help demo test test-unprivileged test-slow lint fuzz sanitize bench man kernel clean
 
 help: ## say what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 28
@@ -44,8 +44,12 @@ fuzz: ## every fuzzer for its share of FUZZ_TIME=60 seconds
 	@tools/setup fuzz
 	@tools/fuzz $(FUZZ_TIME)
 
-bench: ## every benchmark
+sanitize: ## the native engine's tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	@tools/setup test
+	@tools/sanitize
+
+bench: ## every benchmark
+	@tools/setup bench
 	@set -e; for bench in tests/bench/bench_*.py; do echo "$$bench"; .venv/bin/python $$bench; done
 
 man: ## the manual pages, in build/man
@@ -58,4 +62,5 @@ kernel: ## a kernel without the legacy transports, in ~/.cache/umlab (about 8 mi
 
 clean: ## remove .venv, caches and build output
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -f src/umlab/engine/_native/*.so src/umlab/engine/_native/unbuilt.txt
 	find src tests -name __pycache__ -prune -exec rm -rf {} +

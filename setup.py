@@ -12,6 +12,7 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.errors import BaseError, CCompilerError
 
 SOURCE = Path("src")
 NATIVE = Path("umlab/engine/_native")
@@ -57,7 +58,7 @@ class BuildNative(build_ext):
             super().build_extensions()
         # Cython and the compilers fail in every way there is.
         except Exception as error:
-            self._go_without(missing() or f"{type(error).__name__}: {error}")
+            self._go_without(missing() or reason_of(error))
 
     def copy_extensions_to_source(self):
         """Put what was built, or why it was not, beside the sources; nothing of an earlier build stays."""
@@ -102,11 +103,23 @@ def missing():
         import Cython.Build  # noqa: F401
     except ImportError as error:
         return f"Cython is missing ({error})"
-    compiler = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()[0]
-    if shutil.which(compiler) is None:
-        return f"the C compiler {compiler} is missing"
+    if shutil.which(compiler()) is None:
+        return f"the C compiler {compiler()} is missing"
     header = Path(sysconfig.get_path("include")) / "Python.h"
     return "" if header.exists() else f"Python's headers are missing ({header})"
+
+
+def reason_of(error):
+    """Return in one line what went wrong although all is there."""
+    if isinstance(error, BaseError | CCompilerError):
+        # A whole command line, of which the program says enough; what it printed stands above.
+        return f"the C compiler {compiler()} fails"
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def compiler():
+    """Return the C compiler's name."""
+    return (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()[0]
 
 
 # Processes that Cython starts may import this file.

@@ -15,6 +15,9 @@ from hypothesis import HealthCheck, settings
 
 from support.leaks import TAG_VARIABLE, end_processes, holdings, leaks_since
 from support.require import everything_is_required
+from umlab.engine.select import why_not_native
+
+pytest_plugins = ["support.scenario_count"]
 
 INTEGRATION = Path(__file__).parent / "integration"
 
@@ -38,6 +41,12 @@ def pytest_configure(config: pytest.Config) -> None:
     for number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_report_header() -> str:
+    """Say so where the tests run on the Python engine only."""
+    missing = why_not_native()
+    return f"the native engine is not tested: {missing}" if missing else "engines: py, native"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

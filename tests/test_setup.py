@@ -33,9 +33,13 @@ STAND_INS = {
             *print*) echo "$VERSION" ;;
             *"import ensurepip"*) [ "$ENSUREPIP" = yes ] ;;
             *"-m venv"*) mkdir -p .venv/bin && cp bin/python3 .venv/bin/python ;;
+            *Python.h*) [ "$HEADERS" = yes ] ;;
+            *"pip install"*-e*|*build_ext*) [ "$COMPILER" = works ] || exit 0; echo >state/native ;;
+            *_native.engine*) [ -e state/native ] ;;
         esac""",
 }
 ALL = "python3-venv user-mode-linux busybox-static"
+NATIVE = "gcc python3-dev"
 
 
 class Machine:
@@ -49,6 +53,8 @@ class Machine:
             "SUDO": "fails",
             "VERSION": "3.11",
             "ENSUREPIP": "yes",
+            "HEADERS": "no",
+            "COMPILER": "works",
         }
         for directory in ("bin", "tools", "state"):
             (root / directory).mkdir()
@@ -62,12 +68,18 @@ class Machine:
         (root / "tools/packages").write_text(
             "# set package programs why\n"
             "venv python3-venv - x\ndemo user-mode-linux linux.uml x\ndemo busybox-static busybox x\n"
-            "test lsof lsof x\nkernel flex - x\n"
+            "test lsof lsof x\nkernel flex - x\nbench iperf3 - x\n"
+            "native gcc cc x\nnative python3-dev - x\n"
         )
         (root / "pyproject.toml").write_text("[project]")
         (root / "constraints.txt").write_text("rich==1")
+        (root / "setup.py").write_text("setup()")
+        native = root / "src/umlab/engine/_native"
+        native.mkdir(parents=True)
+        for name in ("engine.pyx", "engine.pxd"):
+            (native / name).touch()
         self.installed(ALL)
-        self.known_to_apt(ALL + " lsof flex")
+        self.known_to_apt(f"{ALL} {NATIVE} lsof flex")
 
     def set(self, name: str, words: str) -> None:
         (self.root / "state" / name).write_text(words)
@@ -76,8 +88,8 @@ class Machine:
         self.set("known", packages)
         self.set("archive", packages if after_update is None else after_update)
 
-    def installed(self, packages: str) -> None:
-        self.set("installed", packages)
+    def installed(self, packages: str, native: str = NATIVE) -> None:
+        self.set("installed", f"{packages} {native}")
 
     def setup(self, goal: str, **environment: str) -> tuple[int, str, list[str]]:
         """Run tools/setup and return its status, its error output, and what it called."""
@@ -109,7 +121,10 @@ def test_plain_user_with_all_packages_needs_neither_root_nor_sudo(machine: Machi
     assert _of(calls, "sudo", "apt-get", "apt-cache") == []
     assert any("-m venv" in call for call in calls)
     pip = [call for call in calls if "pip install" in call]
-    assert [call.split("constraints.txt ")[1] for call in pip] == ["setuptools", "--no-build-isolation -e ."]
+    assert [call.split("constraints.txt ")[1] for call in pip] == [
+        "setuptools Cython",
+        "--no-build-isolation -e .",
+    ]
 
 
 def test_second_run_sets_nothing_up(machine: Machine) -> None:
@@ -239,7 +254,7 @@ def test_interpreter_that_does_not_serve_is_named(
 def test_unknown_goal_is_refused(machine: Machine) -> None:
     status, errors, _ = machine.setup("everything")
     assert status == 1
-    assert "usage: tools/setup demo|test|lint|fuzz|kernel" in errors
+    assert "usage: tools/setup demo|test|bench|lint|fuzz|kernel" in errors
 
 
 def test_kernel_needs_no_venv(machine: Machine) -> None:
@@ -247,3 +262,57 @@ def test_kernel_needs_no_venv(machine: Machine) -> None:
     assert status == 0
     assert _of(calls, "apt-get")[0].endswith("flex")
     assert _of(calls, "python3") == []
+
+
+@pytest.mark.parametrize("changed", ["src/umlab/engine/_native/engine.pyx", "setup.py"])
+def test_changed_native_source_is_built_and_nothing_else_is_done(machine: Machine, changed: str) -> None:
+    machine.setup("demo")
+    (machine.root / changed).write_text("changed")
+    status, _, calls = machine.setup("demo")
+    assert status == 0
+    assert [call for call in calls if "build_ext" in call]
+    assert not [call for call in calls if "pip install" in call]
+    assert _of(machine.setup("demo")[2], "python3") == []
+
+
+def test_demo_does_without_a_compiler_and_says_what_brings_it(machine: Machine) -> None:
+    machine.installed(ALL, native="")
+    status, errors, calls = machine.setup("demo", COMPILER="fails")
+    assert status == 0
+    assert [line for line in errors.splitlines() if line.endswith("sudo apt-get install gcc python3-dev")]
+    assert "the Python engine will do" in errors
+    assert [call for call in calls if "pip install" in call]
+
+
+def test_demo_as_root_installs_the_compiler_where_it_can(machine: Machine) -> None:
+    machine.installed(ALL, native="")
+    assert machine.setup("demo", UID_NUMBER="0")[:2] == (0, "")
+    machine.installed(ALL, native="")
+    (machine.root / "setup.py").write_text("changed")
+    (machine.root / "bin/apt-get").write_text("#!/bin/sh\nexit 100\n")
+    status, errors, _ = machine.setup("demo", UID_NUMBER="0")
+    assert status == 0
+    assert "the Python engine will do" in errors
+
+
+def test_tests_do_not_do_without_a_compiler(machine: Machine) -> None:
+    machine.installed(ALL + " lsof", native="python3-dev")
+    status, errors, _ = machine.setup("test")
+    assert status == 1
+    assert errors.endswith("sudo apt-get install gcc\n")
+
+
+def test_native_engine_that_cannot_be_built_is_tried_again(machine: Machine) -> None:
+    machine.installed(ALL + " lsof")
+    for _ in range(2):
+        status, errors, calls = machine.setup("demo", COMPILER="fails")
+        assert (status, errors.count("\n")) == (0, 1)
+        assert "the native engine cannot be built" in errors
+        assert [call for call in calls if "build_ext" in call]
+    assert machine.setup("test", COMPILER="fails")[0] == 1
+    assert machine.setup("demo")[:2] == (0, "")
+
+
+def test_interpreter_from_elsewhere_has_headers_of_its_own(machine: Machine) -> None:
+    machine.installed(ALL + " lsof", native="gcc")
+    assert machine.setup("test", HEADERS="yes")[0] == 0

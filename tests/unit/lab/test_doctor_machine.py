@@ -8,10 +8,18 @@ from pathlib import Path
 
 import pytest
 
+from umlab.engine import select
+from umlab.engine._py import PyEngine
 from umlab.lab.doctor import engine, limit, memory, place
 from umlab.lab.doctor.finding import Status, Subject, Verdict
 
 ANY = Subject("/kernel", "/runtime", "/state")
+
+
+class FakeNative(PyEngine):
+    """Stands for the native engine."""
+
+    kind = "native"
 
 
 def subject(directory: Path) -> Subject:
@@ -148,12 +156,27 @@ def test_value_of_this_machine_is_shown() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "status"), [("auto", Status.OK), ("py", Status.OK), ("fast", Status.FAIL)]
+    ("wanted", "native", "status", "words"),
+    [
+        ("auto", "", Status.OK, "engine native"),
+        ("native", "", Status.OK, "engine native"),
+        ("py", "", Status.OK, "engine py"),
+        ("auto", "no compiler", Status.WARN, "engine py, which is slower: no compiler"),
+        ("native", "no compiler", Status.FAIL, "no switch can start: "),
+        ("py", "no compiler", Status.OK, "engine py"),
+        ("fast", "", Status.FAIL, "'fast'"),
+    ],
 )
 def test_engine_is_the_one_that_a_switch_gets(
-    wanted: str, status: Status, monkeypatch: pytest.MonkeyPatch
+    wanted: str, native: str, status: Status, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UMLAB_ENGINE", wanted)
+    monkeypatch.setattr(select, "why_not_native", lambda: native)
+    monkeypatch.setattr(engine, "why_not_native", lambda: native)
+    monkeypatch.setattr(select, "native_engine", lambda: FakeNative)
+    select._choose.cache_clear()
     verdict = engine.check_engine(ANY)
+    select._choose.cache_clear()
     assert verdict.status is status
-    assert ("engine" in verdict.detail) if status is Status.OK else ("fast" in verdict.detail)
+    assert words in verdict.detail
+    assert bool(verdict.fix) is (status is not Status.OK)

@@ -1,0 +1,289 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""Makes frames, sends them to a switch, counts what arrives: one thread, without the GIL, in batches.
+
+Sending and receiving alternate in one loop that never sleeps.  A guest's socket holds 11 frames, so a
+receiver must be emptied again before the switch has sent twelve: a batch is shorter than that.
+"""
+
+from libc.errno cimport EAGAIN, ENOBUFS, errno
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, clockid_t, timespec
+
+import os
+from array import array
+
+from cpython cimport array as carray
+
+cdef extern from "<sys/uio.h>" nogil:
+    struct iovec:
+        void *iov_base
+        size_t iov_len
+
+cdef extern from "<sys/socket.h>" nogil:
+    struct msghdr:
+        iovec *msg_iov
+        size_t msg_iovlen
+    struct mmsghdr:
+        msghdr msg_hdr
+        unsigned int msg_len
+    int MSG_DONTWAIT
+    int sendmmsg(int fd, mmsghdr *messages, unsigned int count, int flags)
+    int recvmmsg(int fd, mmsghdr *messages, unsigned int count, int flags, timespec *timeout)
+
+cdef enum:
+    SEND_BATCH = 8
+    RECEIVE_BATCH = 32
+    BUFFER = 2048
+    #: Where a frame carries the time at which it was due, behind the header and 2 bytes that align it.
+    STAMP_AT = 16
+    #: Frames that wait for the socket at most, as in a guest's own queue; more are lost.
+    WAITING = 1000
+    #: Nothing has arrived for so long after the end: nothing comes any more.
+    QUIET_NS = 30 * 1000 * 1000
+
+cdef struct stream_t:
+    int fd
+    int size
+    double period_ns      # 0: as fast as the socket takes them
+    uint32_t sources      # 0: a random one for every frame
+    uint64_t random
+    int64_t offered, sent, dropped
+    uint8_t *frames       # SEND_BATCH frames of ``size`` bytes
+    iovec vectors[SEND_BATCH]
+    mmsghdr messages[SEND_BATCH]
+
+cdef struct run_t:
+    stream_t **streams
+    int *receivers
+    int64_t *received     # by receiver, in the window and after it
+    int stream_count, receiver_count
+    int64_t arrived       # at all receivers
+    int64_t *samples      # nanoseconds from due to arrival
+    int64_t sample_count, sample_room
+    int64_t longest_gap
+    int error             # errno of what ended the run, or 0
+    iovec vectors[RECEIVE_BATCH]
+    mmsghdr messages[RECEIVE_BATCH]
+    uint8_t buffers[RECEIVE_BATCH][BUFFER]
+
+
+cdef class Stream:
+    """Frames from one socket to one address.
+
+    Args:
+        fd: A datagram socket that is connected to the switch.
+        destination: Address of 6 bytes.
+        source: Address of 6 bytes; its last 4 change when there are several.
+        size: Bytes of a frame, 24 at least.
+        rate: Frames per second, whatever becomes of them; 0 is as fast as the socket takes them.
+        sources: How many source addresses take turns; 0 is a random one for every frame.
+    """
+
+    cdef stream_t c
+
+    def __cinit__(self, int fd, bytes destination, bytes source, int size=64, double rate=0, uint32_t sources=1):
+        cdef int index
+        assert len(destination) == len(source) == 6 and 24 <= size <= BUFFER and rate >= 0
+        self.c.fd, self.c.size, self.c.sources = fd, size, sources
+        self.c.period_ns = 1e9 / rate if rate else 0
+        self.c.random = int.from_bytes(os.urandom(8), "little") | 1
+        self.c.frames = <uint8_t *> calloc(SEND_BATCH, size)
+        if self.c.frames == NULL:
+            raise MemoryError
+        head = destination + source + b"\x88\xb5"
+        cdef const uint8_t *start = head
+        for index in range(SEND_BATCH):
+            memcpy(self.c.frames + index * size, start, 14)
+            self.c.vectors[index].iov_base = self.c.frames + index * size
+            self.c.vectors[index].iov_len = size
+            self.c.messages[index].msg_hdr.msg_iov = &self.c.vectors[index]
+            self.c.messages[index].msg_hdr.msg_iovlen = 1
+
+    def __dealloc__(self):
+        free(self.c.frames)
+
+    @property
+    def offered(self):
+        """Frames that were due in the last run."""
+        return self.c.offered
+
+    @property
+    def sent(self):
+        """Frames that the socket took in the last run."""
+        return self.c.sent
+
+
+def run(list streams, list receivers, double seconds, *, int pid=0, bint latency=False, tick=None, double every=0):
+    """Send and receive for a while, then wait for what is still under way.
+
+    Args:
+        streams: What is sent.
+        receivers: Descriptors of the sockets that are read.
+        seconds: How long to send.
+        pid: The switch's, whose processor time is measured.
+        latency: Whether to take the time of every frame.
+        tick: Called again and again meanwhile.
+        every: Seconds between two of its calls.
+
+    Returns:
+        ``received`` by each receiver in all, ``arrived`` at all of them while frames were sent, ``seconds``,
+        ``cpu`` seconds of the process meanwhile, ``latencies`` (sorted, nanoseconds), ``gap``: the longest
+        time in nanoseconds that this loop was away.
+
+    Raises:
+        OSError: The switch takes no more frames for good.
+    """
+    cdef run_t *job = <run_t *> calloc(1, sizeof(run_t))
+    cdef carray.array samples = array("q", bytes(8 * ((1 << 20) if latency else 1)))
+    cdef carray.array fds = array("i", receivers or [-1])
+    cdef carray.array received = array("q", bytes(8 * max(1, len(receivers))))
+    cdef int64_t start, end, next_tick, now, arrived, ticking = <int64_t> (every * 1e9)
+    cdef int64_t cpu = 0
+    cdef int index
+    if job == NULL:
+        raise MemoryError
+    try:
+        job.streams = <stream_t **> calloc(max(1, len(streams)), sizeof(stream_t *))
+        if job.streams == NULL:
+            raise MemoryError
+        for index, stream in enumerate(streams):
+            job.streams[index] = &(<Stream?> stream).c
+            job.streams[index].offered = job.streams[index].sent = job.streams[index].dropped = 0
+        job.stream_count, job.receiver_count = len(streams), len(receivers)
+        job.receivers, job.received = fds.data.as_ints, <int64_t *> received.data.as_longlongs
+        job.samples, job.sample_room = <int64_t *> samples.data.as_longlongs, len(samples) if latency else 0
+        for index in range(RECEIVE_BATCH):
+            job.vectors[index].iov_base = job.buffers[index]
+            job.vectors[index].iov_len = BUFFER
+            job.messages[index].msg_hdr.msg_iov = &job.vectors[index]
+            job.messages[index].msg_hdr.msg_iovlen = 1
+        cpu = cpu_ns(pid) if pid else 0
+        start = now = now_ns()
+        end = start + <int64_t> (seconds * 1e9)
+        while now < end:
+            next_tick = min(end, now + ticking) if tick is not None else end
+            with nogil:
+                now = send_and_receive(job, start, next_tick)
+            if job.error:
+                raise OSError(job.error, os.strerror(job.error))
+            if tick is not None:
+                tick()
+        cpu = cpu_ns(pid) - cpu if pid else 0
+        arrived = job.arrived
+        with nogil:
+            receive_rest(job)
+        return {
+            "received": list(received[: len(receivers)]),
+            "arrived": arrived,
+            "seconds": (now - start) / 1e9,
+            "cpu": cpu / 1e9,
+            "latencies": sorted(samples[: job.sample_count]),
+            "gap": job.longest_gap,
+        }
+    finally:
+        free(job.streams)
+        free(job)
+
+
+cdef int64_t now_ns() noexcept nogil:
+    cdef timespec time
+    clock_gettime(CLOCK_MONOTONIC, &time)
+    return <int64_t> time.tv_sec * 1000000000 + time.tv_nsec
+
+
+cdef int64_t cpu_ns(int pid) except -1:
+    """Read the clock of a process, as clock_getcpuclockid(3) makes it."""
+    cdef timespec time
+    if clock_gettime(<clockid_t> (~pid << 3 | 2), &time):
+        raise ProcessLookupError(errno, os.strerror(errno))
+    return <int64_t> time.tv_sec * 1000000000 + time.tv_nsec
+
+
+cdef int64_t send_and_receive(run_t *job, int64_t start, int64_t end) noexcept nogil:
+    """Go on until ``end``; return the time."""
+    cdef int64_t now = now_ns(), then
+    cdef int index
+    while now < end and not job.error:
+        for index in range(job.stream_count):
+            send_due(job, job.streams[index], start, now)
+        receive(job)
+        then, now = now, now_ns()
+        if now - then > job.longest_gap:
+            job.longest_gap = now - then
+    return now
+
+
+cdef void send_due(run_t *job, stream_t *stream, int64_t start, int64_t now) noexcept nogil:
+    """Offer the socket what is due, at most a batch."""
+    cdef int64_t behind, due = now
+    cdef int count = SEND_BATCH, index, done
+    cdef uint8_t *frame
+    cdef uint32_t serial
+    if stream.period_ns:
+        stream.offered = <int64_t> ((now - start) / stream.period_ns) + 1
+        behind = stream.offered - stream.sent - stream.dropped
+        if behind > WAITING:
+            stream.dropped += behind - WAITING
+            behind = WAITING
+        if behind < count:
+            count = <int> behind
+    for index in range(count):
+        frame = stream.frames + index * stream.size
+        serial = <uint32_t> (stream.sent + index)
+        if stream.sources != 1:
+            serial = serial % stream.sources if stream.sources else next_random(stream)
+            # Big-endian, so that neighbours differ in the last byte.
+            frame[8], frame[9], frame[10], frame[11] = serial >> 24, serial >> 16, serial >> 8, serial
+        if stream.period_ns:
+            due = start + <int64_t> ((stream.sent + stream.dropped + index) * stream.period_ns)
+        memcpy(frame + STAMP_AT, &due, 8)
+    if count == 0:
+        return
+    done = sendmmsg(stream.fd, stream.messages, count, MSG_DONTWAIT)
+    if done > 0:
+        stream.sent += done
+    elif errno != EAGAIN and errno != ENOBUFS:
+        job.error = errno
+    if not stream.period_ns:
+        stream.offered = stream.sent
+
+
+cdef uint32_t next_random(stream_t *stream) noexcept nogil:
+    stream.random ^= stream.random << 13
+    stream.random ^= stream.random >> 7
+    stream.random ^= stream.random << 17
+    return <uint32_t> (stream.random >> 32)
+
+
+cdef void receive(run_t *job) noexcept nogil:
+    """Empty every receiver."""
+    cdef int index, each, count
+    cdef int64_t now, due
+    for index in range(job.receiver_count):
+        count = RECEIVE_BATCH
+        while count == RECEIVE_BATCH:
+            count = recvmmsg(job.receivers[index], job.messages, RECEIVE_BATCH, MSG_DONTWAIT, NULL)
+            if count <= 0:
+                break
+            job.received[index] += count
+            job.arrived += count
+            if not job.sample_room:
+                continue
+            now = now_ns()
+            for each in range(count):
+                if job.sample_count < job.sample_room:
+                    memcpy(&due, job.buffers[each] + STAMP_AT, 8)
+                    job.samples[job.sample_count] = now - due
+                    job.sample_count += 1
+
+
+cdef void receive_rest(run_t *job) noexcept nogil:
+    """Receive until it has been quiet for a while."""
+    cdef int64_t before, quiet_at = now_ns() + QUIET_NS
+    while now_ns() < quiet_at:
+        before = job.arrived
+        receive(job)
+        if job.arrived != before:
+            quiet_at = now_ns() + QUIET_NS

@@ -2,50 +2,138 @@
 
 from __future__ import annotations
 
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+
 import pytest
 
 from support.engines import ENGINES
-from support.scenario import make_scenario, run_on_core, run_on_engine
-from umlab._clock import ManualClock
+from support.scenario import LIMITED, Profile, Send, Step, Stop, make_scenario
+from support.scenario_model import ModelSwitch, Observation
+from support.scenario_run import Divergence, compare
 from umlab.switch.counters import DropReason
+from umlab.switch.events import EventsLost
 from umlab.switch.model import SECOND_NS, SwitchConfig
 
-CONFIGS = {
-    "switch": SwitchConfig(ageing_time_ns=5 * SECOND_NS, max_frame=1518),
-    "small": SwitchConfig(ageing_time_ns=5 * SECOND_NS, fdb_capacity=3, max_frame=9018),
-    "hub": SwitchConfig(hub=True, max_frame=1518),
+CountScenario = Callable[[str], None]
+
+AGEING_NS = 5 * SECOND_NS
+PROFILES = {
+    "switch": Profile(SwitchConfig(ageing_time_ns=AGEING_NS, max_frame=1518)),
+    "small": Profile(
+        SwitchConfig(ageing_time_ns=AGEING_NS, fdb_capacity=3, max_frame=9018),
+        capacities=(0, 1, 2, 3, 4),
+        most_frames=4,
+    ),
+    "hub": Profile(SwitchConfig(hub=True, max_frame=1518, first_port_no=7), most_frames=4),
+    "jumbo": Profile(
+        SwitchConfig(max_frame=65_535),
+        most_frames=3,
+        max_frames=(14, 1900, 2000, 2048, 9018, 65_534, 65_535),
+        sizes=(60, 2047, 2048, 2049, 4096, 60_000),
+    ),
+    "bursts": Profile(SwitchConfig(max_frame=2048), most_frames=200, sizes=(14, 60, 64), stations=20),
+    "queues": Profile(
+        SwitchConfig(egress_queue_depth=2, max_frame=2100),
+        ways=LIMITED,
+        most_frames=30,
+        max_frames=(1518, 2100),
+        stops=True,
+        depths=(1, 2, 8),
+    ),
+    "flood": Profile(
+        SwitchConfig(ageing_time_ns=AGEING_NS, max_frame=9018, egress_queue_depth=8),
+        least_ports=20,
+        most_ports=22,
+        most_frames=30,
+        stations=30,
+        max_frames=(1518, 9018),
+        stops=True,
+    ),
+    "storm": Profile(
+        SwitchConfig(ageing_time_ns=AGEING_NS, max_frame=1518, fdb_capacity=400),
+        ways=("connected", "seqpacket", "device"),
+        most_ports=4,
+        most_frames=400,
+        stations=20_000,
+        capacities=(400, 4000),
+        sizes=(14, 60),
+    ),
 }
+#: Of long scenarios.
 SEEDS = range(8)
-LENGTH = 200
+LENGTHS = {"storm": 80, "flood": 120}
+#: Of short ones whose first frames wait for the engine to begin.
+HELD_SEEDS = range(100, 120)
+HELD_LENGTH = 30
+
+
+def scenario(name: str, seed: int) -> list[Step]:
+    length = HELD_LENGTH if seed in HELD_SEEDS else LENGTHS.get(name, 200)
+    return make_scenario(random.Random(f"{name} {seed}"), PROFILES[name], length)
 
 
 @pytest.mark.parametrize("kind", sorted(ENGINES))
-@pytest.mark.parametrize("name", sorted(CONFIGS))
-@pytest.mark.parametrize("seed", SEEDS)
-def test_engine_does_what_the_core_says(kind: str, name: str, seed: int) -> None:
-    config = CONFIGS[name]
-    steps = make_scenario(seed, config, LENGTH)
-    expected = run_on_core(steps, config)
-    clock = ManualClock()
-    engine = ENGINES[kind](config, clock)
-    engine.start()
-    assert run_on_engine(steps, engine, clock, expected) == expected
+@pytest.mark.parametrize("name", sorted(PROFILES))
+@pytest.mark.parametrize("held", [False, True], ids=["running", "held"])
+def test_engine_does_what_the_core_says(
+    kind: str, name: str, held: bool, count_scenario: CountScenario
+) -> None:
+    for seed in HELD_SEEDS if held else SEEDS:
+        try:
+            compare(ENGINES[kind], PROFILES[name].config, scenario(name, seed), held=held)
+        except Divergence as error:
+            error.add_note(f"scenario {name} {seed}")
+            raise
+        count_scenario(kind)
 
 
-@pytest.mark.parametrize("name", sorted(CONFIGS))
+def observations(name: str) -> Iterator[tuple[Step, Observation]]:
+    for seed in SEEDS:
+        steps = scenario(name, seed)
+        yield from zip(steps, ModelSwitch(PROFILES[name].config).run(steps), strict=False)
+
+
+@pytest.mark.parametrize("name", sorted(PROFILES))
 def test_scenarios_reach_what_they_are_to_compare(name: str) -> None:
     """Scenarios that never age, move, refuse or drop anything would compare nothing."""
-    config = CONFIGS[name]
-    outcomes = [run_on_core(make_scenario(seed, config, LENGTH), config) for seed in SEEDS]
-    drops = {reason for outcome in outcomes for port in outcome.ports.values() for reason in port.drops}
-    assert {DropReason.RUNT, DropReason.OVERSIZE} <= drops
-    assert any(len(receivers) > 1 for outcome in outcomes for receivers in outcome.egress)
-    kinds = {type(event).__name__ for outcome in outcomes for event in outcome.events}
-    wanted = {"PortAttached", "PortDetached", "MacLearned", "MacAged", "StationMoved"}
-    if config.hub:
-        assert wanted <= kinds
-        return
-    assert DropReason.SAME_PORT in drops
-    wanted.add("UnknownUnicast")
-    assert wanted | ({"FdbFull"} if name == "small" else set()) <= kinds
-    assert any(len(receivers) == 1 for outcome in outcomes for receivers in outcome.egress)
+    seen = list(observations(name))
+    drops: Counter[DropReason] = Counter()
+    kinds: Counter[str] = Counter()
+    for _, each in seen:
+        kinds.update(type(event).__name__ for event in each.events)
+        for port in each.snapshot.ports.values():
+            drops.update(port.drops)
+    assert {DropReason.RUNT, DropReason.OVERSIZE, DropReason.SAME_PORT, DropReason.PEER_GONE} <= set(drops)
+    wanted = {"PortAttached", "PortDetached", "MacLearned", "MacAged", "StationMoved", "UnknownUnicast"}
+    assert wanted | {"FdbFull", "LinkClosed"} <= set(kinds) | ({"LinkClosed"} if name == "queues" else set())
+    assert any(len(each.received) == 1 for _, each in seen)
+    assert any(len(each.received) > 1 for _, each in seen)
+    if PROFILES[name].stops:
+        assert drops[DropReason.TAIL] > 100
+        assert max(max(each.snapshot.queued.values(), default=0) for _, each in seen) >= 8
+
+
+def test_sizes_around_the_buffers_of_the_native_engine_are_all_sent() -> None:
+    sizes = {
+        len(frame)
+        for name in PROFILES
+        for step, _ in observations(name)
+        if isinstance(step, Send)
+        for frame in step.frames
+    }
+    assert set(range(1900, 2100)) <= sizes
+    assert {0, 13, 14, 9018, 9019, 65_535, 65_536} <= sizes
+
+
+def test_floods_and_bursts_are_as_wide_and_long_as_they_are_meant() -> None:
+    assert max(len(each.received) for _, each in observations("flood")) >= 19
+    longest = max(len(step.frames) for step, _ in observations("bursts") if isinstance(step, Send))
+    assert longest > 100
+    assert any(isinstance(step, Stop) for step, _ in observations("queues"))
+
+
+def test_events_are_lost_in_storms() -> None:
+    lost = [event for _, each in observations("storm") for event in each.events if type(event) is EventsLost]
+    assert len(lost) > 1

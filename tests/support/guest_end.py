@@ -69,14 +69,14 @@ def frame(dst: bytes, src: bytes, size: int = 60, payload: bytes = b"") -> bytes
     return (dst + src + b"\x88\xb5" + payload).ljust(size, b"\0")
 
 
-def plug(engine: Engine, framing: Framing = Framing.DATAGRAM) -> GuestEnd:
+def plug(engine: Engine, framing: Framing = Framing.DATAGRAM, port_no: int | None = None) -> GuestEnd:
     """Attach a guest over a socket pair: both ends are connected to each other."""
     kind = socket.SOCK_DGRAM if framing is Framing.DATAGRAM else socket.SOCK_SEQPACKET
     ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
-    return _attach(engine, Link(_surrender(ours), framing), theirs)
+    return _attach(engine, Link(_surrender(ours), framing), theirs, port_no)
 
 
-def plug_unconnected(engine: Engine) -> GuestEnd:
+def plug_unconnected(engine: Engine, port_no: int | None = None) -> GuestEnd:
     """Attach a guest as UML's daemon transport is: its socket is bound and not connected.
 
     Its queue takes ``max_dgram_qlen`` + 1 frames, then our end cannot send.
@@ -85,7 +85,7 @@ def plug_unconnected(engine: Engine) -> GuestEnd:
     ours = _named_datagram_socket()
     ours.connect(theirs.getsockname())
     name = ours.getsockname()
-    return _attach(engine, Link(_surrender(ours), Framing.DATAGRAM), theirs, to=name)
+    return _attach(engine, Link(_surrender(ours), Framing.DATAGRAM), theirs, port_no, to=name)
 
 
 def unread_limit() -> int:
@@ -145,6 +145,8 @@ def _surrender(sock: socket.socket) -> int:
     return sock.detach()
 
 
-def _attach(engine: Engine, link: Link, theirs: socket.socket, to: str | bytes | None = None) -> GuestEnd:
+def _attach(
+    engine: Engine, link: Link, theirs: socket.socket, port_no: int | None, to: str | bytes | None = None
+) -> GuestEnd:
     theirs.settimeout(scaled(10))
-    return GuestEnd(theirs, engine.attach(link), to)
+    return GuestEnd(theirs, engine.attach(link, port_no), to)

@@ -1,37 +1,34 @@
-"""Random switch scenarios: made from a seed, run by the pure core or by an engine over real sockets.
+"""Random switch scenarios: steps that a model of the switch and any engine can both run.
 
-Both runs give an ``Outcome``, and equal scenarios must give equal ones.  Time stands still but for the
-steps that advance it, and each such step sends a frame at once, so that it does not matter whether an
-engine forgets aged stations by its timer or on that frame.
+Time stands still but for the steps that advance it, and each such step sends a frame at once, so that
+it does not matter whether an engine forgets aged stations by its timer or on that frame.
 """
 
 from __future__ import annotations
 
-import os
 import random
-import time
 from dataclasses import dataclass, field, replace
 
-from support.deadline import deadline
-from support.guest_end import BROADCAST, GuestEnd, mac, plug, plug_unconnected, traffic_of
-from umlab._clock import ManualClock
-from umlab.engine.contract import Engine
-from umlab.switch.core import SwitchCore
-from umlab.switch.counters import PortCounters, SwitchCounters
-from umlab.switch.events import Event
-from umlab.switch.fdb import FdbEntry
-from umlab.switch.model import SECOND_NS, Framing, SwitchConfig
+from support.guest_end import BROADCAST, mac
+from umlab.switch.model import SECOND_NS, SwitchConfig
 
-_ADDRESSES = [*(mac(number) for number in range(6)), BROADCAST, bytes.fromhex("0180c2000000")]
-_WAYS = ("connected", "unconnected", "seqpacket", "device")
-_MOST_PORTS = 6
+#: How a guest is attached.
+WAYS = ("connected", "unconnected", "seqpacket", "device", "shared")
+#: An empty message is the end of file to those.
+_WITH_END = ("seqpacket", "device")
+#: A socket of those takes a number of unread frames that is known, whatever their size.
+LIMITED = ("unconnected", "shared")
+_GROUPS = [BROADCAST, bytes.fromhex("0180c2000000"), bytes.fromhex("333300000001")]
+#: Bytes of kernel memory that the frames of one step may take: all fit a socket with its default buffer.
+_SOCKET_MEMORY = 200_000
 
 
 @dataclass(frozen=True)
 class Attach:
-    """A guest attaches, one of ``_WAYS``."""
+    """A guest attaches, one of ``WAYS``, under a number or the lowest free one."""
 
     way: str
+    port_no: int | None = None
 
 
 @dataclass(frozen=True)
@@ -42,10 +39,27 @@ class Detach:
 
 
 @dataclass(frozen=True)
+class Die:
+    """A guest's end is closed; the port stays."""
+
+    port_no: int
+
+
+@dataclass(frozen=True)
+class Send:
+    """Time advances, then a guest sends frames without a pause."""
+
+    port_no: int
+    frames: tuple[bytes, ...]
+    span_ns: int = 0
+
+
+@dataclass(frozen=True)
 class Configure:
-    """The control side tells the switch something else, which is no other ageing time."""
+    """The control side tells the switch something else, and a frame is sent at once."""
 
     config: SwitchConfig
+    send: Send
 
 
 @dataclass(frozen=True)
@@ -61,166 +75,180 @@ class Handover:
 
 
 @dataclass(frozen=True)
-class Send:
-    """Time advances, then a guest sends a frame."""
+class Stop:
+    """A guest reads no more."""
 
     port_no: int
+
+
+@dataclass(frozen=True)
+class Resume:
+    """A guest that read no more reads all that waits."""
+
+    port_no: int
+
+
+@dataclass(frozen=True)
+class Stranger:
+    """Somebody who never attached sends to the shared socket."""
+
     frame: bytes
-    span_ns: int
 
 
-Step = Attach | Detach | Send | Configure | Flush | Handover
+@dataclass(frozen=True)
+class Look:
+    """The control side takes the events and reads the FDB."""
+
+
+Step = Attach | Detach | Die | Send | Configure | Flush | Handover | Stop | Resume | Stranger | Look
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What the scenarios of a family are like.
+
+    Attributes:
+        config: What the switch is told to be at first.
+        ways: How its guests attach, those of ``WAYS``.
+        least_ports, most_ports: Guests at once.
+        most_frames: Frames that a guest sends in one step, at most.
+        stations: Addresses that are in use beside the group addresses.
+        max_frames, capacities, depths: What the switch may be told later.
+        stops: Whether guests stop reading.
+        sizes: Frame lengths that are likelier than others.
+    """
+
+    config: SwitchConfig
+    ways: tuple[str, ...] = WAYS
+    least_ports: int = 2
+    most_ports: int = 6
+    most_frames: int = 1
+    stations: int = 6
+    max_frames: tuple[int, ...] = (70, 1518)
+    capacities: tuple[int, ...] = (0, 2, 3, 8, 1000)
+    depths: tuple[int, ...] = (1, 2, 8, 512)
+    stops: bool = False
+    sizes: tuple[int, ...] = (60, 64, 1514)
 
 
 @dataclass
-class Outcome:
-    """All that can be seen of a run.
+class _Maker:
+    """Makes one scenario, knowing what is attached so far."""
 
-    Attributes:
-        egress: For each step, the frame's receivers with what they received.
-    """
+    rng: random.Random
+    profile: Profile
+    config: SwitchConfig
+    ways: dict[int, str] = field(default_factory=dict)
+    dead: set[int] = field(default_factory=set)
+    stopped: set[int] = field(default_factory=set)
 
-    egress: list[dict[int, bytes]] = field(default_factory=list)
-    events: list[Event] = field(default_factory=list)
-    counters: SwitchCounters = field(default_factory=SwitchCounters)
-    ports: dict[int, PortCounters] = field(default_factory=dict)
-    fdb: list[FdbEntry] = field(default_factory=list)
+    def step(self) -> Step:
+        """Return a next step that is possible now."""
+        living = [port_no for port_no in self.ways if port_no not in self.dead]
+        choice = self.rng.random()
+        few = len(living) < 2 or len(self.ways) < self.profile.least_ports
+        if few or (choice < 0.06 and len(self.ways) < self.profile.most_ports):
+            return self._attach()
+        if choice < 0.08:
+            return Detach(self._forget(self.rng.choice(list(self.ways))))
+        if choice < 0.10:
+            self.dead.add(port_no := self.rng.choice(living))
+            self.stopped.discard(port_no)
+            return Die(port_no)
+        if choice < 0.13:
+            self._reconfigure()
+            return Configure(self.config, Send(self.rng.choice(living), (self._frame(60),)))
+        if choice < 0.15:
+            return Flush(self.rng.choice([None, *self.ways]))
+        if choice < 0.17:
+            return Handover()
+        if choice < 0.19:
+            return Look()
+        if choice < 0.22 and "shared" in self.ways.values():
+            return Stranger(self._frame(60))
+        if choice < 0.32 and self.profile.stops:
+            return self._stop_or_resume(living)
+        return self._send(self.rng.choice(living))
 
+    def _attach(self) -> Attach:
+        lowest = self.config.first_port_no
+        while lowest in self.ways:
+            lowest += 1
+        given = None
+        if self.rng.random() < 0.3:
+            given = self.rng.choice([lowest, lowest + 1, lowest + 70, lowest + 400])
+            given = None if given in self.ways else given
+        way = self.rng.choice(self.profile.ways)
+        self.ways[given or lowest] = way
+        return Attach(way, given)
 
-def make_scenario(seed: int, config: SwitchConfig, length: int) -> list[Step]:
-    """Return the steps that belong to a seed; the same each time."""
-    rng = random.Random(seed)
-    ports: list[int] = []
-    packet_ports: set[int] = set()
-    steps: list[Step] = []
-    while len(steps) < length:
+    def _forget(self, port_no: int) -> int:
+        del self.ways[port_no]
+        self.dead.discard(port_no)
+        self.stopped.discard(port_no)
+        return port_no
+
+    def _reconfigure(self) -> None:
+        rng, profile = self.rng, self.profile
+        self.config = replace(
+            self.config,
+            hub=rng.random() < 0.3,
+            ageing_time_ns=rng.choice([1, SECOND_NS, 5 * SECOND_NS, 300 * SECOND_NS]),
+            fdb_capacity=rng.choice(profile.capacities),
+            max_frame=rng.choice(profile.max_frames),
+            egress_queue_depth=rng.choice(profile.depths),
+        )
+
+    def _stop_or_resume(self, living: list[int]) -> Step:
+        if self.stopped and self.rng.random() < 0.4:
+            self.stopped.remove(port_no := self.rng.choice(sorted(self.stopped)))
+            return Resume(port_no)
+        able = [no for no in living if self.ways[no] in LIMITED and no not in self.stopped]
+        if not able:
+            return Look()
+        self.stopped.add(port_no := self.rng.choice(able))
+        return Stop(port_no)
+
+    def _send(self, port_no: int) -> Send:
+        least = 1 if self.ways[port_no] in _WITH_END else 0
+        frames: list[bytes] = []
+        memory = 0
+        for _ in range(self.rng.randint(1, self.profile.most_frames)):
+            frame = self._frame(max(least, self._size()))
+            memory += 2 * (len(frame) + 320) + 256
+            if frames and memory > _SOCKET_MEMORY:
+                break
+            frames.append(frame)
+        # Frames that are dropped for their size do not make an engine look at ages.
+        sized_well = any(14 <= len(frame) <= self.config.max_frame for frame in frames)
+        spans = [0, 0, 0, SECOND_NS, self.config.ageing_time_ns, self.config.ageing_time_ns + 1]
+        return Send(port_no, tuple(frames), self.rng.choice(spans) if sized_well else 0)
+
+    def _size(self) -> int:
+        rng, longest = self.rng, self.config.max_frame
         choice = rng.random()
-        if len(ports) < 2 or (choice < 0.05 and len(ports) < _MOST_PORTS):
-            port_no = next(n for n in range(1, _MOST_PORTS + 1) if n not in ports)
-            ports.append(port_no)
-            way = rng.choice(_WAYS)
-            packet_ports.discard(port_no)
-            if way in ("seqpacket", "device"):
-                packet_ports.add(port_no)
-            steps.append(Attach(way))
-        elif choice < 0.08:
-            steps.append(Detach(ports.pop(rng.randrange(len(ports)))))
-        elif choice < 0.10:
-            config = replace(
-                config,
-                hub=rng.random() < 0.3,
-                fdb_capacity=rng.choice([2, 3, 8]),
-                max_frame=rng.choice([70, 1518]),
-            )
-            steps.append(Configure(config))
-        elif choice < 0.12:
-            steps.append(Flush(rng.choice([None, *ports])))
-        elif choice < 0.14:
-            steps.append(Handover())
-        else:
-            port_no = rng.choice(ports)
-            # An empty message is the end of file to those.
-            least = 1 if port_no in packet_ports else 0
-            size = rng.choice([least, 13, 14, 60, 64, config.max_frame, config.max_frame + 1])
-            head = rng.choice(_ADDRESSES) + rng.choice(_ADDRESSES) + b"\x88\xb5" + rng.randbytes(8)
-            # A frame that is dropped for its size does not make an engine look at ages.
-            sized_well = 14 <= size <= config.max_frame
-            span = rng.choice([0, 0, 0, SECOND_NS, config.ageing_time_ns + 1]) if sized_well else 0
-            steps.append(Send(port_no, head.ljust(size, b"\0")[:size], span))
-    return steps
+        if choice < 0.5:
+            return min(rng.choice(self.profile.sizes), longest)
+        if choice < 0.65:
+            return rng.choice([0, 1, 13, 14])
+        if choice < 0.8:
+            # The boundary between the small and the large buffers of the native engine.
+            return min(rng.randint(1900, 2100), longest + 1)
+        return rng.choice([longest - 1, longest, longest + 1])
+
+    def _frame(self, size: int) -> bytes:
+        head = self._address() + self._address() + b"\x88\xb5" + self.rng.randbytes(8)
+        return head.ljust(size, b"\xa5")[:size]
+
+    def _address(self) -> bytes:
+        number = self.rng.randrange(self.profile.stations + len(_GROUPS))
+        if number < self.profile.stations:
+            return mac(number)
+        return _GROUPS[number - self.profile.stations]
 
 
-def run_on_core(steps: list[Step], config: SwitchConfig) -> Outcome:
-    """Run a scenario on the pure core."""
-    core, clock, outcome = SwitchCore(config), ManualClock(), Outcome()
-    for step in steps:
-        received: dict[int, bytes] = {}
-        match step:
-            case Attach():
-                core.add_port(clock.now_ns())
-            case Detach(port_no):
-                core.remove_port(port_no, clock.now_ns())
-            case Configure(changed):
-                core.configure(changed)
-            case Flush(flushed):
-                core.flush(flushed)
-            case Handover():
-                entries = core.fdb(clock.now_ns())
-                core.flush()
-                core.restore(entries, clock.now_ns())
-            case Send(port_no, frame, span_ns):
-                clock.advance(span_ns)
-                for egress in core.receive(port_no, frame, clock.now_ns()).egress:
-                    received[egress] = frame
-                    counters = core.port_counters(egress)
-                    counters.tx_frames += 1
-                    counters.tx_bytes += len(frame)
-        outcome.egress.append(received)
-    outcome.events = core.take_events()
-    outcome.counters = core.counters
-    outcome.ports = {port_no: core.port_counters(port_no) for port_no in core.ports()}
-    outcome.fdb = core.fdb(clock.now_ns())
-    return outcome
-
-
-def run_on_engine(steps: list[Step], engine: Engine, clock: ManualClock, expected: Outcome) -> Outcome:
-    """Run a scenario on a started engine that goes by ``clock``, and stop it.
-
-    Args:
-        steps: The scenario.
-        engine: Where to run it.
-        clock: The engine's.
-        expected: What another run gave: tells which frames to wait for, so that each step is over
-            before the next; what is received is compared by the caller.
-    """
-    outcome = Outcome()
-    guests: dict[int, GuestEnd] = {}
-    sent: dict[int, int] = {}
-    try:
-        for step, receivers in zip(steps, expected.egress, strict=True):
-            match step:
-                case Attach(way):
-                    guest = _plug(engine, way)
-                    guests[guest.port_no], sent[guest.port_no] = guest, 0
-                case Detach(port_no):
-                    engine.detach(port_no)
-                    guests.pop(port_no).close()
-                case Configure(changed):
-                    engine.configure(changed)
-                case Flush(flushed):
-                    engine.flush_fdb(flushed)
-                case Handover():
-                    entries = engine.fdb()
-                    engine.flush_fdb()
-                    engine.restore_fdb(entries)
-                case Send(port_no, frame, span_ns):
-                    clock.advance(span_ns)
-                    guests[port_no].send(frame)
-                    sent[port_no] += 1
-                    _await_traffic(engine, port_no, sent[port_no])
-            outcome.egress.append({port_no: guests[port_no].receive() for port_no in receivers})
-        snapshot = engine.snapshot()
-        outcome.events, outcome.fdb = engine.take_events(), engine.fdb()
-        outcome.counters, outcome.ports = snapshot.counters, snapshot.ports
-        for guest in guests.values():
-            assert guest.waiting() == [], "frames that nobody should have got"
-    finally:
-        engine.stop()
-        for guest in guests.values():
-            guest.close()
-    return outcome
-
-
-def _plug(engine: Engine, way: str) -> GuestEnd:
-    if way == "unconnected":
-        return plug_unconnected(engine)
-    framings = {"connected": Framing.DATAGRAM, "seqpacket": Framing.SEQPACKET, "device": Framing.DEVICE}
-    return plug(engine, framings[way])
-
-
-def _await_traffic(engine: Engine, port_no: int, count: int) -> None:
-    end = deadline(10)
-    while traffic_of(engine, port_no) < count:
-        if time.monotonic() > end:
-            raise TimeoutError(f"port {port_no} has not seen {count} frames")
-        os.sched_yield()
+def make_scenario(rng: random.Random, profile: Profile, length: int) -> list[Step]:
+    """Return ``length`` steps, and those by which all read in the end; the same for equal generators."""
+    maker = _Maker(rng, profile, profile.config)
+    steps = [maker.step() for _ in range(length)]
+    return [*steps, *(Resume(port_no) for port_no in sorted(maker.stopped))]

@@ -74,7 +74,13 @@ class Bed:
         return guest
 
     def run(
-        self, seconds: float, *, rate: float = 0, latency: bool = False, beside: tuple[Any, ...] = (), **more: Any
+        self,
+        seconds: float,
+        *,
+        rate: float = 0,
+        latency: bool = False,
+        beside: tuple[Any, ...] = (),
+        **more: Any,
     ) -> Any:
         """Send for a while; return what ``run`` of the load does, with the stream added as ``stream``."""
         one = len(self.receivers) == 1
@@ -88,9 +94,7 @@ class Bed:
         )
         fds = [receiver.sock.fileno() for receiver in self.receivers]
         try:
-            result = self._load.run(
-                [stream, *beside], fds, seconds, pid=self.at.pid, latency=latency, **more
-            )
+            result = self._load.run([stream, *beside], fds, seconds, pid=self.at.pid, latency=latency, **more)
         except OSError as error:
             raise Unable(f"the switch is gone: {error}") from None
         return result | {"stream": stream}

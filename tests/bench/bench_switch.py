@@ -1,0 +1,185 @@
+"""Switches side by side under a made load: the C ``uml_switch``, ``vde_switch``, and ours with both engines.
+
+Run as ``python tests/bench/bench_switch.py``.  The load (``_load.pyx``) has one processor, the switch all the
+others.  Guests behave as those do that a switch is meant for: as the UML kernel's ``daemon`` transport, whose
+socket holds 11 frames, and to ``vde_switch`` as libvdeplug.  ``hop`` is one Unix datagram socket alone, from
+the load to itself: no switch can be faster with this load.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from measure import command, machine, report
+from measure.bed import Bed, Load, bed
+from measure.extension import load
+from measure.rounds import Comparison, compare
+from measure.search import highest_rate
+from measure.switch import SWITCHES, Switch, raise_descriptor_limit, separate
+
+#: Bytes of a full frame, with its header of 14.
+FULL = 1514
+SATURATION = {"rate": "frames/s", "cpu": "us of processor time a frame", "loss": "%"}
+PACED = {"cpu": "us of processor time a frame", "p50": "us", "p99": "us", "loss": "%"}
+MEMORY = {"resident": "MB", "proportional": "MB"}
+#: The pace at which every switch can be compared, in frames per second.
+PACE = 20_000
+
+Figures = dict[str, float]
+
+
+@dataclass
+class Plan:
+    """How long and how often everything is measured.
+
+    Attributes:
+        rounds: Undisturbed rounds of each comparison.
+        seconds: To measure once.
+        confirmation: Seconds that a rate without loss must hold.
+        baseline_rate: The baseline's rate without loss as far as it is known.
+    """
+
+    rounds: int
+    seconds: float = 1.0
+    confirmation: float = 5.0
+    baseline_rate: float = 0.0
+    guesses: dict[tuple[str, int], float] = field(default_factory=dict)
+
+
+def on(switch: Switch, what: Load, measure: Callable[[Bed], Figures]) -> Callable[[], Figures]:
+    """Return a call that measures once on a fresh switch."""
+
+    def once() -> Figures:
+        with bed(switch, what) as at:
+            return measure(at)
+
+    return once
+
+
+def each_switch(what: Load, measure: Callable[[Bed], Figures]) -> dict[str, Callable[[], Figures]]:
+    """Return such calls for all switches."""
+    return {switch.name: on(switch, what, measure) for switch in SWITCHES}
+
+
+def lossless(at: Bed, plan: Plan) -> Figures:
+    """Search for the highest rate without loss, from where the last search of this switch ended."""
+    key = (at.at.switch.name, at.what.size)
+    guess = plan.guesses.get(key) or at.saturate(plan.seconds / 4)["rate"]
+    found = highest_rate(
+        lambda rate, confirm: at.holds(rate, plan.confirmation if confirm else plan.seconds), guess
+    )
+    plan.guesses[key] = found or guess
+    return {"rate": found}
+
+
+def half_rate(plan: Plan) -> float:
+    """Return half of what the baseline forwards without loss, found now if it was not measured before."""
+    if not plan.baseline_rate:
+        plan.baseline_rate = on(SWITCHES[0], Load(), lambda at: lossless(at, plan))()["rate"]
+    return plan.baseline_rate / 2
+
+
+def hop(size: int, seconds: float) -> Figures:
+    """Measure one socket alone."""
+    module = load("_load")
+    own = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, separate()[0])
+    left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with left, right:
+        stream = module.Stream(left.fileno(), b"\xff" * 6, b"\x02" * 6, size)
+        result = module.run([stream], [right.fileno()], seconds, pid=os.getpid())
+    os.sched_setaffinity(0, own)
+    return {
+        "rate": result["arrived"] / result["seconds"],
+        "cpu": result["cpu"] * 1e6 / result["arrived"],
+        "loss": 0.0,
+    }
+
+
+def comparisons(plan: Plan) -> Iterator[tuple[str, Callable[[str], Comparison]]]:
+    """Yield the name of everything that is compared, and what compares it under that name."""
+
+    def saturation(title: str, what: Load) -> Callable[[str], Comparison]:
+        contenders = each_switch(what, lambda at: at.saturate(plan.seconds))
+        return lambda name: compare(name, f"At saturation, {title}", SATURATION, contenders, plan.rounds)
+
+    def no_loss(title: str, what: Load) -> Callable[[str], Comparison]:
+        contenders = each_switch(what, lambda at: lossless(at, plan))
+
+        def run(name: str) -> Comparison:
+            title_ = f"Highest rate with at most 0.1 % loss over {plan.confirmation:g} s, {title}"
+            done = compare(name, title_, {"rate": "frames/s"}, contenders, plan.rounds)
+            if what == Load() and done.failure(SWITCHES[0].name) is None:
+                plan.baseline_rate = done.spread(SWITCHES[0].name, "rate").median
+            return done
+
+        return run
+
+    def paced(title: str, what: Load, rate: Callable[[], float]) -> Callable[[str], Comparison]:
+        def run(name: str) -> Comparison:
+            pace = rate()
+            contenders = each_switch(what, lambda at: at.paced(pace, 2 * plan.seconds))
+            return compare(name, f"At {pace:,.0f} frames/s, {title}", PACED, contenders, plan.rounds)
+
+        return run
+
+    def memory(title: str, what: Load) -> Callable[[str], Comparison]:
+        contenders = each_switch(what, Bed.memory)
+        return lambda name: compare(name, f"Memory, {title}", MEMORY, contenders, min(plan.rounds, 3))
+
+    def hops(name: str) -> Comparison:
+        contenders = {f"{size} bytes": lambda size=size: hop(size, plan.seconds) for size in (64, FULL)}
+        return compare(name, "The load alone: one socket, no switch", SATURATION, contenders, plan.rounds)
+
+    small, full, flood = Load(), Load(FULL), Load(receivers=15)
+    yield "hop", hops
+    yield "unicast-64", saturation("unicast, 64 bytes", small)
+    yield "unicast-1500", saturation("unicast, 1500 bytes", full)
+    yield "flood-64", saturation("flood to 15 guests, 64 bytes", flood)
+    yield "flood-1500", saturation("flood to 15 guests, 1500 bytes", Load(FULL, receivers=15))
+    yield "no-loss-64", no_loss("unicast, 64 bytes", small)
+    yield "no-loss-1500", no_loss("unicast, 1500 bytes", full)
+    for size, what in ((64, small), (1500, full)):
+        yield f"pace-{size}", paced(f"unicast, {size} bytes", what, lambda: PACE)
+        half = f"half of the first line's rate without loss, unicast, {size} bytes"
+        yield f"half-{size}", paced(half, what, lambda: half_rate(plan))
+    for switch in SWITCHES:
+        yield f"beside-{switch.name.replace(' ', '-')}", beside(switch, plan)
+    yield "memory-2", memory("2 guests", small)
+    yield "memory-1000", memory("1,000 guests and 65,536 addresses learnt", Load(idle=998, sources=65_536))
+
+
+def beside(switch: Switch, plan: Plan) -> Callable[[str], Comparison]:
+    """Compare a switch with itself when there are more guests, more addresses, or guests that misbehave."""
+    seconds = plan.seconds
+    contenders = {
+        "alone": on(switch, Load(), lambda at: at.saturate(seconds)),
+        "100 idle guests": on(switch, Load(idle=100), lambda at: at.saturate(seconds)),
+        "1,000 idle guests": on(switch, Load(idle=1000), lambda at: at.saturate(seconds)),
+        "20,000 sources": on(switch, Load(sources=20_000), lambda at: at.saturate(seconds)),
+        "a guest has stopped reading": on(switch, Load(), lambda at: at.beside_a_stopped_guest(seconds)),
+        "guests come and go": on(switch, Load(), lambda at: at.beside_visitors(seconds)),
+        "a guest floods sources": on(switch, Load(), lambda at: at.beside_random_sources(seconds)),
+    }
+    title = f"{switch.name} against itself, unicast, 64 bytes"
+    return lambda name: compare(name, title, SATURATION, contenders, plan.rounds)
+
+
+def main() -> None:
+    """Compare everything that is asked for."""
+    options = command.parser("Compare switches under a made load.").parse_args()
+    plan = Plan(options.rounds, 0.2, 0.5) if options.quick else Plan(options.rounds)
+    facts = machine.facts()
+    raise_descriptor_limit()
+    done = []
+    for name, run in comparisons(plan):
+        if options.only is None or options.only in name:
+            done.append(run(name))
+    report.write("switch", facts, done)
+
+
+if __name__ == "__main__":
+    main()

@@ -21,6 +21,7 @@ FLOORS = {
     "errors": 0,
     "_boot": 0,
     "_clock": 0,
+    "_descriptor_limit": 0,
     "_line_writer": 0,
     "_name": 0,
     "_notify": 0,

@@ -10,8 +10,8 @@ import socket
 import time
 from pathlib import Path
 
+from umlab._descriptor_limit import raise_descriptor_limit
 from umlab.daemon.place import DAEMON_LOCK, GUESTS, KEEPER_LOCK, KEEPER_SOCKET
-from umlab.daemon.switch import raise_descriptor_limit
 from umlab.errors import LabError, LabInUse
 from umlab.keeper.link import KeeperLink
 from umlab.keeper.start import start_keeper

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import resource
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from umlab._clock import Clock, MonotonicClock
+from umlab._descriptor_limit import raise_descriptor_limit
 from umlab.daemon.lease import LeaseBook
 from umlab.engine.contract import Engine, SwitchSnapshot
 from umlab.engine.select import create_engine
@@ -376,10 +376,3 @@ class SwitchService:
     def _publish(self, event: ServiceEvent) -> None:
         for callback in self._subscribers:
             callback(event)
-
-
-def raise_descriptor_limit() -> None:
-    """Let this process open as many descriptors as its hard limit allows: each guest takes two."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,8 +1,9 @@
 """The last program before a guest's kernel: gives up what a guest must not have, then becomes it.
 
-Run by path as ``python -I -S launch.py PARENT FILES LANDLOCK COUNT WRITABLE... KERNEL ARGUMENT...`` with
-``PARENT`` the pid that must be the parent, ``FILES`` the inherited descriptors that become 3, 4, ... (such
-as ``7,9``, or ``-``), ``LANDLOCK`` 1 or 0, and ``COUNT`` places that stay writable.
+Run by path as ``python -I -S launch.py PARENT FILES LIMIT LANDLOCK COUNT WRITABLE... KERNEL ARGUMENT...``
+with ``PARENT`` the pid that must be the parent, ``FILES`` the inherited descriptors that become 3, 4, ...
+(such as ``7,9``, or ``-``), ``LIMIT`` how many it may have open, ``LANDLOCK`` 1 or 0, and ``COUNT`` places
+that stay writable.
 
 A UML guest is not contained by itself: when its main process dies, its programs run on as host
 processes until their group is killed, and its root can write wherever the host user can through
@@ -68,8 +69,10 @@ def command_line(files: Sequence[int], words: Sequence[str]) -> list[str]:
         files: Descriptors that it will inherit, to become 3, 4, ...
         words: ``LANDLOCK COUNT WRITABLE... KERNEL ARGUMENT...``.
     """
-    given = ",".join(map(str, files)) or "-"
-    return [sys.executable, "-I", "-S", __file__, str(os.getpid()), given, *words]
+    from umlab._descriptor_limit import inherited_descriptor_limit
+
+    given, limit = ",".join(map(str, files)) or "-", str(inherited_descriptor_limit())
+    return [sys.executable, "-I", "-S", __file__, str(os.getpid()), given, limit, *words]
 
 
 def _renumber(files: list[int]) -> None:
@@ -83,13 +86,17 @@ def _renumber(files: list[int]) -> None:
 
 def main(argv: list[str]) -> None:
     """Restrict this process and become the kernel; returns only by an exception."""
-    parent, files, use_landlock, count = int(argv[0]), argv[1], argv[2] == "1", int(argv[3])
-    writable, command = argv[4 : 4 + count], argv[4 + count :]
+    parent, files, limit = int(argv[0]), argv[1], int(argv[2])
+    use_landlock, count = argv[3] == "1", int(argv[4])
+    writable, command = argv[5 : 5 + count], argv[5 + count :]
     _must(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         raise OSError("the starting process is gone")
     _renumber([] if files == "-" else [int(fd) for fd in files.split(",")])
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    # Infinity is a negative number.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit if hard < 0 else min(limit, hard), hard))
     if os.geteuid() == 0:
         _drop_capabilities()
     _must(_PR_SET_NO_NEW_PRIVS, 1)

@@ -1,8 +1,9 @@
 """The keeper's process: holds what must outlive a daemon, and knows nothing of what it is for.
 
-Run by path as ``python -I -S process.py LISTENER PATH``: an inherited listening SOCK_SEQPACKET socket
-and its path.  What else it inherits (a lock) it holds until its end.  One daemon at a time connects; it is
-given everything that is held, a ``thing`` or ``group`` each, then ``held``.  It says
+Run by path as ``python -I -S process.py LISTENER PATH LIMIT``: an inherited listening SOCK_SEQPACKET
+socket, its path, and how many descriptors a program may have open that it starts.  What else it inherits
+(a lock) it holds until its end.  One daemon at a time connects; it is given everything that is held, a
+``thing`` or ``group`` each, then ``held``.  It says
 
 * ``put`` with descriptors: hold these under a name, in place of others; ``drop``: close them;
 * ``start`` with descriptors, the output first: start a process group under a name; answered by
@@ -21,7 +22,6 @@ import errno
 import logging
 import os
 import queue
-import resource
 import select
 import selectors
 import signal
@@ -36,6 +36,7 @@ if __name__ == "__main__":
     # At the end of the path: nothing beside the package may shadow the standard library.
     sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
+from umlab._descriptor_limit import raise_descriptor_limit
 from umlab.errors import ProtocolError
 from umlab.guest.launch import command_line
 from umlab.guest.watch import WatchedGroup
@@ -288,8 +289,7 @@ def main(argv: list[str]) -> None:
         os._exit(0)
     CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     logging.basicConfig(format="%(asctime)s keeper[%(process)d]: %(message)s")
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    raise_descriptor_limit(int(argv[2]))
     keeper = Keeper(listener)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: keeper.ask_end())

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 
+from umlab._descriptor_limit import inherited_descriptor_limit
 from umlab.errors import LabError
 from umlab.keeper import process
 
@@ -27,6 +28,7 @@ def start_keeper(listener: socket.socket, path: str, *, lock: int, log: int) -> 
         LabError: It cannot be started.
     """
     command = [sys.executable, "-I", "-S", process.__file__, str(listener.fileno()), path]
+    command.append(str(inherited_descriptor_limit()))
     try:
         done = subprocess.run(
             command,

@@ -8,6 +8,8 @@ import logging
 import socket
 from collections.abc import Callable
 
+from umlab._descriptor_limit import descriptor_limit_hint
+
 _log = logging.getLogger(__name__)
 
 #: Seconds without accepting when there is no descriptor left.
@@ -66,6 +68,8 @@ class Acceptor:
     def _wait(self, error: OSError) -> None:
         if not self._exhausted:
             self._exhausted = True
-            _log.warning("%s: cannot accept: %s; tried again every %g s", self._where, error.strerror, PAUSE)
+            hint = f" ({descriptor_limit_hint()})" if error.errno == errno.EMFILE else ""
+            reason = f"{error.strerror}{hint}"
+            _log.warning("%s: cannot accept: %s; tried again every %g s", self._where, reason, PAUSE)
         self._loop.remove_reader(self._listener)
         self._pause = self._loop.call_later(PAUSE, self._watch)

@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import socket
 from collections.abc import Mapping
 
+from umlab._descriptor_limit import descriptor_limit_hint
 from umlab.errors import (
     OversizeMessage,
     RemoteProtocolError,
@@ -301,6 +303,8 @@ def _open_data_socket(path: bytes, name: bytes | None, uid: int) -> socket.socke
         if sock is not None:
             sock.close()
         reason = error.strerror if isinstance(error, OSError) else str(error)
+        if isinstance(error, OSError) and error.errno == errno.EMFILE:
+            reason = f"{reason} ({descriptor_limit_hint()})"
         shown = sockaddr.printable(path)
         raise TransportError(f"the guest's data socket {shown} cannot be reached: {reason}") from None
     return sock

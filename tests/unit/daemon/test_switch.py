@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import resource
 import select
 import socket
 from collections.abc import AsyncIterator, Mapping
@@ -25,7 +24,6 @@ from umlab.daemon.switch import (
     SessionOpened,
     SessionRefused,
     SwitchService,
-    raise_descriptor_limit,
 )
 from umlab.engine._py import PyEngine
 from umlab.errors import RemoteProtocolError, StateError, SwitchError, TransportError
@@ -456,14 +454,3 @@ async def test_connection_that_the_switch_ends_is_reported_once(old: Setup, shor
     await old.wait_for(PortDetached)
     ours = old.of(SessionOpened, SessionClosed, SessionRefused)
     assert [type(event) for event in ours] == [SessionOpened, SessionClosed, SessionRefused]
-
-
-def test_descriptor_limit_is_raised_as_far_as_it_goes() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, hard), hard))
-        for _ in range(2):
-            raise_descriptor_limit()
-            assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -18,7 +18,7 @@ def run(
     script: str, *writable: str, restrict: bool = True, parent: int | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run a shell script under the launcher."""
-    command = [sys.executable, "-I", "-S", launch.__file__, str(parent or os.getpid()), "-"]
+    command = [sys.executable, "-I", "-S", launch.__file__, str(parent or os.getpid()), "-", "256"]
     command += [str(int(restrict)), str(len(writable)), *writable, "/bin/sh", "-c", script]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, start_new_session=True)
 
@@ -128,6 +128,7 @@ def test_missing_kernel_is_named() -> None:
         launch.__file__,
         str(os.getpid()),
         "-",
+        "256",
         "0",
         "0",
         "/no/such/kernel",
@@ -180,6 +181,10 @@ def test_files_that_have_the_first_numbers_already_stay_apart() -> None:
         [sys.executable, "-I", "-S", "-c", code, source], capture_output=True, text=True, timeout=60
     )
     assert done.stdout == "through\n", done.stderr
+
+
+def test_descriptor_limit_is_the_one_that_is_given_and_can_be_raised_again() -> None:
+    assert run("ulimit -Sn; ulimit -n 512 && ulimit -Sn", restrict=False).stdout == "256\n512\n"
 
 
 def test_few_descriptors_are_enough() -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from support.deadline import scaled, wait_until_async
 from support.real_keeper import FAMILY, RealKeeper, has_ended, pipe, shell, start
-from umlab.daemon.switch import raise_descriptor_limit
+from umlab._descriptor_limit import raise_descriptor_limit
 from umlab.errors import LabError
 from umlab.guest.group import Order
 from umlab.guest.watch import group_members

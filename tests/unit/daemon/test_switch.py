@@ -299,11 +299,9 @@ async def test_engine_that_died_is_reported_once_and_stop_cleans_up_all_the_same
     running: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A descriptor that stays readable must not keep the loop busy for ever."""
-    board = Plug()
-    service = SwitchService("lan", SwitchConfig(), [board])
+    board, engine = Plug(), PyEngine(SwitchConfig())
+    service = SwitchService("lan", SwitchConfig(), [board], engine=engine)
     await service.start()
-    engine = service.engine
-    assert isinstance(engine, PyEngine)
     contexts: list[dict[str, object]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: contexts.append(context))
     monkeypatch.setattr(engine, "_failure", ZeroDivisionError("a bug"))

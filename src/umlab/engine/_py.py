@@ -18,7 +18,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from umlab._clock import Clock, MonotonicClock
-from umlab.engine._pyport import BURST, Port, SharedReceiver, address_key, drop_reason, open_port
+from umlab.engine._descriptor import address_key, open_socket
+from umlab.engine._pyport import BURST, Port, SharedReceiver, drop_reason
 from umlab.engine.contract import SwitchSnapshot
 from umlab.errors import NoSuchPort, StateError, SwitchError
 from umlab.switch.core import SwitchCore
@@ -143,7 +144,7 @@ class PyEngine:
                 raise StateError("the engine does not run")
             if link.fd in self._port_by_fd:
                 raise SwitchError(f"descriptor {link.fd} is attached already")
-            port = open_port(link, self._read_size)
+            port = Port(link.fd, link.framing, open_socket(link), self._read_size)
             try:
                 self._watch(port, link)
             except (OSError, SwitchError) as error:
@@ -225,10 +226,9 @@ class PyEngine:
     def debug_counts(self) -> dict[str, int]:
         """Return what is held right now, all 0 after ``stop``."""
         with self._control():
-            own = 3 if self._running else 0
             return {
                 "ports": len(self._ports),
-                "descriptors": own + len(self._port_by_fd) + len(self._shared),
+                "descriptors": 3 * self._running + len(self._port_by_fd) + len(self._shared),
                 "threads": int(self._thread is not None and self._thread.is_alive()),
                 "queued_frames": sum(len(port.queue) for port in self._ports.values()),
             }

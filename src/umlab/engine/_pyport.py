@@ -9,15 +9,12 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
-from umlab.errors import SwitchError
+from umlab.engine._descriptor import PATH_SIZE
 from umlab.switch.counters import DropReason, PortCounters
-from umlab.switch.model import Framing, Link
+from umlab.switch.model import Framing
 
 #: Frames that are read from, or written to, one descriptor before the others have their turn.
 BURST = 64
-#: Bytes of the path field of a unix socket address.
-_PATH_SIZE = 108
-_SOCKET_TYPES = {Framing.DATAGRAM: socket.SOCK_DGRAM, Framing.SEQPACKET: socket.SOCK_SEQPACKET}
 _PEER_GONE = frozenset({errno.ECONNREFUSED, errno.ENOTCONN, errno.EPIPE, errno.ENOENT, errno.ECONNRESET})
 _SEND_FLAGS = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 
@@ -165,42 +162,12 @@ class SharedReceiver:
         frame, address = self._socket.recvfrom(self.read_size, socket.MSG_DONTWAIT)
         # Python gives a path as text, an abstract name as bytes and an unbound sender as neither.
         if isinstance(address, str):
-            address = os.fsencode(address).ljust(_PATH_SIZE, b"\0")
+            address = os.fsencode(address).ljust(PATH_SIZE, b"\0")
         return frame, address or b""
 
     def close(self) -> None:
         """Close our duplicate."""
         self._socket.close()
-
-
-def address_key(rx_address: bytes) -> bytes:
-    """Return what the kernel tells of a sender with this path field.
-
-    A path ends at its first NUL, whatever follows it; an abstract name is all 108 bytes.
-    """
-    if rx_address[:1] == b"\0":
-        return rx_address
-    return rx_address.partition(b"\0")[0].ljust(_PATH_SIZE, b"\0")
-
-
-def open_port(link: Link, read_size: int) -> Port:
-    """Look at a link's descriptor and make its port; the descriptor stays the caller's on any error.
-
-    Raises:
-        SwitchError: The descriptor is not what the link says.
-    """
-    try:
-        if link.framing is Framing.DEVICE:
-            if os.get_blocking(link.fd):
-                raise SwitchError(f"device descriptor {link.fd} must not block")
-            return Port(link.fd, link.framing, None, read_size)
-        sock = socket.socket(fileno=link.fd)
-    except OSError as error:
-        raise SwitchError(f"descriptor {link.fd} cannot be served: {error}") from error
-    if sock.type != _SOCKET_TYPES[link.framing]:
-        sock.detach()
-        raise SwitchError(f"descriptor {link.fd} is not a {link.framing.value} socket")
-    return Port(link.fd, link.framing, sock, read_size)
 
 
 def drop_reason(error: OSError) -> DropReason:

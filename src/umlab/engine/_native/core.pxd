@@ -1,0 +1,106 @@
+"""The forwarding core: what ``umlab.switch.core`` defines, on flat tables, without the GIL.
+
+All of it belongs to the engine's thread, except that control reads counters at any time.
+"""
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from umlab.engine._native.fdb cimport Fdb, Home, Station
+from umlab.engine._native.pool cimport Frame
+from umlab.engine._native.ring cimport EventRing
+
+
+cdef enum:
+    #: In the order of umlab.switch.counters.DropReason.
+    DROP_RUNT = 0
+    DROP_OVERSIZE
+    DROP_SAME_PORT
+    DROP_TAIL
+    DROP_PEER_GONE
+    DROP_REFUSED
+    DROP_REASONS
+
+
+cdef struct PortCounters:
+    # Written by the engine's thread alone, each a word: control reads them while it writes.
+    uint64_t rx_frames
+    uint64_t rx_bytes
+    uint64_t tx_frames
+    uint64_t tx_bytes
+    uint64_t drops[DROP_REASONS]
+
+
+cdef struct CorePort:
+    # The first part of what serves a port.  Made and freed by control, in neither case while a table
+    # that the engine uses names it.
+    Home home
+    PortCounters counters
+
+
+cdef struct ForwardingTables:
+    # What control has computed for the engine to look up; never changed once the engine has it.
+    # Control makes the next one, and frees this one when the engine has taken the next.
+    uint64_t epoch
+    int64_t ageing_ns
+    uint32_t max_frame
+    uint32_t queue_depth
+    uint32_t fdb_capacity
+    bint hub
+    # The ports in their order: whom a flood goes to, the ingress port left out.
+    uint32_t port_count
+    CorePort **ports
+
+
+cdef struct Core:
+    ForwardingTables *tables
+    Fdb fdb
+    EventRing events
+    # No station can be dead up to here.
+    int64_t quiet_until_ns
+    bint fdb_full
+    uint64_t learned
+    uint64_t moved
+    uint64_t aged
+    uint64_t learn_refused
+    uint64_t unknown_sender
+
+
+cdef struct Lookup:
+    # What is computed for each frame of a burst before the first of them is forwarded, so that the
+    # tables are on their way into the cache meanwhile.
+    uint64_t source
+    uint64_t destination
+    uint32_t source_hash
+    uint32_t destination_hash
+
+
+cdef enum Verdict:
+    UNICAST
+    FLOOD
+    DROP
+
+
+cdef void core_prepare(Core *core, Frame *frames, int count, Lookup *lookups) noexcept nogil
+cdef Verdict core_receive(
+    Core *core, CorePort *ingress, Frame *frame, Lookup *lookup, CorePort **egress
+) noexcept nogil
+cdef void core_expire(Core *core, int64_t now_ns) noexcept nogil
+cdef int64_t core_next_timer(Core *core) noexcept nogil
+cdef void core_put_port_event(Core *core, int kind, uint32_t port_no, int64_t now_ns, uint64_t value) noexcept nogil
+cdef bint core_forget_some(Core *core, Home *home, uint32_t *left) noexcept nogil
+cdef bint core_shrink_some(Core *core) noexcept nogil
+cdef Station *core_restore(
+    Core *core, uint64_t mac, Home *home, int64_t seen_ns, int64_t now_ns, Station *near
+) noexcept nogil
+
+
+cdef inline uint64_t load_mac(const uint8_t *data) noexcept nogil:
+    """Return 6 bytes as the low bytes of a word, in memory order."""
+    cdef uint64_t mac = 0
+    memcpy(&mac, data, 6)
+    return mac
+
+
+cdef inline void count_drop(CorePort *port, int reason) noexcept nogil:
+    port.counters.drops[reason] += 1

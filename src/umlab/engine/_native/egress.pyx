@@ -1,0 +1,123 @@
+"""Egress: a burst's frames are queued, then sent in batches; what a guest has no room for waits, bounded.
+
+A guest's socket holds few frames, so a burst overruns it: the queue takes the rest, and is drained
+whenever the guest has read.  A frame that finds the queue full is dropped, from the tail.
+"""
+
+from libc.errno cimport EAGAIN, ECONNREFUSED, ECONNRESET, ENOBUFS, ENOENT, ENOTCONN, EPIPE, errno
+from libc.string cimport memset
+
+from umlab.engine._native.core cimport DROP_PEER_GONE, DROP_REFUSED, DROP_TAIL, count_drop
+from umlab.engine._native.pool cimport pool_can_spare
+from umlab.engine._native.port cimport DEVICE, endpoint_watch_for, port_update_down
+from umlab.engine._native.queue cimport Queue, queue_at, queue_pop, queue_push
+from umlab.engine._native.system cimport EPOLLOUT, MSG_DONTWAIT, MSG_NOSIGNAL, sendmmsg, write
+
+
+cdef void egress_open(Egress *egress, int epoll_fd) noexcept nogil:
+    """Be ready to send."""
+    cdef int i
+    egress.epoll_fd = epoll_fd
+    egress.touched = NULL
+    for i in range(BURST):
+        memset(&egress.headers[i], 0, sizeof(egress.headers[i]))
+        egress.headers[i].msg_hdr.msg_iov = &egress.parts[i]
+        egress.headers[i].msg_hdr.msg_iovlen = 1
+
+
+cdef void egress_enqueue(Egress *egress, Port *port, Frame *frame) noexcept nogil:
+    """Let a frame wait in a port's queue until the burst ends, or count why it cannot."""
+    cdef Queue *queue = &port.queue
+    if port.closed:
+        count_drop(&port.core, DROP_PEER_GONE)
+        return
+    if queue.count >= egress.queue_depth and not port.waiting:
+        # It holds this burst's frames, which nobody has tried to send yet.
+        _send(egress, port)
+    if queue.count >= egress.queue_depth or not pool_can_spare(frame.buffer.pool, queue.count):
+        count_drop(&port.core, DROP_TAIL)
+        return
+    queue_push(queue, frame)
+    if not port.touched:
+        port.touched = True
+        port.next_touched = egress.touched
+        egress.touched = port
+
+
+cdef void egress_send_touched(Egress *egress) noexcept nogil:
+    """Send what the burst has left in the queues."""
+    cdef Port *port
+    while egress.touched != NULL:
+        port = egress.touched
+        egress.touched = port.next_touched
+        port.touched = False
+        if not port.waiting:
+            _send(egress, port)
+
+
+cdef int _write_some(Egress *egress, Port *port) noexcept nogil:
+    # Sends up to a burst from the queue; returns how many frames were taken, or -1 with errno set.
+    cdef Queue *queue = &port.queue
+    cdef int count = <int>min(queue.count, <uint32_t>BURST)
+    cdef int sent, i
+    cdef Frame *frame
+    if port.framing == DEVICE:
+        frame = queue_at(queue, 0)
+        sent = 1 if write(port.endpoint.fd, frame.data, frame.length) >= 0 else -1
+    else:
+        for i in range(count):
+            frame = queue_at(queue, i)
+            egress.parts[i].iov_base = frame.data
+            egress.parts[i].iov_len = frame.length
+        sent = sendmmsg(port.endpoint.fd, egress.headers, count, MSG_DONTWAIT | MSG_NOSIGNAL)
+    for i in range(sent):
+        port.core.counters.tx_frames += 1
+        port.core.counters.tx_bytes += queue_at(queue, 0).length
+        queue_pop(queue)
+    return sent
+
+
+cdef void _send(Egress *egress, Port *port) noexcept nogil:
+    # Sends what was queued in this burst; what the guest has no room for waits until it has.
+    while port.queue.count:
+        if _write_some(egress, port) >= 0:
+            continue
+        if errno == EAGAIN or errno == ENOBUFS:
+            port.waiting = True
+            endpoint_watch_for(&port.endpoint, egress.epoll_fd, port.mask | EPOLLOUT)
+            return
+        _refuse(egress, port, errno)
+
+
+cdef void egress_drain(Egress *egress, Port *port) noexcept nogil:
+    """Send a burst of what has waited, to a port that may be written to."""
+    cdef int left = BURST
+    cdef int sent
+    while left > 0 and port.queue.count:
+        sent = _write_some(egress, port)
+        if sent < 0:
+            if errno == EAGAIN:
+                return
+            # ENOBUFS as well: epoll says "writable" all the while, and to wait would be to spin.
+            _refuse(egress, port, errno)
+            sent = 1
+        left -= sent
+    if not port.queue.count:
+        port.waiting = False
+        endpoint_watch_for(&port.endpoint, egress.epoll_fd, port.mask)
+
+
+cdef void _refuse(Egress *egress, Port *port, int error_number) noexcept nogil:
+    # Counts a frame that a descriptor would not take, and listens no more to one that lost its guest:
+    # the kernel undoes the connection of a datagram socket whose peer is gone; from then on anybody
+    # could send to it.
+    cdef bint gone = error_number in (ECONNREFUSED, ENOTCONN, EPIPE, ENOENT, ECONNRESET)
+    if gone:
+        count_drop(&port.core, DROP_PEER_GONE)
+    else:
+        count_drop(&port.core, DROP_TAIL if error_number == ENOBUFS else DROP_REFUSED)
+    queue_pop(&port.queue)
+    if gone and port.is_unix_datagram and port.mask:
+        port.mask = 0
+        port_update_down(port)
+        endpoint_watch_for(&port.endpoint, egress.epoll_fd, EPOLLOUT if port.waiting else 0)

@@ -1,0 +1,494 @@
+"""The native engine as control sees it: the calls of ``umlab.engine.contract.Engine``.
+
+What is made here is handed to the engine's thread by a step (see ``loop``), and freed when another
+step has taken it back.  Counters are read where they are, whether frames move or not.
+"""
+
+import os
+import threading
+from collections import deque
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memset
+
+from umlab._clock import MonotonicClock
+from umlab.engine._descriptor import open_socket
+from umlab.engine._native.core cimport ForwardingTables, load_mac
+from umlab.engine._native.fdb cimport NEVER, Station, fdb_close, fdb_open
+from umlab.engine._native.loop cimport (
+    Loop,
+    Step,
+    loop_await_burst_end,
+    loop_call,
+    loop_close,
+    loop_open,
+    loop_run,
+)
+from umlab.engine._native.owned cimport Attachment, Registry, Shared, new_key
+from umlab.engine._native.pool cimport Frame
+from umlab.engine._native.queue cimport queue_slots_for
+from umlab.engine._native.ring cimport EventRecord, ring_close, ring_next, ring_open, ring_take_lost
+from umlab.engine._native.step cimport (
+    STEP,
+    ConfigureOrder,
+    FdbOrder,
+    FlushOrder,
+    PortOrder,
+    QueueOrder,
+    RestoreOrder,
+    RingOrder,
+    step_attach,
+    step_configure,
+    step_copy_fdb,
+    step_detach,
+    step_enlarge_queue,
+    step_enlarge_ring,
+    step_flush,
+    step_restore,
+    step_stop,
+)
+from umlab.engine._native.system cimport (
+    __ATOMIC_RELAXED,
+    __ATOMIC_RELEASE,
+    __ATOMIC_SEQ_CST,
+    CLOCK_MONOTONIC,
+    clock_gettime,
+    eventfd_read,
+    eventfd_write,
+    load_u32,
+    load_u64,
+    store_u32,
+    store_u64,
+    timespec,
+)
+from umlab.engine._native.value cimport event_of, mac_bytes, port_counts
+from umlab.engine.contract import SwitchSnapshot
+from umlab.errors import StateError, SwitchError
+from umlab.switch.counters import SwitchCounters
+from umlab.switch.fdb import FdbEntry
+from umlab.switch.model import Framing as LinkFraming
+
+
+cdef enum:
+    # Events that a ring holds beside two for each port: those about stations, and as many again.
+    _LEAST_EVENTS = 8192
+
+
+cdef int64_t _machine_now(void *engine) noexcept nogil:
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return now.tv_sec * 1_000_000_000 + now.tv_nsec
+
+
+cdef int64_t _given_now(void *engine) noexcept with gil:
+    return (<NativeEngine>engine)._read_given_clock()
+
+
+cdef class NativeEngine:
+    """A switch in motion, without the GIL; see ``umlab.engine.contract.Engine`` for the calls.
+
+    Args:
+        config: What the switch is told to be.
+        clock: Where the time comes from.  Any but the machine's is read with the GIL held.
+
+    Raises:
+        MemoryError: There is no memory for the tables.
+    """
+
+    kind = "native"
+
+    cdef Loop loop
+    cdef readonly object config
+    cdef object _clock
+    cdef object _lock
+    cdef object _thread
+    cdef bint _running
+    cdef object _failure
+    cdef Registry _attached
+    cdef object _waiting
+
+    def __cinit__(self, config, clock=None):
+        memset(&self.loop, 0, sizeof(self.loop))
+        self.loop.epoll_fd = self.loop.wake_fd = self.loop.event_fd = -1
+        self.config = config
+        self._clock = clock or MonotonicClock()
+        self.loop.clock = <void *>self
+        self.loop.read_clock = _machine_now if isinstance(self._clock, MonotonicClock) else _given_now
+        # Control calls come from one thread; if they do not, one waits for the other.
+        self._lock = threading.Lock()
+        self._attached = Registry()
+        self._waiting = deque()
+        self.loop.core.quiet_until_ns = NEVER
+        self.loop.core.tables = self._attached.new_tables(config, None)
+        if not fdb_open(&self.loop.core.fdb, config.fdb_capacity, new_key()):
+            raise MemoryError
+        if not ring_open(&self.loop.core.events, _LEAST_EVENTS):
+            raise MemoryError
+
+    def __dealloc__(self):
+        if self.loop.epoll_fd >= 0:
+            loop_close(&self.loop)
+        free(self.loop.core.tables)
+        fdb_close(&self.loop.core.fdb)
+        ring_close(&self.loop.core.events)
+
+    def start(self, *, held=False):
+        """Start the thread, or with ``held`` be ready for everything and move no frame before ``release``.
+
+        Raises:
+            StateError: It was started before.
+            OSError: There is no descriptor, or no memory, left for it.
+        """
+        if self._thread is not None:
+            raise StateError("this engine was started before")
+        if not loop_open(&self.loop):
+            loop_close(&self.loop)
+            raise OSError("the engine cannot start: no descriptor or no memory is left")
+        self._running = True
+        self._thread = threading.Thread(target=self._run, name="umlab-engine", daemon=True)
+        if not held:
+            self.release()
+
+    def release(self):
+        """Let frames move after a start that was held."""
+        with self._lock:
+            store_u32(&self.loop.alive, 1, __ATOMIC_SEQ_CST)
+            self._thread.start()
+
+    def stop(self):
+        """End the thread, drop every port and close every descriptor; a second call does nothing.
+
+        ``event_fd`` is closed too, so stop watching it before; what waited is still to be taken.
+
+        Raises:
+            RuntimeError: The thread had died of a bug; everything is closed all the same.
+        """
+        with self._lock:
+            if not self._running:
+                return
+            self._running = False
+            self._call(step_stop, NULL)
+            if self._thread.ident is not None:
+                self._thread.join()
+            for port_no in self._attached.numbers():
+                self._remove(port_no)
+            self._drain_ring()
+            loop_close(&self.loop)
+            self._raise_failure()
+
+    def configure(self, config):
+        """Be told something else; no port goes down and no queue is emptied.
+
+        Raises:
+            StateError: The engine does not run.
+            ValueError: ``first_port_no`` differs, which only a new switch can have.
+            MemoryError: There is no memory for larger tables; nothing has changed.
+        """
+        cdef ConfigureOrder order
+        cdef ForwardingTables *old
+        with self._lock:
+            self._raise_failure()
+            self._check_running()
+            if config.first_port_no != self.config.first_port_no:
+                raise ValueError("first_port_no cannot be changed while the switch runs")
+            for attachment in self._attached.by_number.values():
+                self._enlarge_queue(attachment, config.egress_queue_depth)
+            old = self.loop.core.tables
+            order.tables = self._attached.new_tables(config, None)
+            order.begun = order.failed = False
+            self._call(step_configure, &order)
+            if order.failed:
+                free(order.tables)
+                raise MemoryError("no memory for so large an FDB")
+            free(old)
+            self.config = config
+
+    def attach(self, link, port_no=None):
+        """Serve a link as a new port and return its number, the lowest free one unless it is given.
+
+        On any error the link's descriptor is still the caller's.
+
+        Raises:
+            StateError: The engine does not run.
+            SwitchError: The descriptor cannot be served.
+        """
+        with self._lock:
+            self._raise_failure()
+            self._check_running()
+            if self._attached.has_fd(link.fd):
+                raise SwitchError(f"descriptor {link.fd} is attached already")
+            sock = open_socket(link)
+            is_unix_datagram = False
+            if sock is not None:
+                is_unix_datagram = link.framing is LinkFraming.DATAGRAM and sock.family.name == "AF_UNIX"
+                sock.detach()
+            try:
+                shared = self._attached.shared_receiver(link)
+                port_no = self._attached.free_number(port_no, self.config.first_port_no)
+                self._admit(port_no, link, is_unix_datagram, shared)
+            except OSError as error:
+                raise SwitchError(f"descriptor {link.fd} cannot be served: {error}") from error
+            return port_no
+
+    def detach(self, port_no):
+        """Drop a port, its queue, its descriptor and every address learnt on it.
+
+        Raises:
+            NoSuchPort: Nothing is attached there.
+        """
+        with self._lock:
+            self._raise_failure()
+            self._attached.get(port_no)
+            self._remove(port_no)
+
+    def fdb(self):
+        """Return the learnt addresses that have not aged, oldest first."""
+        cdef Station stations[STEP]
+        cdef uint32_t ports[STEP]
+        cdef FdbOrder order
+        cdef Station *station
+        cdef bint more = True
+        cdef uint32_t i
+        # By address: a station that is forgotten and learnt meanwhile could be met twice.
+        found = {}
+        with self._lock:
+            self._raise_failure()
+            order.stations = stations
+            order.ports = ports
+            order.first = 1
+            while more:
+                with nogil:
+                    more = loop_call(&self.loop, step_copy_fdb, &order)
+                for i in range(order.count):
+                    station = &stations[i]
+                    found[station.mac] = (station.last_seen_ns, station.seen_order, ports[i])
+            alive_ns = self._now_ns() - <int64_t>self.loop.core.tables.ageing_ns
+        return [
+            FdbEntry(mac_bytes(mac), port, seen_ns)
+            for mac, (seen_ns, _, port) in sorted(found.items(), key=_seen)
+            if seen_ns >= alive_ns
+        ]
+
+    def restore_fdb(self, entries):
+        """Learn what another engine's ``fdb`` returned, where ports are there and entries alive."""
+        cdef RestoreOrder order
+        cdef Attachment attachment
+        cdef bytes mac
+        with self._lock:
+            self._raise_failure()
+            order.count = 0
+            for entry in entries:
+                attachment = self._attached.by_number.get(entry.port_no)
+                if attachment is None:
+                    continue
+                mac = entry.mac
+                order.entries[order.count].mac = load_mac(<const uint8_t *><char *>mac)
+                order.entries[order.count].home = &attachment.port.core.home
+                order.entries[order.count].last_seen_ns = entry.last_seen_ns
+                order.count += 1
+                if order.count == STEP:
+                    self._call(step_restore, &order)
+                    order.count = 0
+            self._call(step_restore, &order)
+
+    def flush_fdb(self, port_no=None):
+        """Forget every learnt address, or those of one port, and return how many there were.
+
+        Raises:
+            NoSuchPort: Nothing is attached there.
+        """
+        cdef FlushOrder order
+        cdef Attachment attachment
+        with self._lock:
+            self._raise_failure()
+            order.flushed = 0
+            for number in self._attached.numbers() if port_no is None else (port_no,):
+                attachment = self._attached.get(number)
+                order.home = &attachment.port.core.home
+                order.begun = False
+                self._call(step_flush, &order)
+            return order.flushed
+
+    def snapshot(self):
+        """Return a copy of all counters and queue lengths, read where they are; no frame waits for it."""
+        cdef Attachment attachment
+        ports = {}
+        queued = {}
+        down = []
+        with self._lock:
+            self._raise_failure()
+            with nogil:
+                loop_await_burst_end(&self.loop)
+            for port_no in self._attached.numbers():
+                attachment = self._attached.get(port_no)
+                ports[port_no] = port_counts(&attachment.port.core.counters)
+                queued[port_no] = load_u32(&attachment.port.queue.count, __ATOMIC_RELAXED)
+                if load_u32(&attachment.port.down, __ATOMIC_RELAXED):
+                    down.append(port_no)
+            return SwitchSnapshot(
+                at_ns=self._now_ns(),
+                counters=SwitchCounters(
+                    learned=load_u64(&self.loop.core.learned, __ATOMIC_RELAXED),
+                    moved=load_u64(&self.loop.core.moved, __ATOMIC_RELAXED),
+                    aged=load_u64(&self.loop.core.aged, __ATOMIC_RELAXED),
+                    learn_refused=load_u64(&self.loop.core.learn_refused, __ATOMIC_RELAXED),
+                    unknown_sender=load_u64(&self.loop.core.unknown_sender, __ATOMIC_RELAXED),
+                ),
+                ports=ports,
+                queued=queued,
+                down=frozenset(down),
+                fdb_entries=load_u32(&self.loop.core.fdb.count, __ATOMIC_RELAXED),
+            )
+
+    def event_fd(self):
+        """Return a descriptor that is readable while events wait; it belongs to the engine.
+
+        Raises:
+            StateError: The engine does not run.
+        """
+        with self._lock:
+            self._raise_failure()
+            self._check_running()
+            return self.loop.event_fd
+
+    def take_events(self):
+        """Return the events since the last call, oldest first, and make ``event_fd`` quiet."""
+        cdef EventRecord record
+        cdef uint64_t value
+        with self._lock:
+            self._raise_failure()
+            if self._running:
+                # In this order: an event that comes in between makes the descriptor readable again.
+                eventfd_read(self.loop.event_fd, &value)
+                store_u32(&self.loop.signalled, 0, __ATOMIC_SEQ_CST)
+            self._drain_ring()
+            store_u64(&self.loop.core.events.taken, self.loop.core.events.drained, __ATOMIC_RELEASE)
+            if ring_take_lost(&self.loop.core.events, &record):
+                self._waiting.append(event_of(&record))
+            events = list(self._waiting)
+            self._waiting.clear()
+            return events
+
+    def debug_counts(self):
+        """Return what is held right now, all 0 after ``stop``."""
+        cdef Attachment attachment
+        with self._lock:
+            self._raise_failure()
+            queued = 0
+            for attachment in self._attached.by_number.values():
+                queued += load_u32(&attachment.port.queue.count, __ATOMIC_RELAXED)
+            return {
+                "ports": len(self._attached.by_number),
+                "descriptors": (3 if self._running else 0) + self._attached.descriptors(),
+                "threads": int(self._thread is not None and self._thread.is_alive()),
+                "queued_frames": queued,
+            }
+
+    # The thread.
+
+    def _run(self):
+        with nogil:
+            loop_run(&self.loop)
+        if self._failure is not None:
+            eventfd_write(self.loop.event_fd, 1)
+            raise self._failure
+
+    cdef int64_t _read_given_clock(self):
+        # Called by the thread as well as by control.
+        try:
+            return self._clock.now_ns()
+        except BaseException as error:
+            self._failure = error
+            self.loop.stopping = True
+            return 0
+
+    # Control, with the lock held.
+
+    cdef bint _call(self, Step step, void *argument) except -1:
+        """Have every step of a task done."""
+        cdef bint more = True
+        self._drain_ring()
+        with nogil:
+            while more:
+                more = loop_call(&self.loop, step, argument)
+        return True
+
+    def _now_ns(self):
+        return self._clock.now_ns()
+
+    def _raise_failure(self):
+        if self._failure is not None:
+            raise RuntimeError("the engine's thread died of a bug") from self._failure
+
+    def _check_running(self):
+        if not self._running:
+            raise StateError("the engine does not run")
+
+    cdef int _admit(self, uint32_t port_no, link, bint is_unix_datagram, Shared shared) except -1:
+        """Make the port and let the engine have it; raises OSError."""
+        cdef PortOrder order
+        cdef ForwardingTables *old = self.loop.core.tables
+        cdef Attachment attachment = Attachment(
+            port_no, link, is_unix_datagram, shared, self.config.egress_queue_depth
+        )
+        memset(&order, 0, sizeof(order))
+        order.port = attachment.port
+        order.shared = shared.receiver if shared is not None else NULL
+        self._enlarge_ring(len(self._attached.by_number) + 1)
+        order.tables = self._attached.new_tables(self.config, attachment)
+        self._call(step_attach, &order)
+        if order.error:
+            free(order.tables)
+            raise OSError(order.error, os.strerror(order.error))
+        free(old)
+        self._attached.add(attachment)
+        return 0
+
+    def _remove(self, port_no):
+        cdef Attachment attachment = self._attached.pop(port_no)
+        cdef ForwardingTables *old = self.loop.core.tables
+        cdef PortOrder order
+        memset(&order, 0, sizeof(order))
+        order.port = attachment.port
+        order.tables = self._attached.new_tables(self.config, None)
+        self._call(step_detach, &order)
+        free(old)
+        os.close(attachment.port.endpoint.fd)
+
+    cdef int _enlarge_queue(self, Attachment attachment, uint32_t depth) except -1:
+        cdef QueueOrder order
+        order.port = attachment.port
+        order.mask = queue_slots_for(depth) - 1
+        if order.mask <= attachment.port.queue.mask:
+            return 0
+        order.slots = <Frame *>malloc((<size_t>order.mask + 1) * sizeof(Frame))
+        if order.slots == NULL:
+            raise MemoryError
+        self._call(step_enlarge_queue, &order)
+        free(order.slots)
+        return 0
+
+    cdef int _enlarge_ring(self, uint64_t ports) except -1:
+        """Make room for every event about a port that can come before control drains the ring again."""
+        cdef RingOrder order
+        order.capacity = self.loop.core.events.capacity
+        while order.capacity < _LEAST_EVENTS + 2 * ports:
+            order.capacity *= 2
+        if order.capacity == self.loop.core.events.capacity:
+            return 0
+        order.records = <EventRecord *>malloc(order.capacity * sizeof(EventRecord))
+        if order.records == NULL:
+            raise MemoryError
+        self._call(step_enlarge_ring, &order)
+        free(order.records)
+        return 0
+
+    def _drain_ring(self):
+        cdef EventRecord record
+        while ring_next(&self.loop.core.events, &record):
+            self._waiting.append(event_of(&record))
+
+
+def _seen(item):
+    return item[1]

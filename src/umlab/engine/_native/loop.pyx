@@ -1,0 +1,402 @@
+"""The engine's thread: bursts in, the core's verdicts, queues out; between bursts, control's steps.
+
+Control never holds a lock that the thread takes.  It puts one step into the mailbox, wakes the thread
+and sleeps until the step is done; a long task is many steps, with bursts in between.
+"""
+
+from libc.errno cimport EAGAIN, ECONNRESET, EINTR, EIO, errno
+from libc.stdint cimport INT64_MAX, uint8_t
+from libc.string cimport memset
+
+from umlab.engine._native.core cimport (
+    DROP_PEER_GONE,
+    FLOOD,
+    UNICAST,
+    Verdict,
+    core_expire,
+    core_next_timer,
+    core_prepare,
+    core_put_port_event,
+    core_receive,
+    count_drop,
+)
+from umlab.engine._native.egress cimport egress_drain, egress_enqueue, egress_open, egress_send_touched
+from umlab.engine._native.pool cimport Frame
+from umlab.engine._native.port cimport (
+    ADDRESS_SIZE,
+    DATAGRAM,
+    DEVICE,
+    PORT,
+    SEQPACKET,
+    WAKE,
+    endpoint_unwatch,
+    endpoint_watch,
+    port_update_down,
+    shared_find,
+)
+from umlab.engine._native.queue cimport queue_pop
+from umlab.engine._native.ring cimport LINK_CLOSED, ring_has_untaken
+from umlab.engine._native.slots cimport (
+    slots_arrange,
+    slots_close,
+    slots_frame,
+    slots_length,
+    slots_open,
+    slots_receive,
+    slots_receive_from,
+    slots_refill,
+)
+from umlab.engine._native.system cimport (
+    __ATOMIC_ACQUIRE,
+    __ATOMIC_RELAXED,
+    __ATOMIC_RELEASE,
+    __ATOMIC_SEQ_CST,
+    EFD_CLOEXEC,
+    EFD_NONBLOCK,
+    EPOLL_CLOEXEC,
+    EPOLLERR,
+    EPOLLHUP,
+    EPOLLIN,
+    EPOLLOUT,
+    SO_ERROR,
+    SOL_SOCKET,
+    close,
+    epoll_create1,
+    epoll_event,
+    epoll_wait,
+    eventfd,
+    eventfd_read,
+    eventfd_write,
+    exchange_pointer,
+    exchange_u32,
+    getsockopt,
+    load_pointer,
+    load_u32,
+    load_u64,
+    nanosleep,
+    sem_destroy,
+    sem_init,
+    sem_post,
+    sem_wait,
+    store_pointer,
+    store_u32,
+    store_u64,
+    timespec,
+)
+
+
+cdef enum:
+    # Epoll's milliseconds are an int, and a timer may lie years ahead.
+    _LONGEST_WAIT_MS = 3_600_000
+
+
+# Start and end.
+
+
+cdef bint loop_open(Loop *loop) noexcept nogil:
+    """Make what the thread needs to run; on failure, ``errno`` is set and ``loop_close`` cleans up."""
+    sem_init(&loop.done, 0, 0)
+    loop.epoll_fd = epoll_create1(EPOLL_CLOEXEC)
+    loop.wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
+    loop.event_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
+    if loop.epoll_fd < 0 or loop.wake_fd < 0 or loop.event_fd < 0:
+        return False
+    loop.wake.kind = WAKE
+    loop.wake.fd = loop.wake_fd
+    if endpoint_watch(&loop.wake, loop.epoll_fd, EPOLLIN) or not slots_open(&loop.slots):
+        return False
+    egress_open(&loop.egress, loop.epoll_fd)
+    loop_use_tables(loop, loop.core.tables)
+    return True
+
+
+cdef void loop_close(Loop *loop) noexcept nogil:
+    """Give back what ``loop_open`` made; no port is left by now."""
+    if loop.epoll_fd >= 0:
+        close(loop.epoll_fd)
+    if loop.wake_fd >= 0:
+        close(loop.wake_fd)
+    if loop.event_fd >= 0:
+        close(loop.event_fd)
+    loop.epoll_fd = loop.wake_fd = loop.event_fd = -1
+    sem_destroy(&loop.done)
+    slots_close(&loop.slots)
+
+
+cdef void loop_use_tables(Loop *loop, ForwardingTables *tables) noexcept nogil:
+    """Go by other tables from the next burst on."""
+    loop.core.tables = tables
+    loop.egress.queue_depth = tables.queue_depth
+    slots_arrange(&loop.slots, tables.max_frame)
+
+
+# Control.
+
+
+cdef void _do_steps(Loop *loop) noexcept nogil:
+    cdef Command *command
+    if load_pointer(&loop.mailbox, __ATOMIC_RELAXED) == NULL:
+        return
+    command = <Command *>exchange_pointer(&loop.mailbox, NULL, __ATOMIC_SEQ_CST)
+    if command != NULL:
+        command.more = command.step(loop, command.argument)
+        _signal_events(loop)
+        sem_post(&loop.done)
+
+
+cdef bint _step_aside(Loop *loop, Command *command) noexcept nogil:
+    # No thread takes steps: whoever calls is alone with the loop.
+    store_pointer(&loop.mailbox, NULL, __ATOMIC_SEQ_CST)
+    command.more = command.step(loop, command.argument)
+    _signal_events(loop)
+    return command.more
+
+
+cdef bint loop_call(Loop *loop, Step step, void *argument) noexcept nogil:
+    """Have one step done between two bursts and return whether there is more to do.
+
+    One thread calls at a time.
+    """
+    cdef Command command
+    command.step = step
+    command.argument = argument
+    command.more = False
+    store_pointer(&loop.mailbox, &command, __ATOMIC_SEQ_CST)
+    if not load_u32(&loop.alive, __ATOMIC_SEQ_CST):
+        if exchange_pointer(&loop.mailbox, NULL, __ATOMIC_SEQ_CST) != NULL:
+            return _step_aside(loop, &command)
+    else:
+        eventfd_write(loop.wake_fd, 1)
+    while sem_wait(&loop.done) and errno == EINTR:
+        pass
+    return command.more
+
+
+cdef void loop_await_burst_end(Loop *loop) noexcept nogil:
+    """Wait until the burst that frames may be moving in, if any, has been counted."""
+    cdef uint64_t burst = load_u64(&loop.bursts, __ATOMIC_ACQUIRE)
+    cdef timespec span
+    span.tv_sec = 0
+    span.tv_nsec = 10_000
+    if burst & 1:
+        while load_u64(&loop.bursts, __ATOMIC_ACQUIRE) == burst:
+            nanosleep(&span, NULL)
+
+
+cdef void _signal_events(Loop *loop) noexcept nogil:
+    if (
+        loop.event_fd >= 0
+        and ring_has_untaken(&loop.core.events)
+        and not load_u32(&loop.signalled, __ATOMIC_RELAXED)
+        and not exchange_u32(&loop.signalled, 1, __ATOMIC_SEQ_CST)
+    ):
+        eventfd_write(loop.event_fd, 1)
+
+
+# The frame loop.
+
+
+cdef void loop_run(Loop *loop) noexcept nogil:
+    """Move frames until a step of control's says to stop."""
+    cdef epoll_event ready[READY_AT_ONCE]
+    cdef uint64_t attachments
+    cdef int count, i
+    while not loop.stopping:
+        count = epoll_wait(loop.epoll_fd, ready, READY_AT_ONCE, _handle_timer(loop))
+        attachments = loop.attachments
+        for i in range(count):
+            _do_steps(loop)
+            if loop.stopping or loop.attachments != attachments:
+                break
+            _serve(loop, <Endpoint *>ready[i].data.ptr, ready[i].events)
+        _do_steps(loop)
+    store_u32(&loop.alive, 0, __ATOMIC_SEQ_CST)
+    _do_steps(loop)
+
+
+cdef int _handle_timer(Loop *loop) noexcept nogil:
+    # Does what the timer asks; returns for how many milliseconds nothing needs to be done, -1 for ever.
+    cdef int64_t at_ns = core_next_timer(&loop.core)
+    cdef int64_t now_ns
+    if at_ns == INT64_MAX:
+        return -1
+    now_ns = loop_now(loop)
+    if at_ns > now_ns:
+        return <int>min((at_ns - now_ns + 999_999) // 1_000_000, <int64_t>_LONGEST_WAIT_MS)
+    core_expire(&loop.core, now_ns)
+    _signal_events(loop)
+    return 0
+
+
+cdef void _serve(Loop *loop, Endpoint *endpoint, uint32_t events) noexcept nogil:
+    cdef uint64_t value
+    if endpoint.kind == WAKE:
+        eventfd_read(loop.wake_fd, &value)
+        return
+    store_u64(&loop.bursts, loop.bursts + 1, __ATOMIC_SEQ_CST)
+    if endpoint.kind == PORT:
+        _serve_port(loop, <Port *>endpoint.owner, events)
+    elif events & (EPOLLHUP | EPOLLERR):
+        _close_shared(loop, <SharedReceiver *>endpoint.owner)
+    else:
+        _receive_shared(loop, <SharedReceiver *>endpoint.owner)
+    egress_send_touched(&loop.egress)
+    store_u64(&loop.bursts, loop.bursts + 1, __ATOMIC_RELEASE)
+    _signal_events(loop)
+
+
+cdef void _serve_port(Loop *loop, Port *port, uint32_t events) noexcept nogil:
+    # A device that is in error stays so; a socket's error is gone when it is read.
+    cdef uint32_t final = EPOLLHUP | EPOLLERR if port.framing == DEVICE else EPOLLHUP
+    if events & EPOLLOUT:
+        egress_drain(&loop.egress, port)
+    if events & ~<uint32_t>EPOLLOUT:
+        if port.mask & EPOLLIN:
+            _receive(loop, port, (events & final) != 0)
+        else:
+            _mend(loop, port, (events & final) != 0)
+
+
+cdef void _mend(Loop *loop, Port *port, bint hung_up) noexcept nogil:
+    # Takes the error off a descriptor that is never read, lest epoll report it for ever.
+    cdef int error_number = 0
+    cdef uint32_t size = sizeof(error_number)
+    if port.framing != DEVICE:
+        getsockopt(port.endpoint.fd, SOL_SOCKET, SO_ERROR, &error_number, &size)
+    if hung_up:
+        loop_close_link(loop, port, error_number)
+
+
+cdef void loop_close_link(Loop *loop, Port *port, int error_number) noexcept nogil:
+    """Serve a port's descriptor no more; the port stays, and its frames are dropped."""
+    port.closed = True
+    endpoint_unwatch(&port.endpoint, loop.epoll_fd)
+    while port.queue.count:
+        count_drop(&port.core, DROP_PEER_GONE)
+        queue_pop(&port.queue)
+    port_update_down(port)
+    core_put_port_event(&loop.core, LINK_CLOSED, port.core.home.port_no, loop_now(loop), error_number)
+
+
+cdef void _close_shared(Loop *loop, SharedReceiver *shared) noexcept nogil:
+    # Its transport has shut it down: neither it is served any more, nor the ports behind it.
+    cdef ForwardingTables *tables = loop.core.tables
+    cdef Port *port
+    cdef uint32_t i
+    shared.closed = True
+    endpoint_unwatch(&shared.endpoint, loop.epoll_fd)
+    for i in range(tables.port_count):
+        port = <Port *>tables.ports[i]
+        if port.shared == shared and not port.closed:
+            loop_close_link(loop, port, 0)
+
+
+# Ingress.
+
+
+cdef void _receive(Loop *loop, Port *port, bint hung_up) noexcept nogil:
+    # Forwards one burst; after a hang-up, closes the link once nothing is left to read.
+    cdef int64_t now_ns = loop_now(loop)
+    cdef int left = BURST
+    cdef int count, error_number, i
+    while left > 0:
+        count = slots_receive(&loop.slots, port.endpoint.fd, port.framing == DEVICE, left)
+        if count < 0:
+            error_number = errno
+            if error_number == EAGAIN:
+                port.read_errors = 0
+                if hung_up:
+                    loop_close_link(loop, port, port.error_number)
+                return
+            if not _survives(port, error_number):
+                loop_close_link(loop, port, error_number if error_number else EIO)
+                return
+            left -= 1
+            continue
+        for i in range(count):
+            if slots_length(&loop.slots, i) == 0 and (hung_up or port.framing != DATAGRAM):
+                _forward(loop, port, i, now_ns)
+                loop_close_link(loop, port, port.error_number)
+                return
+        port.read_errors = 0
+        _forward(loop, port, count, now_ns)
+        if count < left and not hung_up:
+            return
+        left -= count
+
+
+cdef bint _survives(Port *port, int error_number) noexcept nogil:
+    # Whether a failed read leaves the descriptor usable; reading has cleared the error.  A connected
+    # datagram socket reports there what became of an earlier send.  A SOCK_SEQPACKET socket reports
+    # once that its peer went without reading all, before what the peer still sent.  A burst of nothing
+    # but errors is no such thing.
+    if port.framing == DATAGRAM:
+        port.read_errors += 1
+        return port.read_errors < BURST
+    if port.framing == SEQPACKET and error_number == ECONNRESET and port.error_number == 0:
+        port.error_number = error_number
+        return True
+    return False
+
+
+cdef void _forward(Loop *loop, Port *port, int count, int64_t now_ns) noexcept nogil:
+    cdef int i
+    for i in range(count):
+        loop.ingress[i] = &port.core
+    _forward_burst(loop, count, now_ns)
+
+
+cdef void _receive_shared(Loop *loop, SharedReceiver *shared) noexcept nogil:
+    cdef int64_t now_ns = loop_now(loop)
+    cdef uint8_t address[ADDRESS_SIZE]
+    cdef int count = slots_receive_from(&loop.slots, shared.endpoint.fd)
+    cdef int i
+    for i in range(count):
+        _take_address(
+            address, loop.slots.senders[i].sun_path, loop.slots.headers[i].msg_hdr.msg_namelen
+        )
+        loop.ingress[i] = <CorePort *>shared_find(shared, address)
+        if loop.ingress[i] == NULL:
+            loop.core.unknown_sender += 1
+    if count > 0:
+        _forward_burst(loop, count, now_ns)
+
+
+cdef void _take_address(uint8_t *address, const char *path, uint32_t size) noexcept nogil:
+    # A path ends at its first NUL, whatever follows it; an abstract name is all that the kernel gave.
+    cdef uint32_t i
+    memset(address, 0, ADDRESS_SIZE)
+    # The size counts the two bytes of the family as well; an unbound sender has no more.
+    for i in range(min(size, <uint32_t>ADDRESS_SIZE + 2) - 2 if size > 2 else 0):
+        if path[0] != 0 and path[i] == 0:
+            return
+        address[i] = <uint8_t>path[i]
+
+
+cdef void _forward_burst(Loop *loop, int count, int64_t now_ns) noexcept nogil:
+    # Forwards what lies in the first slots, each from its own ingress port, NULL for no port's.
+    cdef Core *core = &loop.core
+    cdef ForwardingTables *tables = core.tables
+    cdef Frame *frame
+    cdef CorePort *ingress
+    cdef CorePort *egress = NULL
+    cdef Verdict verdict
+    cdef uint32_t number
+    cdef int i
+    for i in range(count):
+        ingress = loop.ingress[i]
+        slots_frame(&loop.slots, i, ingress.home.port_no if ingress != NULL else 0, now_ns)
+    core_prepare(core, loop.slots.frames, count, loop.lookups)
+    for i in range(count):
+        ingress = loop.ingress[i]
+        if ingress == NULL:
+            continue
+        frame = &loop.slots.frames[i]
+        verdict = core_receive(core, ingress, frame, &loop.lookups[i], &egress)
+        if verdict == UNICAST:
+            egress_enqueue(&loop.egress, <Port *>egress, frame)
+        elif verdict == FLOOD:
+            for number in range(tables.port_count):
+                if tables.ports[number] != ingress:
+                    egress_enqueue(&loop.egress, <Port *>tables.ports[number], frame)
+    slots_refill(&loop.slots, count)

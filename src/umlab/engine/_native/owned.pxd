@@ -1,0 +1,36 @@
+"""Memory that control owns and the engine's thread uses, and what control knows to be attached."""
+
+from umlab.engine._native.core cimport ForwardingTables
+from umlab.engine._native.keyed_hash cimport Key
+from umlab.engine._native.port cimport Port, SharedReceiver
+
+
+cdef class Shared:
+    # Our duplicate of a transport's descriptor; lives as long as a port receives there.
+    cdef SharedReceiver *receiver
+    cdef readonly int transport_fd
+    cdef readonly set addresses
+
+
+cdef class Attachment:
+    # Lives until the step that detaches its port has been done.
+    cdef Port *port
+    cdef readonly Shared shared
+
+    cdef bytes address(self)
+
+
+cdef class Registry:
+    cdef readonly dict by_number
+    cdef dict _number_by_fd
+    cdef dict _shared
+    cdef unsigned long long _epoch
+
+    cdef Shared shared_receiver(self, link)
+    cdef Attachment get(self, port_no)
+    cdef int add(self, Attachment attachment) except -1
+    cdef Attachment pop(self, port_no)
+    cdef ForwardingTables *new_tables(self, config, Attachment another) except NULL
+
+
+cdef Key new_key()

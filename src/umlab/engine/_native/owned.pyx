@@ -1,0 +1,189 @@
+"""Memory that control owns and the engine's thread uses, and what control knows to be attached.
+
+The memory of a port, and of a shared receiver, lives as long as its object.
+"""
+
+import os
+
+from libc.stdint cimport uint32_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy
+
+from umlab.engine._descriptor import address_key
+from umlab.engine._native.core cimport CorePort
+from umlab.engine._native.port cimport ADDRESS_SIZE, PORT, SHARED, Framing
+from umlab.engine._native.queue cimport queue_close, queue_open
+from umlab.errors import NoSuchPort, SwitchError
+from umlab.switch.model import Framing as LinkFraming
+
+cdef tuple _FRAMINGS = tuple(LinkFraming)
+
+
+cdef Key new_key():
+    """Return a secret that nobody else has."""
+    cdef Key key
+    cdef bytes secret = os.urandom(sizeof(key))
+    memcpy(&key, <char *>secret, sizeof(key))
+    return key
+
+
+cdef class Shared:
+    """A shared receiver's memory and our duplicate of its descriptor, both given back with this object."""
+
+    def __cinit__(self, int transport_fd):
+        self.transport_fd = transport_fd
+        self.addresses = set()
+        self.receiver = <SharedReceiver *>calloc(1, sizeof(SharedReceiver))
+        if self.receiver == NULL:
+            raise MemoryError
+        self.receiver.endpoint.fd = -1
+        self.receiver.endpoint.kind = SHARED
+        self.receiver.endpoint.owner = self.receiver
+        self.receiver.key = new_key()
+        self.receiver.endpoint.fd = os.dup(transport_fd)
+
+    def __dealloc__(self):
+        if self.receiver != NULL:
+            if self.receiver.endpoint.fd >= 0:
+                os.close(self.receiver.endpoint.fd)
+            free(self.receiver)
+
+
+cdef class Attachment:
+    """A port's memory, freed with this object; the descriptor is not its own."""
+
+    def __cinit__(self, uint32_t port_no, link, bint is_unix_datagram, Shared shared, uint32_t depth):
+        cdef bytes address
+        self.shared = shared
+        self.port = <Port *>calloc(1, sizeof(Port))
+        if self.port == NULL or not queue_open(&self.port.queue, depth):
+            raise MemoryError
+        self.port.core.home.port_no = port_no
+        self.port.endpoint.kind = PORT
+        self.port.endpoint.fd = link.fd
+        self.port.endpoint.owner = self.port
+        self.port.framing = <Framing><int>_FRAMINGS.index(link.framing)
+        self.port.is_unix_datagram = is_unix_datagram
+        if shared is not None:
+            address = address_key(link.rx_address)
+            memcpy(self.port.address, <char *>address, ADDRESS_SIZE)
+
+    def __dealloc__(self):
+        if self.port != NULL:
+            queue_close(&self.port.queue)
+            free(self.port)
+
+    cdef bytes address(self):
+        """Return whom the port receives from on its shared receiver."""
+        return (<char *>self.port.address)[:ADDRESS_SIZE]
+
+
+cdef class Registry:
+    """What is attached: by number, by descriptor, and by the transport's descriptor that is shared."""
+
+    def __cinit__(self):
+        self.by_number = {}
+        self._number_by_fd = {}
+        self._shared = {}
+
+    def numbers(self):
+        """Return the port numbers in order."""
+        return sorted(self.by_number)
+
+    def has_fd(self, fd):
+        """Tell whether a port has this descriptor."""
+        return fd in self._number_by_fd
+
+    def descriptors(self):
+        """Return how many descriptors the ports have, shared ones counted once."""
+        return len(self._number_by_fd) + len(self._shared)
+
+    def free_number(self, port_no, first):
+        """Return the number that a new port can have, ``port_no`` unless that is None.
+
+        Raises:
+            SwitchError: The number is taken, or lower than the first.
+        """
+        if port_no is None:
+            port_no = first
+            while port_no in self.by_number:
+                port_no += 1
+        elif port_no in self.by_number or port_no < first:
+            raise SwitchError(f"port {port_no} cannot be had")
+        return port_no
+
+    cdef Shared shared_receiver(self, link):
+        """Return what a link's port receives on, made if need be; None if on its own descriptor.
+
+        Raises:
+            SwitchError: The link is half a one, or another port has its address.
+            OSError: The transport's descriptor cannot be duplicated.
+        """
+        cdef Shared shared
+        if (link.rx_shared_fd is None) != (link.rx_address is None):
+            raise SwitchError(
+                f"descriptor {link.fd} cannot be served: a shared receiver and an address go together"
+            )
+        if link.rx_shared_fd is None:
+            return None
+        shared = self._shared.get(link.rx_shared_fd)
+        if shared is None:
+            return Shared(link.rx_shared_fd)
+        if address_key(link.rx_address) in shared.addresses:
+            raise SwitchError(f"descriptor {link.fd} cannot be served: another port has this address")
+        return shared
+
+    cdef Attachment get(self, port_no):
+        """Return what is attached there.
+
+        Raises:
+            NoSuchPort: Nothing is.
+        """
+        attachment = self.by_number.get(port_no)
+        if attachment is None:
+            raise NoSuchPort(port_no)
+        return attachment
+
+    cdef int add(self, Attachment attachment) except -1:
+        """Note what the engine serves from now on."""
+        self.by_number[attachment.port.core.home.port_no] = attachment
+        self._number_by_fd[attachment.port.endpoint.fd] = attachment.port.core.home.port_no
+        if attachment.shared is not None:
+            attachment.shared.addresses.add(attachment.address())
+            self._shared[attachment.shared.transport_fd] = attachment.shared
+        return 0
+
+    cdef Attachment pop(self, port_no):
+        """Take out what the engine is to serve no more."""
+        cdef Attachment attachment = self.by_number.pop(port_no)
+        del self._number_by_fd[attachment.port.endpoint.fd]
+        if attachment.shared is not None:
+            attachment.shared.addresses.remove(attachment.address())
+            if not attachment.shared.addresses:
+                del self._shared[attachment.shared.transport_fd]
+        return attachment
+
+    cdef ForwardingTables *new_tables(self, config, Attachment another) except NULL:
+        """Compute what the engine looks up, for the ports and ``another``; ``free`` takes it."""
+        cdef list numbers = self.numbers() if another is None else sorted(
+            [*self.by_number, another.port.core.home.port_no]
+        )
+        cdef Attachment attachment
+        cdef ForwardingTables *tables = <ForwardingTables *>malloc(
+            sizeof(ForwardingTables) + len(numbers) * sizeof(CorePort *)
+        )
+        if tables == NULL:
+            raise MemoryError
+        self._epoch += 1
+        tables.epoch = self._epoch
+        tables.hub = config.hub
+        tables.ageing_ns = config.ageing_time_ns
+        tables.max_frame = config.max_frame
+        tables.queue_depth = config.egress_queue_depth
+        tables.fdb_capacity = config.fdb_capacity
+        tables.ports = <CorePort **>(tables + 1)
+        tables.port_count = <uint32_t>len(numbers)
+        for place, port_no in enumerate(numbers):
+            attachment = self.by_number.get(port_no, another)
+            tables.ports[<uint32_t>place] = &attachment.port.core
+        return tables

@@ -1,0 +1,80 @@
+"""The orders that control gives, and the steps that the engine's thread does for them between two bursts.
+
+An order lies in control's memory and is the thread's until its last step is done.
+"""
+
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from umlab.engine._native.core cimport ForwardingTables
+from umlab.engine._native.fdb cimport Home, Station
+from umlab.engine._native.loop cimport Loop
+from umlab.engine._native.pool cimport Frame
+from umlab.engine._native.port cimport Port, SharedReceiver
+from umlab.engine._native.ring cimport EventRecord
+
+
+cdef enum:
+    #: What one step of a long task may do.
+    STEP = 256
+
+
+cdef struct PortOrder:
+    Port *port
+    SharedReceiver *shared
+    ForwardingTables *tables
+    bint begun
+    uint32_t left
+    int error
+
+
+cdef struct FlushOrder:
+    Home *home
+    bint begun
+    uint32_t left
+    uint32_t flushed
+
+
+cdef struct FdbOrder:
+    Station *stations
+    uint32_t *ports
+    uint32_t first
+    uint32_t count
+
+
+cdef struct Restored:
+    uint64_t mac
+    Home *home
+    int64_t last_seen_ns
+
+
+cdef struct RestoreOrder:
+    Restored entries[STEP]
+    uint32_t count
+
+
+cdef struct ConfigureOrder:
+    ForwardingTables *tables
+    bint begun
+    bint failed
+
+
+cdef struct QueueOrder:
+    Port *port
+    Frame *slots
+    uint32_t mask
+
+
+cdef struct RingOrder:
+    EventRecord *records
+    uint64_t capacity
+
+
+cdef bint step_attach(Loop *loop, void *argument) noexcept nogil
+cdef bint step_detach(Loop *loop, void *argument) noexcept nogil
+cdef bint step_flush(Loop *loop, void *argument) noexcept nogil
+cdef bint step_copy_fdb(Loop *loop, void *argument) noexcept nogil
+cdef bint step_restore(Loop *loop, void *argument) noexcept nogil
+cdef bint step_configure(Loop *loop, void *argument) noexcept nogil
+cdef bint step_enlarge_queue(Loop *loop, void *argument) noexcept nogil
+cdef bint step_enlarge_ring(Loop *loop, void *argument) noexcept nogil
+cdef bint step_stop(Loop *loop, void *argument) noexcept nogil

@@ -1,0 +1,142 @@
+"""Control's steps: each is short, and is done by the engine's thread, or by control if there is none."""
+
+from umlab.engine._native.core cimport (
+    core_expire,
+    core_forget_some,
+    core_put_port_event,
+    core_restore,
+    core_shrink_some,
+)
+from umlab.engine._native.fdb cimport NEVER, fdb_enlarge
+from umlab.engine._native.loop cimport loop_now, loop_use_tables
+from umlab.engine._native.port cimport (
+    endpoint_unwatch,
+    endpoint_watch,
+    port_update_down,
+    shared_join,
+    shared_leave,
+)
+from umlab.engine._native.queue cimport queue_enlarge, queue_pop
+from umlab.engine._native.ring cimport PORT_ATTACHED, PORT_DETACHED, ring_enlarge
+from umlab.engine._native.system cimport EPOLLIN
+
+
+cdef bint step_attach(Loop *loop, void *argument) noexcept nogil:
+    cdef PortOrder *order = <PortOrder *>argument
+    cdef Port *port = order.port
+    cdef SharedReceiver *shared = order.shared
+    port.mask = 0 if shared != NULL else EPOLLIN
+    order.error = endpoint_watch(&port.endpoint, loop.epoll_fd, port.mask)
+    if order.error:
+        return False
+    if shared != NULL:
+        if shared.port_count == 0:
+            order.error = endpoint_watch(&shared.endpoint, loop.epoll_fd, EPOLLIN)
+            if order.error:
+                endpoint_unwatch(&port.endpoint, loop.epoll_fd)
+                return False
+        shared_join(shared, port)
+        port.shared = shared
+    port_update_down(port)
+    loop_use_tables(loop, order.tables)
+    loop.attachments += 1
+    core_put_port_event(&loop.core, PORT_ATTACHED, port.core.home.port_no, loop_now(loop), 0)
+    return False
+
+
+cdef bint step_detach(Loop *loop, void *argument) noexcept nogil:
+    cdef PortOrder *order = <PortOrder *>argument
+    cdef Port *port = order.port
+    if not order.begun:
+        order.begun = True
+        if port.shared != NULL:
+            shared_leave(port.shared, port)
+            if port.shared.port_count == 0 and not port.shared.closed:
+                endpoint_unwatch(&port.shared.endpoint, loop.epoll_fd)
+        if not port.closed:
+            endpoint_unwatch(&port.endpoint, loop.epoll_fd)
+        while port.queue.count:
+            queue_pop(&port.queue)
+        port.core.home.leaving = True
+        order.left = port.core.home.count
+        loop_use_tables(loop, order.tables)
+        loop.attachments += 1
+    if core_forget_some(&loop.core, &port.core.home, &order.left):
+        return True
+    core_put_port_event(&loop.core, PORT_DETACHED, port.core.home.port_no, loop_now(loop), 0)
+    return False
+
+
+cdef bint step_flush(Loop *loop, void *argument) noexcept nogil:
+    cdef FlushOrder *order = <FlushOrder *>argument
+    cdef uint32_t before
+    cdef bint more
+    if not order.begun:
+        order.begun = True
+        order.left = order.home.count
+    before = order.left
+    more = core_forget_some(&loop.core, order.home, &order.left)
+    order.flushed += before - order.left
+    return more
+
+
+cdef bint step_copy_fdb(Loop *loop, void *argument) noexcept nogil:
+    cdef FdbOrder *order = <FdbOrder *>argument
+    cdef uint32_t end = min(order.first + STEP, loop.core.fdb.made + 1)
+    cdef Station *station
+    cdef uint32_t index
+    order.count = 0
+    for index in range(order.first, end):
+        station = loop.core.fdb.stations + index
+        if station.home != NULL and not station.home.leaving:
+            order.stations[order.count] = station[0]
+            order.ports[order.count] = station.home.port_no
+            order.count += 1
+    order.first = end
+    return end <= loop.core.fdb.made
+
+
+cdef bint step_restore(Loop *loop, void *argument) noexcept nogil:
+    cdef RestoreOrder *order = <RestoreOrder *>argument
+    cdef int64_t now_ns = loop_now(loop)
+    cdef Station *near = NULL
+    cdef Station *station
+    cdef Restored *entry
+    cdef uint32_t i
+    core_expire(&loop.core, now_ns)
+    for i in range(order.count):
+        entry = &order.entries[i]
+        station = core_restore(&loop.core, entry.mac, entry.home, entry.last_seen_ns, now_ns, near)
+        if station != NULL:
+            near = station
+    return False
+
+
+cdef bint step_configure(Loop *loop, void *argument) noexcept nogil:
+    cdef ConfigureOrder *order = <ConfigureOrder *>argument
+    if not order.begun:
+        order.begun = True
+        if not fdb_enlarge(&loop.core.fdb, order.tables.fdb_capacity):
+            order.failed = True
+            return False
+        loop_use_tables(loop, order.tables)
+        # Stations may be dead by now that were alive.
+        loop.core.quiet_until_ns = NEVER
+    return core_shrink_some(&loop.core)
+
+
+cdef bint step_enlarge_queue(Loop *loop, void *argument) noexcept nogil:
+    cdef QueueOrder *order = <QueueOrder *>argument
+    order.slots = queue_enlarge(&order.port.queue, order.slots, order.mask)
+    return False
+
+
+cdef bint step_enlarge_ring(Loop *loop, void *argument) noexcept nogil:
+    cdef RingOrder *order = <RingOrder *>argument
+    ring_enlarge(&loop.core.events, &order.records, order.capacity)
+    return False
+
+
+cdef bint step_stop(Loop *loop, void *argument) noexcept nogil:
+    loop.stopping = True
+    return False

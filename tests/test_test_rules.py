@@ -133,6 +133,23 @@ def test_program_that_no_package_list_names_is_refused(run: Run) -> None:
     assert "sh is not in tools/packages" in output
 
 
+@pytest.mark.parametrize("workers", ["0", "2"])
+@pytest.mark.parametrize(("kinds", "status"), [("py", 1), ("py native", 0)])
+def test_scenarios_are_counted_and_none_on_native_fails_where_all_is_required(
+    run: Run, kinds: str, status: int, workers: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTEST_ADDOPTS", f"-n {workers}")
+    code = f"""
+@pytest.mark.parametrize("kind", {kinds.split()} * 3)
+def test_it(kind, count_scenario):
+    count_scenario(kind)
+"""
+    done, output = run(code, require="all", integration=False)
+    assert done == status
+    assert ", ".join(f"{kind}: 3" for kind in sorted(kinds.split())) in output
+    assert ("no scenario ran on the native engine" in output) == bool(status)
+
+
 def test_privilege_decides_which_tests_are_left_out(run: Run) -> None:
     code = """
 @pytest.mark.needs_root

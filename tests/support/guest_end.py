@@ -49,8 +49,10 @@ class GuestEnd:
 
     def waiting(self) -> list[bytes]:
         """Return the frames that are there already."""
+        ready = select.poll()  # select() knows 1024 descriptors only
+        ready.register(self.sock, select.POLLIN)
         frames = []
-        while select.select([self.sock], [], [], 0)[0]:
+        while ready.poll(0):
             frames.append(self.receive())
         return frames
 
@@ -86,6 +88,17 @@ def plug_unconnected(engine: Engine, port_no: int | None = None) -> GuestEnd:
     ours.connect(theirs.getsockname())
     name = ours.getsockname()
     return _attach(engine, Link(_surrender(ours), Framing.DATAGRAM), theirs, port_no, to=name)
+
+
+def plug_shared(engine: Engine, shared: socket.socket, port_no: int | None = None) -> GuestEnd:
+    """Attach a guest of daemon protocol v0: it sends to the socket that all of those share."""
+    name = b"\0" + os.urandom(107)
+    theirs = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    theirs.bind(name)
+    ours = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    ours.connect(name)
+    link = Link(_surrender(ours), Framing.DATAGRAM, shared.fileno(), name)
+    return _attach(engine, link, theirs, port_no, to=shared.getsockname())
 
 
 def unread_limit() -> int:

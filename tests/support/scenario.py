@@ -157,7 +157,8 @@ class _Maker:
             return Die(port_no)
         if choice < 0.13:
             self._reconfigure()
-            return Configure(self.config, Send(self.rng.choice(living), (self._frame(60),)))
+            # So short that it is never too long.
+            return Configure(self.config, Send(self.rng.choice(living), (self._frame(14),)))
         if choice < 0.15:
             return Flush(self.rng.choice([None, *self.ways]))
         if choice < 0.17:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from support.deadline import deadline, scaled
-from support.guest_end import GuestEnd, plug, plug_unconnected, unread_limit
+from support.guest_end import GuestEnd, plug, plug_shared, plug_unconnected, unread_limit
 from support.scenario import (
     LIMITED,
     Attach,
@@ -27,7 +27,7 @@ from support.scenario import (
 from support.scenario_model import ModelSwitch, Observation
 from umlab._clock import Clock, ManualClock
 from umlab.engine.contract import Engine, SwitchSnapshot
-from umlab.switch.model import Framing, Link, SwitchConfig
+from umlab.switch.model import Framing, SwitchConfig
 
 _FRAMINGS = {"connected": Framing.DATAGRAM, "seqpacket": Framing.SEQPACKET, "device": Framing.DEVICE}
 EngineType = Callable[[SwitchConfig, Clock | None], Engine]
@@ -154,20 +154,10 @@ class _EngineRun:
         elif way == "unconnected":
             guest = plug_unconnected(self._engine, port_no)
         else:
-            guest = self._plug_shared(port_no)
+            guest = plug_shared(self._engine, self._shared, port_no)
         self._guests[guest.port_no] = guest
         if way in LIMITED:
             self._limited.add(guest.port_no)
-
-    def _plug_shared(self, port_no: int | None) -> GuestEnd:
-        name = b"\0" + os.urandom(107)
-        theirs = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        theirs.bind(name)
-        theirs.settimeout(scaled(10))
-        ours = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        ours.connect(name)
-        link = Link(ours.detach(), Framing.DATAGRAM, self._shared.fileno(), name)
-        return GuestEnd(theirs, self._engine.attach(link, port_no), self._shared.getsockname())
 
     def _send(self, port_no: int, frames: tuple[bytes, ...]) -> None:
         guest = self._guests[port_no]

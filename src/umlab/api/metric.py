@@ -123,6 +123,10 @@ class LabCollector(Collector):
     def _switches(self) -> Iterator[Metric]:
         views = self._service.switches()
         yield _gauge("umlab_switches", "Switches of the lab.", len(views))
+        engines = InfoMetricFamily("umlab_switch", "What moves a switch's frames.", labels=("switch",))
+        for view in views:
+            engines.add_metric((view.name,), {"engine": view.engine})
+        yield engines
         for what, text, attribute in (
             ("umlab_switch_ports", "Ports of a switch.", "ports"),
             ("umlab_switch_fdb_entries", "Addresses that a switch knows.", "fdb_entries"),

@@ -48,6 +48,8 @@ async def test_numbers_are_those_of_the_lab(api: ApiLab) -> None:
     api.lab.events.publish({"event": "x"})
     families = await scrape(api)
     assert values(families, "umlab_switches") == {(): 1}
+    # Labels: engine, switch.
+    assert values(families, "umlab_switch_info") == {("py", "lan"): 1}
     assert values(families, "umlab_switch_ports") == {("lan",): 2}
     assert values(families, "umlab_switch_fdb_entries") == {("lan",): 2}
     assert values(families, "umlab_switch_fdb_capacity") == {("lan",): 65536}

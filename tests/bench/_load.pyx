@@ -1,8 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """Makes frames, sends them to a switch, counts what arrives: one thread, without the GIL, in batches.
 
-Sending and receiving alternate in one loop that never sleeps.  A guest's socket holds 11 frames, so a
-receiver must be emptied again before the switch has sent twelve: a batch is shorter than that.
+Sending and receiving alternate in one loop.  A guest's socket holds 11 frames, so a receiver must be emptied
+again before the switch has sent twelve: a batch is shorter than that.  Unless it is told to, the loop never
+sleeps, so the switch wakes nobody up.
 """
 
 from libc.errno cimport EAGAIN, ENOBUFS, errno
@@ -32,6 +33,15 @@ cdef extern from "<sys/socket.h>" nogil:
     int sendmmsg(int fd, mmsghdr *messages, unsigned int count, int flags)
     int recvmmsg(int fd, mmsghdr *messages, unsigned int count, int flags, timespec *timeout)
 
+cdef extern from "<poll.h>" nogil:
+    struct pollfd:
+        int fd
+        short events
+    enum:
+        POLLIN
+        POLLOUT
+    int poll(pollfd *fds, unsigned long count, int timeout)
+
 cdef enum:
     SEND_BATCH = 8
     RECEIVE_BATCH = 32
@@ -40,8 +50,11 @@ cdef enum:
     STAMP_AT = 16
     #: Frames that wait for the socket at most, as in a guest's own queue; more are lost.
     WAITING = 1000
+    #: Sockets that a sleeping run watches at most, and how long it sleeps at most.
+    WATCHED = 16
+    SLEEP_MS = 10
     #: Nothing has arrived for so long after the end: nothing comes any more.
-    QUIET_NS = 30 * 1000 * 1000
+    QUIET_NS = 50 * 1000 * 1000
 
 cdef struct stream_t:
     int fd
@@ -59,11 +72,15 @@ cdef struct run_t:
     int *receivers
     int64_t *received     # by receiver, in the window and after it
     int stream_count, receiver_count
+    int64_t start
     int64_t arrived       # at all receivers
     int64_t *samples      # nanoseconds from due to arrival
     int64_t sample_count, sample_room
     int64_t longest_gap
     int error             # errno of what ended the run, or 0
+    bint idle             # nothing was sent or received in this turn
+    int watched           # 0: the run does not sleep
+    pollfd watch[WATCHED]
     iovec vectors[RECEIVE_BATCH]
     mmsghdr messages[RECEIVE_BATCH]
     uint8_t buffers[RECEIVE_BATCH][BUFFER]
@@ -115,7 +132,7 @@ cdef class Stream:
         return self.c.sent
 
 
-def run(list streams, list receivers, double seconds, *, int pid=0, bint latency=False, tick=None, double every=0):
+def run(list streams, list receivers, double seconds, *, int pid=0, bint latency=False, bint sleep=False, tick=None, double every=0):
     """Send and receive for a while, then wait for what is still under way.
 
     Args:
@@ -124,6 +141,7 @@ def run(list streams, list receivers, double seconds, *, int pid=0, bint latency
         seconds: How long to send.
         pid: The switch's, whose processor time is measured.
         latency: Whether to take the time of every frame.
+        sleep: Whether to sleep while the sockets take nothing and have nothing, as guests do.
         tick: Called again and again meanwhile.
         every: Seconds between two of its calls.
 
@@ -139,7 +157,7 @@ def run(list streams, list receivers, double seconds, *, int pid=0, bint latency
     cdef carray.array samples = array("q", bytes(8 * ((1 << 20) if latency else 1)))
     cdef carray.array fds = array("i", receivers or [-1])
     cdef carray.array received = array("q", bytes(8 * max(1, len(receivers))))
-    cdef int64_t start, end, next_tick, now, arrived, ticking = <int64_t> (every * 1e9)
+    cdef int64_t end, next_tick, now, arrived, ticking = <int64_t> (every * 1e9)
     cdef int64_t cpu = 0
     cdef int index
     if job == NULL:
@@ -159,13 +177,15 @@ def run(list streams, list receivers, double seconds, *, int pid=0, bint latency
             job.vectors[index].iov_len = BUFFER
             job.messages[index].msg_hdr.msg_iov = &job.vectors[index]
             job.messages[index].msg_hdr.msg_iovlen = 1
+        if sleep:
+            watch(job)
         cpu = cpu_ns(pid) if pid else 0
-        start = now = now_ns()
-        end = start + <int64_t> (seconds * 1e9)
+        job.start = now = now_ns()
+        end = job.start + <int64_t> (seconds * 1e9)
         while now < end:
             next_tick = min(end, now + ticking) if tick is not None else end
             with nogil:
-                now = send_and_receive(job, start, next_tick)
+                now = send_and_receive(job, next_tick)
             if job.error:
                 raise OSError(job.error, os.strerror(job.error))
             if tick is not None:
@@ -177,7 +197,7 @@ def run(list streams, list receivers, double seconds, *, int pid=0, bint latency
         return {
             "received": list(received[: len(receivers)]),
             "arrived": arrived,
-            "seconds": (now - start) / 1e9,
+            "seconds": (now - job.start) / 1e9,
             "cpu": cpu / 1e9,
             "latencies": sorted(samples[: job.sample_count]),
             "gap": job.longest_gap,
@@ -201,28 +221,44 @@ cdef int64_t cpu_ns(int pid) except -1:
     return <int64_t> time.tv_sec * 1000000000 + time.tv_nsec
 
 
-cdef int64_t send_and_receive(run_t *job, int64_t start, int64_t end) noexcept nogil:
+cdef watch(run_t *job):
+    """Name the sockets that end its sleep; a stream with a pace would oversleep."""
+    cdef int index
+    assert job.stream_count + job.receiver_count <= WATCHED
+    for index in range(job.stream_count):
+        assert not job.streams[index].period_ns
+        job.watch[job.watched].fd, job.watch[job.watched].events = job.streams[index].fd, POLLOUT
+        job.watched += 1
+    for index in range(job.receiver_count):
+        job.watch[job.watched].fd, job.watch[job.watched].events = job.receivers[index], POLLIN
+        job.watched += 1
+
+
+cdef int64_t send_and_receive(run_t *job, int64_t end) noexcept nogil:
     """Go on until ``end``; return the time."""
     cdef int64_t now = now_ns(), then
     cdef int index
     while now < end and not job.error:
+        job.idle = True
         for index in range(job.stream_count):
-            send_due(job, job.streams[index], start, now)
+            send_due(job, job.streams[index], now)
         receive(job)
+        if job.idle and job.watched:
+            poll(job.watch, job.watched, SLEEP_MS)
         then, now = now, now_ns()
         if now - then > job.longest_gap:
             job.longest_gap = now - then
     return now
 
 
-cdef void send_due(run_t *job, stream_t *stream, int64_t start, int64_t now) noexcept nogil:
+cdef void send_due(run_t *job, stream_t *stream, int64_t now) noexcept nogil:
     """Offer the socket what is due, at most a batch."""
     cdef int64_t behind, due = now
     cdef int count = SEND_BATCH, index, done
     cdef uint8_t *frame
     cdef uint32_t serial
     if stream.period_ns:
-        stream.offered = <int64_t> ((now - start) / stream.period_ns) + 1
+        stream.offered = <int64_t> ((now - job.start) / stream.period_ns) + 1
         behind = stream.offered - stream.sent - stream.dropped
         if behind > WAITING:
             stream.dropped += behind - WAITING
@@ -237,13 +273,14 @@ cdef void send_due(run_t *job, stream_t *stream, int64_t start, int64_t now) noe
             # Big-endian, so that neighbours differ in the last byte.
             frame[8], frame[9], frame[10], frame[11] = serial >> 24, serial >> 16, serial >> 8, serial
         if stream.period_ns:
-            due = start + <int64_t> ((stream.sent + stream.dropped + index) * stream.period_ns)
+            due = job.start + <int64_t> ((stream.sent + stream.dropped + index) * stream.period_ns)
         memcpy(frame + STAMP_AT, &due, 8)
     if count == 0:
         return
     done = sendmmsg(stream.fd, stream.messages, count, MSG_DONTWAIT)
     if done > 0:
         stream.sent += done
+        job.idle = False
     elif errno != EAGAIN and errno != ENOBUFS:
         job.error = errno
     if not stream.period_ns:
@@ -267,14 +304,16 @@ cdef void receive(run_t *job) noexcept nogil:
             count = recvmmsg(job.receivers[index], job.messages, RECEIVE_BATCH, MSG_DONTWAIT, NULL)
             if count <= 0:
                 break
-            job.received[index] += count
-            job.arrived += count
-            if not job.sample_room:
-                continue
+            job.idle = False
             now = now_ns()
             for each in range(count):
+                memcpy(&due, job.buffers[each] + STAMP_AT, 8)
+                # A frame of an earlier run that was long under way.
+                if due < job.start:
+                    continue
+                job.received[index] += 1
+                job.arrived += 1
                 if job.sample_count < job.sample_room:
-                    memcpy(&due, job.buffers[each] + STAMP_AT, 8)
                     job.samples[job.sample_count] = now - due
                     job.sample_count += 1
 

@@ -106,6 +106,11 @@ def comparisons(plan: Plan) -> Iterator[tuple[str, Callable[[str], Comparison]]]
         contenders = each_switch(what, lambda at: at.saturate(plan.seconds))
         return lambda name: compare(name, f"At saturation, {title}", SATURATION, contenders, plan.rounds)
 
+    def from_asleep(name: str) -> Comparison:
+        contenders = each_switch(Load(), lambda at: at.saturate_from_asleep(plan.seconds))
+        title = "At saturation, unicast, 64 bytes, from guests that sleep whenever they can"
+        return compare(name, title, SATURATION, contenders, plan.rounds)
+
     def no_loss(title: str, what: Load) -> Callable[[str], Comparison]:
         contenders = each_switch(what, lambda at: lossless(at, plan))
 
@@ -137,6 +142,7 @@ def comparisons(plan: Plan) -> Iterator[tuple[str, Callable[[str], Comparison]]]
     small, full, flood = Load(), Load(FULL), Load(receivers=15)
     yield "hop", hops
     yield "unicast-64", saturation("unicast, 64 bytes", small)
+    yield "unicast-64-asleep", from_asleep
     yield "unicast-1500", saturation("unicast, 1500 bytes", full)
     yield "flood-64", saturation("flood to 15 guests, 64 bytes", flood)
     yield "flood-1500", saturation("flood to 15 guests, 1500 bytes", Load(FULL, receivers=15))
@@ -172,7 +178,7 @@ def main() -> None:
     """Compare everything that is asked for."""
     options = command.parser("Compare switches under a made load.").parse_args()
     plan = Plan(options.rounds, 0.2, 0.5) if options.quick else Plan(options.rounds)
-    facts = machine.facts()
+    facts = machine.facts() | {"seconds of one measurement": f"{plan.seconds:g}"}
     raise_descriptor_limit()
     done = []
     for name, run in comparisons(plan):

@@ -23,17 +23,22 @@ def load(name: str) -> ModuleType:
     """
     source = BENCH / f"{name}.pyx"
     target = OUTPUT / (name + sysconfig.get_config_var("EXT_SUFFIX"))
-    OUTPUT.mkdir(parents=True, exist_ok=True)
-    with open(OUTPUT / f"{name}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not target.exists() or target.stat().st_mtime < source.stat().st_mtime:
-            _build(name, source)
+    if not _is_fresh(target, source):
+        OUTPUT.mkdir(parents=True, exist_ok=True)
+        with open(OUTPUT / f"{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not _is_fresh(target, source):
+                _build(name, source)
     loader = importlib.machinery.ExtensionFileLoader(name, str(target))
     spec = importlib.util.spec_from_file_location(name, target, loader=loader)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
     loader.exec_module(module)
     return module
+
+
+def _is_fresh(target: Path, source: Path) -> bool:
+    return target.exists() and target.stat().st_mtime >= source.stat().st_mtime
 
 
 def _build(name: str, source: Path) -> None:

@@ -1,0 +1,97 @@
+"""The load of the benchmarks against the switches that it measures."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from bench.measure.bed import Bed, Load, bed
+from bench.measure.extension import load
+from bench.measure.rounds import Unable
+from bench.measure.switch import SWITCHES, Switch
+from support.deadline import wait_until
+from support.process import is_gone
+from support.require import require_program, unavailable
+
+pytestmark = pytest.mark.integration
+
+BASELINE, OURS = SWITCHES[0], SWITCHES[-1]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _built() -> None:
+    """The load is there."""
+    try:
+        load("_load")
+    except SystemExit as error:
+        unavailable(str(error))
+
+
+@pytest.fixture(params=(BASELINE, OURS), ids=("c", "ours"))
+def switch(request: pytest.FixtureRequest) -> Switch:
+    assert isinstance(request.param, Switch)
+    if request.param is BASELINE:
+        require_program("uml_switch")
+    return request.param
+
+
+@pytest.fixture
+def pair(switch: Switch) -> Iterator[Bed]:
+    with bed(switch, Load(sources=100)) as at:
+        yield at
+
+
+def test_load_alone_loses_nothing_and_counts_exactly() -> None:
+    module = load("_load")
+    left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with left, right:
+        stream = module.Stream(left.fileno(), bytes(6), bytes(6), 64, 2_000)
+        result = module.run([stream], [right.fileno()], 0.3, latency=True)
+        assert 300 < stream.offered <= 602
+        assert result["received"] == [stream.sent] == [stream.offered] == [len(result["latencies"])]
+        # From when a frame was due: no clock of another kind, no time before it.
+        assert 0 < result["latencies"][0] <= result["latencies"][-1] < 10e9
+        # What an earlier run has left under way is not counted.
+        left.send(bytes(64))
+        assert module.run([], [right.fileno()], 0.01)["received"] == [0]
+
+
+def test_pace_arrives(pair: Bed) -> None:
+    result = pair.run(0.3, rate=2_000, latency=True)
+    # Whoever is kept from running meanwhile, loses.
+    assert 100 < result["received"][0] == len(result["latencies"]) <= result["stream"].offered <= 602
+    assert 0 < result["cpu"] < result["seconds"]
+
+
+@pytest.mark.parametrize("measure", [Bed.saturate, Bed.saturate_from_asleep])
+def test_saturation_counts_what_arrives(pair: Bed, measure: Callable[[Bed, float], dict[str, float]]) -> None:
+    figures = measure(pair, 0.2)
+    assert figures["rate"] > 500
+    assert figures["cpu"] > 0
+    assert 0 <= figures["loss"] < 100
+
+
+def test_flood_comes_to_every_receiver(switch: Switch) -> None:
+    with bed(switch, Load(receivers=3)) as at:
+        result = at.run(0.3, rate=1_000)
+        assert min(result["received"]) > 50
+        assert len(result["received"]) == 3
+
+
+def test_our_switch_is_measured_beside_guests_that_misbehave() -> None:
+    # The original crashes now and then when guests come and go.
+    with bed(OURS, Load()) as at:
+        for measure in (at.beside_a_stopped_guest, at.beside_visitors):
+            assert measure(0.2)["rate"] > 500
+        assert at.memory()["resident"] > at.memory()["proportional"] > 0
+
+
+def test_switch_that_has_gone_is_said(pair: Bed) -> None:
+    os.kill(pair.at.pid, signal.SIGTERM)
+    wait_until(lambda: is_gone(pair.at.pid), 10, "the switch's end")
+    with pytest.raises(Unable, match="the switch is gone"):
+        pair.saturate(0.1)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from integration.peers.uml_switch import program_path
 from support.deadline import scaled
 from support.engines import ENGINES
 from support.unix_http import request
@@ -46,3 +47,16 @@ async def test_engine_that_runs_is_shown_everywhere(short_dir: Path, wanted: str
         assert finding["detail"].endswith(f"engine {kind}")
     finally:
         umlab("switch", "stop", "lan")
+
+
+def test_drop_in_without_the_engine_that_is_asked_for_says_so_in_one_line(short_dir: Path) -> None:
+    done = subprocess.run(
+        [program_path("ours"), "-unix", short_dir / "ctl"],
+        env=os.environ | {"UMLAB_ENGINE": "fast"},
+        capture_output=True,
+        text=True,
+        timeout=scaled(20),
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "UMLAB_ENGINE must be auto, native or py, not 'fast'\n"
+    assert list(short_dir.iterdir()) == []

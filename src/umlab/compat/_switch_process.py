@@ -16,7 +16,7 @@ from umlab.compat._background import continue_in_background
 from umlab.compat._switch_log import EventLog
 from umlab.compat.uml_switch import Options
 from umlab.daemon.switch import SwitchService
-from umlab.errors import SocketInUse, TransportError
+from umlab.errors import SocketInUse, SwitchError, TransportError, UmlabError
 from umlab.switch.model import SECOND_NS, SwitchConfig
 from umlab.transports.contract import Listener, SessionSink
 from umlab.transports.daemon import DaemonListener
@@ -67,7 +67,7 @@ def run(options: Options) -> int:
     ready = continue_in_background() if options.daemon else None
     try:
         cause = asyncio.run(_serve(options, control, ready))
-    except TransportError as error:
+    except (TransportError, SwitchError) as error:
         write_now(2, explain(error, options))
         return 1
     if cause != _INPUT_ENDED:
@@ -91,7 +91,7 @@ def given_control_socket(path: str) -> SocketFile | None:
     return None if sock is None else SocketFile.adopt(path, sock, remove=False)
 
 
-def explain(error: TransportError, options: Options) -> str:
+def explain(error: UmlabError, options: Options) -> str:
     """Say why the switch cannot start, a socket that is in use in the original's words."""
     if not isinstance(error, SocketInUse):
         return str(error)

@@ -135,7 +135,7 @@ cdef void loop_use_tables(Loop *loop, ForwardingTables *tables) noexcept nogil:
 
 cdef void _do_steps(Loop *loop) noexcept nogil:
     cdef Command *command
-    if load_pointer(&loop.mailbox, __ATOMIC_RELAXED) == NULL:
+    if load_pointer(&loop.mailbox, __ATOMIC_SEQ_CST) == NULL:
         return
     command = <Command *>exchange_pointer(&loop.mailbox, NULL, __ATOMIC_SEQ_CST)
     if command != NULL:

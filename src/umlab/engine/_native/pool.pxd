@@ -5,8 +5,9 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 #: Bytes before a frame that stay free, so that tags can be put in without moving it.
 cdef enum:
     HEADROOM = 32
-    #: Bytes of a frame that a small buffer holds; with its head and headroom it takes 2 KiB.
-    SMALL_ROOM = 2048 - 64
+    #: Bytes of a frame that a small buffer holds.  Its head and headroom come on top, which also keeps the
+    #: beginnings of frames from all falling into the same few sets of the cache.
+    SMALL_ROOM = 2048
     #: The same of a large buffer: the longest frame, and one byte to see that it was longer.
     LARGE_ROOM = 65_536
     #: Frames that are read, or written, in one system call, and before the next port has its turn.

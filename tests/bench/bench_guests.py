@@ -106,9 +106,14 @@ class Pair:
         """Ping at leisure."""
         output = self._shell(self._left, f"ping -i {INTERVAL} -c {count + 1} {ADDRESSES[1]}")
         times = [float(time) * 1e3 for seq, time in PING_TIME.findall(output) if seq != "0"]
-        if len(times) != count:
-            raise SystemExit(f"{len(times)} of {count} pings were answered")
-        return {"p50": statistics.median(times), "mean": statistics.mean(times), "least": min(times)}
+        if not times:
+            raise SystemExit(f"no ping was answered: {output}")
+        return {
+            "p50": statistics.median(times),
+            "mean": statistics.mean(times),
+            "least": min(times),
+            "unanswered": count - len(times),
+        }
 
     def _shell(self, guest: GuestService, script: str) -> str:
         return self._runner.run(_shell(guest, script))
@@ -248,7 +253,7 @@ def comparisons(
         yield compare(
             "guests-ping",
             f"Ping between two guests, {pings} each {INTERVAL * 1000:.0f} ms, nothing else going on",
-            {"p50": "us", "mean": "us", "least": "us"},
+            {"p50": "us", "mean": "us", "least": "us", "unanswered": "pings"},
             each(lambda pair: pair.ping(pings)),
             rounds,
         )

@@ -14,12 +14,14 @@ from bench.measure.extension import load
 from bench.measure.rounds import Unable
 from bench.measure.switch import SWITCHES, Switch
 from support.deadline import wait_until
+from support.engines import ENGINES, WHY_NOT_NATIVE
 from support.process import is_gone
 from support.require import require_program, unavailable
 
 pytestmark = pytest.mark.integration
 
-BASELINE, OURS = SWITCHES[0], SWITCHES[-1]
+BASELINE = SWITCHES[0]
+OURS = SWITCHES[2 if "native" in ENGINES else 3]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -95,3 +97,14 @@ def test_switch_that_has_gone_is_said(pair: Bed) -> None:
     wait_until(lambda: is_gone(pair.at.pid), 10, "the switch's end")
     with pytest.raises(Unable, match="the switch is gone"):
         pair.saturate(0.1)
+
+
+def test_core_alone_is_measured_and_frames_that_go_astray_are_noticed() -> None:
+    if WHY_NOT_NATIVE:
+        unavailable(WHY_NOT_NATIVE)
+    forward = load("_core").forward
+    left, right = b"\x02\0\0\0\0\1", b"\x02\0\0\0\0\2"
+    assert forward([[right + left] * 64, [left + right] * 64], 0.01) > 10_000
+    # To an address of the port that it comes from.
+    with pytest.raises(RuntimeError, match="did not go to the other port"):
+        forward([[left + left] * 64, [left + right] * 64], 0.01)

@@ -12,6 +12,7 @@ from types import ModuleType
 from .machine import ROOT
 from .report import OUTPUT
 
+NATIVE = ROOT / "src/umlab/engine/_native"
 BENCH = Path(__file__).resolve().parents[1]
 
 
@@ -38,7 +39,9 @@ def load(name: str) -> ModuleType:
 
 
 def _is_fresh(target: Path, source: Path) -> bool:
-    return target.exists() and target.stat().st_mtime >= source.stat().st_mtime
+    """Tell whether nothing has changed since, the engine's structures included."""
+    made_of = (source, *NATIVE.glob("*.pxd"))
+    return target.exists() and target.stat().st_mtime >= max(each.stat().st_mtime for each in made_of)
 
 
 def _build(name: str, source: Path) -> None:
@@ -55,6 +58,7 @@ def _build(name: str, source: Path) -> None:
     )
     command = Distribution({"ext_modules": [module]}).get_command_obj("build_ext")
     command.build_lib, command.build_temp = str(OUTPUT), str(OUTPUT / "o")
+    command.force = True
     command.ensure_finalized()
     try:
         command.run()

@@ -19,6 +19,8 @@ from .switch import Running, Switch, running, separate
 BROADCAST = b"\xff" * 6
 #: Where the addresses of a sender with many begin; a guest's own begin with 02.
 MANY = b"\x06\0\0\0\0\0"
+#: Frames per second before anything is measured.
+PREPARATION = 20_000
 #: What may be lost where nothing to speak of is.
 LOSSLESS = 0.001
 #: Frames per second of a guest that disturbs others, and visitors per second.
@@ -61,7 +63,10 @@ class Bed:
             self.receivers[0].greet([self.sender, *self.receivers[1:]])
         except TimeoutError:
             raise Unable("no frame arrives") from None
-        self.run(0.05 + what.sources / 20_000, rate=20_000)
+        # Every source is learnt; a quarter more time than it takes, as this process may be away.
+        stream = self.run(0.05 + 1.25 * what.sources / PREPARATION, rate=PREPARATION)["stream"]
+        if stream.sent < what.sources:
+            raise Unable(f"takes fewer than {PREPARATION:,} frames/s")
 
     def guest(self, number: int, connected: bool | None = None) -> Guest:
         """Attach a guest, as those are that the switch is meant for."""

@@ -14,7 +14,10 @@ from umlab.switch.model import Link, SwitchConfig
 
 @dataclass(frozen=True, slots=True)
 class SwitchSnapshot:
-    """A consistent copy of a switch at one instant.
+    """A copy of a switch's counters.
+
+    Each is whole, and counts every frame that any guest had received when the copy was asked for.  While
+    frames move, the counters of different ports may lie some frames apart.
 
     Attributes:
         at_ns: The engine clock's reading.

@@ -15,7 +15,7 @@ from umlab.engine._native.system cimport MSG_DONTWAIT, readv, recvmmsg
 
 
 cdef enum:
-    # 128 MiB and 257 MiB if every queue is full of frames that no other has; resident when used.
+    # 132 MiB and 257 MiB if every queue is full of frames that no other has; resident when used.
     _SMALL_BUFFERS = 65_536
     _LARGE_BUFFERS = 4096
     _SMALL_PER_CHUNK = 64

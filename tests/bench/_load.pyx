@@ -53,6 +53,8 @@ cdef enum:
     #: Sockets that a sleeping run watches at most, and how long it sleeps at most.
     WATCHED = 16
     SLEEP_MS = 10
+    #: Frames of a window that have not arrived after that time will not.
+    PATIENCE_NS = 5 * 1000 * 1000
     #: Nothing has arrived for so long after the end: nothing comes any more.
     QUIET_NS = 50 * 1000 * 1000
 
@@ -62,6 +64,8 @@ cdef struct stream_t:
     double period_ns      # 0: as fast as the socket takes them
     uint32_t sources      # 0: a random one for every frame
     uint64_t random
+    int64_t window        # frames under way at most; 0: any number
+    int64_t written_off   # frames that are under way no more, nobody knows where
     int64_t offered, sent, dropped
     uint8_t *frames       # SEND_BATCH frames of ``size`` bytes
     iovec vectors[SEND_BATCH]
@@ -72,7 +76,7 @@ cdef struct run_t:
     int *receivers
     int64_t *received     # by receiver, in the window and after it
     int stream_count, receiver_count
-    int64_t start
+    int64_t start, progress_at
     int64_t arrived       # at all receivers
     int64_t *samples      # nanoseconds from due to arrival
     int64_t sample_count, sample_room
@@ -96,14 +100,18 @@ cdef class Stream:
         size: Bytes of a frame, 24 at least.
         rate: Frames per second, whatever becomes of them; 0 is as fast as the socket takes them.
         sources: How many source addresses take turns; 0 is a random one for every frame.
+        window: Frames under way at most, as a stream that waits for answers has it; 0 is any number.
     """
 
     cdef stream_t c
 
-    def __cinit__(self, int fd, bytes destination, bytes source, int size=64, double rate=0, uint32_t sources=1):
+    def __cinit__(
+        self, int fd, bytes destination, bytes source, int size=64, double rate=0, uint32_t sources=1, int64_t window=0
+    ):
         cdef int index
         assert len(destination) == len(source) == 6 and 24 <= size <= BUFFER and rate >= 0
         self.c.fd, self.c.size, self.c.sources = fd, size, sources
+        self.c.window = window
         self.c.period_ns = 1e9 / rate if rate else 0
         self.c.random = int.from_bytes(os.urandom(8), "little") | 1
         self.c.frames = <uint8_t *> calloc(SEND_BATCH, size)
@@ -169,6 +177,7 @@ def run(list streams, list receivers, double seconds, *, int pid=0, bint latency
         for index, stream in enumerate(streams):
             job.streams[index] = &(<Stream?> stream).c
             job.streams[index].offered = job.streams[index].sent = job.streams[index].dropped = 0
+            job.streams[index].written_off = 0
         job.stream_count, job.receiver_count = len(streams), len(receivers)
         job.receivers, job.received = fds.data.as_ints, <int64_t *> received.data.as_longlongs
         job.samples, job.sample_room = <int64_t *> samples.data.as_longlongs, len(samples) if latency else 0
@@ -180,7 +189,7 @@ def run(list streams, list receivers, double seconds, *, int pid=0, bint latency
         if sleep:
             watch(job)
         cpu = cpu_ns(pid) if pid else 0
-        job.start = now = now_ns()
+        job.start = job.progress_at = now = now_ns()
         end = job.start + <int64_t> (seconds * 1e9)
         while now < end:
             next_tick = min(end, now + ticking) if tick is not None else end
@@ -227,6 +236,9 @@ cdef watch(run_t *job):
     assert job.stream_count + job.receiver_count <= WATCHED
     for index in range(job.stream_count):
         assert not job.streams[index].period_ns
+        # One that waits for an answer has nothing to send before it comes.
+        if job.streams[index].window:
+            continue
         job.watch[job.watched].fd, job.watch[job.watched].events = job.streams[index].fd, POLLOUT
         job.watched += 1
     for index in range(job.receiver_count):
@@ -253,7 +265,7 @@ cdef int64_t send_and_receive(run_t *job, int64_t end) noexcept nogil:
 
 cdef void send_due(run_t *job, stream_t *stream, int64_t now) noexcept nogil:
     """Offer the socket what is due, at most a batch."""
-    cdef int64_t behind, due = now
+    cdef int64_t behind, under_way, due = now
     cdef int count = SEND_BATCH, index, done
     cdef uint8_t *frame
     cdef uint32_t serial
@@ -265,6 +277,13 @@ cdef void send_due(run_t *job, stream_t *stream, int64_t now) noexcept nogil:
             behind = WAITING
         if behind < count:
             count = <int> behind
+    if stream.window:
+        under_way = stream.sent - stream.written_off - job.arrived
+        if under_way and now - job.progress_at > PATIENCE_NS:
+            stream.written_off += under_way
+            under_way = 0
+        if stream.window - under_way < count:
+            count = <int> max(stream.window - under_way, 0)
     for index in range(count):
         frame = stream.frames + index * stream.size
         serial = <uint32_t> (stream.sent + index)
@@ -305,7 +324,7 @@ cdef void receive(run_t *job) noexcept nogil:
             if count <= 0:
                 break
             job.idle = False
-            now = now_ns()
+            now = job.progress_at = now_ns()
             for each in range(count):
                 memcpy(&due, job.buffers[each] + STAMP_AT, 8)
                 # A frame of an earlier run that was long under way.

@@ -25,6 +25,8 @@ FULL = 1514
 SATURATION = {"rate": "frames/s", "cpu": "us of processor time a frame", "loss": "%"}
 PACED = {"cpu": "us of processor time a frame", "p50": "us", "p99": "us", "loss": "%"}
 MEMORY = {"resident": "MB", "proportional": "MB"}
+#: Frames under way of a sender that waits for them; a guest's socket holds 11.
+WINDOW = 8
 #: The pace at which every switch can be compared, in frames per second.
 PACE = 20_000
 
@@ -106,6 +108,11 @@ def comparisons(plan: Plan) -> Iterator[tuple[str, Callable[[str], Comparison]]]
         contenders = each_switch(what, lambda at: at.saturate(plan.seconds))
         return lambda name: compare(name, f"At saturation, {title}", SATURATION, contenders, plan.rounds)
 
+    def window(name: str) -> Comparison:
+        contenders = each_switch(Load(), lambda at: at.saturate(plan.seconds, window=WINDOW, sleep=True))
+        title = f"With {WINDOW} frames under way, unicast, 64 bytes, from guests that sleep until they arrive"
+        return compare(name, title, SATURATION, contenders, plan.rounds)
+
     def from_asleep(name: str) -> Comparison:
         contenders = each_switch(Load(), lambda at: at.saturate_from_asleep(plan.seconds))
         title = "At saturation, unicast, 64 bytes, from guests that sleep whenever they can"
@@ -142,6 +149,7 @@ def comparisons(plan: Plan) -> Iterator[tuple[str, Callable[[str], Comparison]]]
     small, full, flood = Load(), Load(FULL), Load(receivers=15)
     yield "hop", hops
     yield "unicast-64", saturation("unicast, 64 bytes", small)
+    yield "unicast-64-window", window
     yield "unicast-64-asleep", from_asleep
     yield "unicast-1500", saturation("unicast, 1500 bytes", full)
     yield "flood-64", saturation("flood to 15 guests, 64 bytes", flood)

@@ -63,10 +63,16 @@ class Bed:
             self.receivers[0].greet([self.sender, *self.receivers[1:]])
         except TimeoutError:
             raise Unable("no frame arrives") from None
-        # Every source is learnt; a quarter more time than it takes, as this process may be away.
-        stream = self.run(0.05 + 1.25 * what.sources / PREPARATION, rate=PREPARATION)["stream"]
-        if stream.sent < what.sources:
-            raise Unable(f"takes fewer than {PREPARATION:,} frames/s")
+        self._learn_sources()
+
+    def _learn_sources(self) -> None:
+        seconds = 0.05 + 1.25 * self.what.sources / PREPARATION
+        # This process may be kept from running; a switch that is too slow stays so.
+        for _ in range(4):
+            if self.run(seconds, rate=PREPARATION)["stream"].sent >= self.what.sources:
+                return
+            seconds *= 2
+        raise Unable(f"does not take {self.what.sources:,} addresses in time")
 
     def guest(self, number: int, connected: bool | None = None) -> Guest:
         """Attach a guest, as those are that the switch is meant for."""
@@ -87,6 +93,7 @@ class Bed:
         latency: bool = False,
         beside: tuple[Any, ...] = (),
         receivers: list[int] | None = None,
+        window: int = 0,
         **more: Any,
     ) -> Any:
         """Send for a while; return what ``run`` of the load does, with the stream added as ``stream``."""
@@ -98,6 +105,7 @@ class Bed:
             self.what.size,
             rate,
             self.what.sources,
+            window,
         )
         if receivers is None:
             receivers = [receiver.sock.fileno() for receiver in self.receivers]

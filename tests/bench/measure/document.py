@@ -14,13 +14,39 @@ RAW = ROOT / "docs/reference/benchmarks"
 
 _HEAD = """# Benchmarks
 
-Made by `make bench` and `python tests/bench/publish.py` from the raw figures in [benchmarks](benchmarks/),
-which hold every single round.
+Every figure on this page is made of the raw ones in [benchmarks](benchmarks/), which hold every single
+round and the machine:
 
-Contenders take turns, round by round. A cell is the median of the rounds (the least and the greatest) and, in
-bold, how many times the first line's figure that is: the median of the rounds' ratios (the least and the
-greatest of them). A round whose first line is more than 30 % off its median is repeated, and counted as
-disturbed."""
+```console
+$ make bench
+$ .venv/bin/python tests/bench/publish.py
+```
+
+One benchmark, or a part of it, runs alone: `.venv/bin/python tests/bench/bench_switch.py --only no-loss`;
+`--quick` shortens everything and is for development, `--rounds` says how many rounds count.
+
+Contenders take turns, round by round. A cell is the median of the rounds (the least and the greatest) and,
+in bold, how many times the first line's figure that is: the median of the rounds' ratios (the least and
+the greatest of them). The first line is that of the first contender that can do what is measured. A round
+in which its first figure is more than 30 % off the median is repeated, and counted as disturbed.
+
+In the benchmark `switch` every switch is a process of its own, started anew for each measurement, and has
+all processors but one; the load has that one. Guests behave as those do that a switch is meant for: to
+`uml_switch` and ours as the UML kernel's `daemon` transport, whose socket holds `net.unix.max_dgram_qlen`
++ 1 frames, to `vde_switch` as libvdeplug, which connects its socket.
+
+- **rate**: frames that arrive while the load sends as fast as the switch takes them; in a flood, at each
+  guest.
+- **cpu**: processor time of the switch, all its threads, for each frame that arrives.
+- **loss**: frames that the switch's socket took, or that were due, and that never arrived.
+- **p50, p99**: from when a frame was due to be sent, until the load has it.
+- **hop**: one Unix datagram socket from the load to itself; what a switch forwards passes two of them.
+- **with frames under way, from guests that sleep**: the sender waits for those before it sends more, as
+  protocols do that wait for answers, and sleeps meanwhile; the switch has to wake it up.
+- **at saturation, from guests that sleep**: sender and receiver are threads that share the load's processor
+  and sleep when there is nothing to do. Everywhere else the load never sleeps.
+
+In `core` seconds are those of the thread's own processor time."""
 
 
 def document(raw: Path = RAW) -> str:

@@ -71,7 +71,7 @@ def lossless(at: Bed, plan: Plan) -> Figures:
     key = (at.at.switch.name, at.what.size)
     guess = plan.guesses.get(key) or at.saturate(plan.seconds / 4)["rate"]
     found = highest_rate(
-        lambda rate, confirm: at.holds(rate, plan.confirmation if confirm else plan.seconds), guess
+        lambda rate, confirm: at.holds(rate, plan.confirmation if confirm else plan.seconds / 2), guess
     )
     plan.guesses[key] = found or guess
     return {"rate": found}
@@ -133,7 +133,7 @@ def comparisons(plan: Plan) -> Iterator[tuple[str, Callable[[str], Comparison]]]
     def paced(title: str, what: Load, rate: Callable[[], float]) -> Callable[[str], Comparison]:
         def run(name: str) -> Comparison:
             pace = rate()
-            contenders = each_switch(what, lambda at: at.paced(pace, 2 * plan.seconds))
+            contenders = each_switch(what, lambda at: at.paced(pace, plan.seconds))
             return compare(name, f"At {pace:,.0f} frames/s, {title}", PACED, contenders, plan.rounds)
 
         return run

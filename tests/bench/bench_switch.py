@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from measure import command, machine, report
 from measure.bed import Bed, Load, bed
 from measure.extension import load
-from measure.rounds import Comparison, compare
+from measure.rounds import Comparison, Unable, compare
 from measure.search import highest_rate
 from measure.switch import SWITCHES, Switch, raise_descriptor_limit, separate
 
@@ -78,9 +79,15 @@ def lossless(at: Bed, plan: Plan) -> Figures:
 
 
 def half_rate(plan: Plan) -> float:
-    """Return half of what the baseline forwards without loss, found now if it was not measured before."""
+    """Return half of what the baseline forwards without loss, found now if it was not measured before.
+
+    Raises:
+        Unable: It has no such rate.
+    """
     if not plan.baseline_rate:
         plan.baseline_rate = on(SWITCHES[0], Load(), lambda at: lossless(at, plan))()["rate"]
+    if not plan.baseline_rate:
+        raise Unable(f"{SWITCHES[0].name} forwards nothing without loss")
     return plan.baseline_rate / 2
 
 
@@ -191,7 +198,10 @@ def main() -> None:
     done = []
     for name, run in comparisons(plan):
         if options.only is None or options.only in name:
-            done.append(run(name))
+            try:
+                done.append(run(name))
+            except Unable as error:
+                print(f"{name} is left out: {error}", file=sys.stderr)
     report.write("switch", facts, done)
 
 

@@ -20,13 +20,10 @@ import functools
 import json
 import os
 import re
-import select
 import signal
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +32,7 @@ import guest_root
 from measure import command, machine, report
 from measure.process import cpu_seconds
 from measure.rounds import Comparison, Unable, compare
+from measure.switch import SWITCHES, Switch, running
 
 from umlab.daemon.guest import GuestService
 from umlab.guest.cmdline import BessNic, DaemonNic, GuestSpec
@@ -127,54 +125,21 @@ async def _shell(guest: GuestService, script: str) -> str:
     return output
 
 
-@contextlib.contextmanager
-def running_switch(contender: Contender, place: Path) -> Iterator[int]:
-    """Run a contender's switch on ``ctl`` and ``bess`` in a directory; give its process id.
-
-    Raises:
-        Unable: There is no such switch here.
-    """
-    control, bess = place / "ctl", place / "bess"
-    environment = dict(os.environ)
+def switch_of(contender: Contender) -> Switch:
+    """Return how a contender's switch is run, on ``ctl`` and, ours, ``bess`` in its directory."""
     if contender.engine is None:
-        argv = ["/usr/bin/uml_switch", "-unix", control]
-    else:
-        umlab = Path(sys.executable).with_name("umlab")
-        argv = [umlab, "switch", "run", "bench", "--listen", f"daemon:{control}", "--listen", f"bess:{bess}"]
-        argv += ["--max-frame", str(contender.mtu + 18), "--json"]
-        environment |= {"UMLAB_ENGINE": contender.engine}
-        environment |= {name: os.fspath(place) for name in ("XDG_RUNTIME_DIR", "XDG_STATE_HOME")}
-    try:
-        # Out of reach of the terminal's interrupt, which is for us to act upon.
-        process = subprocess.Popen(
-            argv,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-    except FileNotFoundError:
-        raise Unable(f"there is no {argv[0]}") from None
-    with process:
-        try:
-            if not _comes_up(process, contender, control):
-                raise Unable(f"{Path(argv[0]).name} ({contender.engine or 'C'}) does not come up")
-            yield process.pid
-        finally:
-            process.terminate()
-
-
-def _comes_up(process: subprocess.Popen[bytes], contender: Contender, control: Path) -> bool:
-    """Wait until a switch listens; ours says so and must have the engine that it was asked for."""
-    end = time.monotonic() + PATIENCE
-    assert process.stdout is not None
-    while time.monotonic() < end and process.poll() is None:
-        if contender.engine is None and control.is_socket():
-            return True
-        if select.select([process.stdout], [], [], 0.01)[0]:
-            return bool(json.loads(process.stdout.readline() or "{}").get("engine") == contender.engine)
-    return False
+        return SWITCHES[0]
+    umlab = str(Path(sys.executable).with_name("umlab"))
+    command = ("env", "XDG_RUNTIME_DIR={}", "XDG_STATE_HOME={}", umlab, "switch", "run", "bench")
+    command += (
+        "--listen",
+        "daemon:{}/ctl",
+        "--listen",
+        "bess:{}/bess",
+        "--max-frame",
+        str(contender.mtu + 18),
+    )
+    return Switch(contender.name, command, environment={"UMLAB_ENGINE": contender.engine})
 
 
 @contextlib.contextmanager
@@ -209,21 +174,22 @@ def running_guest(
 
 
 @contextlib.contextmanager
-def running_pair(runner: asyncio.Runner, contender: Contender, place: Path, tools: Path) -> Iterator[Pair]:
+def running_pair(runner: asyncio.Runner, contender: Contender, tools: Path) -> Iterator[Pair]:
     """Run a contender's switch and guests.
 
     Raises:
         Unable: There is no such switch here.
     """
     print(f"{contender.name}: a switch and two guests", file=sys.stderr, flush=True)
-    place.mkdir(mode=0o700)
     with contextlib.ExitStack() as stack:
-        pid = stack.enter_context(running_switch(contender, place))
+        # Switch and guests run where they like, as a user's do.
+        switch = stack.enter_context(running(switch_of(contender), os.sched_getaffinity(0)))
+        place = switch.control.parent
         left, right = [
             stack.enter_context(running_guest(runner, contender, place, tools, address))
             for address in ADDRESSES
         ]
-        yield Pair(runner, pid, left, right)
+        yield Pair(runner, switch.pid, left, right)
 
 
 def comparisons(
@@ -252,7 +218,7 @@ def comparisons(
     if only in "guests-ping":
         yield compare(
             "guests-ping",
-            f"Ping between two guests, {pings} each {INTERVAL * 1000:.0f} ms, nothing else going on",
+            f"Ping between two guests, {pings}, one each {INTERVAL * 1000:.0f} ms, nothing else going on",
             {"p50": "us", "mean": "us", "least": "us", "unanswered": "pings"},
             each(lambda pair: pair.ping(pings)),
             rounds,
@@ -265,16 +231,13 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     facts = machine.facts()
     with contextlib.ExitStack() as stack:
-        place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="uml")))
-        tools = place / "tools"
-        tools.mkdir()
+        tools = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="uml")))
         guest_root.collect(tools)
         runner = stack.enter_context(asyncio.Runner())
         pairs: dict[str, Pair | Unable] = {}
-        for number, contender in enumerate(CONTENDERS):
+        for contender in CONTENDERS:
             try:
-                pair = running_pair(runner, contender, place / str(number), tools)
-                pairs[contender.name] = stack.enter_context(pair)
+                pairs[contender.name] = stack.enter_context(running_pair(runner, contender, tools))
             except Unable as error:
                 pairs[contender.name] = error
         rounds = 1 if options.quick else options.rounds

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from support.deadline import scaled, wait_until
+from support.engines import ENGINES
 from support.guest_end import (
     BROADCAST,
     GuestEnd,
@@ -76,8 +77,9 @@ class TestStartAndStop:
         assert engine.take_events() == [PortAttached(7, 1), PortDetached(7, 1)]
         guest.close()
 
-    def test_calls_outside_the_running_time_are_refused(self) -> None:
-        engine: Engine = PyEngine(SwitchConfig())
+    @pytest.mark.parametrize("kind", sorted(ENGINES))
+    def test_calls_outside_the_running_time_are_refused(self, kind: str) -> None:
+        engine = ENGINES[kind](SwitchConfig(), None)
         link, theirs = datagram_link()
         for _ in range(2):
             with pytest.raises(StateError):

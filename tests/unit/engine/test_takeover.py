@@ -117,26 +117,52 @@ class TestPortNumbers:
             theirs.close()
 
 
+@pytest.mark.parametrize("kind", sorted(ENGINES))
 class TestRestore:
-    def test_what_is_dead_unknown_or_from_the_future_is_left_out(self) -> None:
-        for kind in sorted(ENGINES):
-            clock = ManualClock(1000 * SECOND_NS)
-            engine = held_engine(kind, clock)
-            guest = plug(engine)
-            now = clock.now_ns()
-            engine.restore_fdb(
-                [
-                    FdbEntry(mac(1), 1, now - 300 * SECOND_NS - 1),
-                    FdbEntry(mac(2), 1, now - 300 * SECOND_NS),
-                    FdbEntry(mac(3), 1, now),
-                    FdbEntry(mac(4), 1, now + 1),
-                    FdbEntry(mac(5), 8, now),
-                ]
-            )
-            assert [entry.mac for entry in engine.fdb()] == [mac(2), mac(3)]
-            assert engine.snapshot().fdb_entries == 2
-            engine.stop()
-            guest.close()
+    def test_what_is_dead_unknown_or_from_the_future_is_left_out(self, kind: str) -> None:
+        clock = ManualClock(1000 * SECOND_NS)
+        engine = held_engine(kind, clock)
+        guest = plug(engine)
+        now = clock.now_ns()
+        engine.restore_fdb(
+            [
+                FdbEntry(mac(1), 1, now - 300 * SECOND_NS - 1),
+                FdbEntry(mac(2), 1, now - 300 * SECOND_NS),
+                FdbEntry(mac(3), 1, now),
+                FdbEntry(mac(4), 1, now + 1),
+                FdbEntry(mac(5), 8, now),
+            ]
+        )
+        assert [entry.mac for entry in engine.fdb()] == [mac(2), mac(3)]
+        assert engine.snapshot().fdb_entries == 2
+        engine.stop()
+        guest.close()
+
+    def test_restored_stations_take_their_places_among_those_that_are_there(self, kind: str) -> None:
+        """Oldest first, of one instant those that were there before, and the oldest age first."""
+        clock = ManualClock(100 * SECOND_NS)
+        engine = held_engine(kind, clock)
+        guest, other = plug(engine), plug(engine)
+        engine.release()
+        for number in (1, 2):
+            clock.advance(10 * SECOND_NS)
+            guest.send(frame(BROADCAST, mac(number)))
+            assert other.receive() == frame(BROADCAST, mac(number))
+            engine.snapshot()  # comes after the burst, which has one time for all its frames
+        seen = {3: 90, 4: 110, 5: 115, 6: 120, 7: 91}
+        engine.restore_fdb([FdbEntry(mac(number), 2, at * SECOND_NS) for number, at in seen.items()])
+        assert [entry.mac for entry in engine.fdb()] == [mac(number) for number in (3, 7, 1, 4, 5, 2, 6)]
+        engine.take_events()
+        clock.advance(290 * SECOND_NS + 1)  # two of them are 300 s old and one instant
+        guest.send(frame(BROADCAST, mac(8)))
+        assert other.receive() == frame(BROADCAST, mac(8))
+        engine.snapshot()
+        assert [event.mac for event in engine.take_events() if isinstance(event, MacAged)] == [
+            mac(number) for number in (3, 7, 1, 4)
+        ]
+        engine.stop()
+        for each in (guest, other):
+            each.close()
 
 
 class TestFlush:

@@ -57,7 +57,7 @@ class Exchange:
     def _send_window(self, guest: GuestEnd, source: bytes, other: GuestEnd, destination: bytes) -> None:
         head = destination + source + _EXPERIMENT
         sent = [
-            (head + (self.rounds * WINDOW + number).to_bytes(4, "big")).ljust(60 + 200 * number, b"\0")
+            (head + (self.rounds * WINDOW + number).to_bytes(4, "big")).ljust(60 + 400 * number, b"\0")
             for number in range(WINDOW)
         ]
         for each in sent:

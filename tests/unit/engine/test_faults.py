@@ -135,6 +135,34 @@ def test_guest_that_stops_reading(engine: Engine, trio: Trio, plug_any: Plug) ->
     assert victim.waiting() == []
 
 
+def test_many_guests_that_stop_reading_long_frames(engine: Engine, trio: Trio, keep: Keep) -> None:
+    """Their queues want more large buffers than the native engine has, of which some are left for others."""
+    left, right, flooder = trio
+    stopped = [keep(plug_unconnected(engine)) for _ in range(12)]
+    for guest in stopped:
+        guest.send(frame(mac(guest.port_no), mac(guest.port_no)))
+    wait_until(lambda: len(engine.fdb()) == len(stopped), 10, "all are known")
+    count = unread_limit() + engine.config.egress_queue_depth
+    with running_exchange(left, right) as exchange:
+        for number in range(count):
+            for guest in stopped:
+                flooder.send(frame(mac(guest.port_no), FLOODER, 9000, number.to_bytes(4, "big")))
+        rounds = exchange.rounds
+        wait_until(lambda: exchange.rounds > rounds + 10, 20, "the others talk")
+        total = len(stopped) * count
+        wait_until(lambda: traffic_of(engine, flooder.port_no) == total, 10, "all frames are dealt with")
+    snapshot = engine.snapshot()
+    assert not any(snapshot.ports[guest.port_no].drops for guest in (left, right))
+    for guest in stopped:
+        port = snapshot.ports[guest.port_no]
+        promised = port.tx_frames + snapshot.queued[guest.port_no]
+        # None is left with a small part of what its queue may hold, and what it has is in order.
+        assert promised >= count // 4
+        frames = [each for each in guest.receive_many(promised) if each[6:12] == FLOODER]
+        numbers = [int.from_bytes(each[14:18], "big") for each in frames]
+        assert numbers == sorted(set(numbers))
+
+
 def test_guests_that_die_in_mid_burst(engine: Engine, trio: Trio, plug_any: Plug) -> None:
     left, right, flooder = trio
     flood = Flooder(flooder, size=2000)

@@ -79,7 +79,8 @@ def _cell(comparison: Comparison, contender: str, figure: str) -> str:
     spread = comparison.spread(contender, figure)
     text = f"{number(spread.median)} ({_range(spread)})"
     ratio = comparison.ratio(contender, figure)
-    if ratio is None or contender == comparison.baseline:
+    # How many times a share of nothing is means nothing.
+    if ratio is None or contender == comparison.baseline or comparison.units[figure] == "%":
         return text
     return f"{text}, **{ratio.median:.2f}x** ({ratio.least:.2f}-{ratio.greatest:.2f})"
 

@@ -17,17 +17,17 @@ COMPARISON = Comparison(
     4,
     [
         {
-            "C": {"rate": 65_000.0, "loss": 0.0},
+            "C": {"rate": 65_000.0, "loss": 0.1},
             "ours": {"rate": 227_500.0, "loss": 0.0},
             "py": "does not come up",
         },
         {
-            "C": {"rate": 60_000.0, "loss": 0.0},
+            "C": {"rate": 60_000.0, "loss": 0.1},
             "ours": {"rate": 240_000.0, "loss": 0.5},
             "py": "does not come up",
         },
         {
-            "C": {"rate": 70_000.0, "loss": 0.0},
+            "C": {"rate": 70_000.0, "loss": 0.1},
             "ours": {"rate": 210_000.0, "loss": 12.345},
             "py": "does not come up",
         },
@@ -44,7 +44,7 @@ def test_table_of_a_comparison() -> None:
         "",
         "| | rate, frames/s | loss, % |",
         "|---|---|---|",
-        "| C | 65,000 (60,000-70,000) | 0 (0-0) |",
+        "| C | 65,000 (60,000-70,000) | 0.10 (0.10-0.10) |",
         "| ours | 227,500 (210,000-240,000), **3.50x** (3.00-4.00) | 0.50 (0-12.3) |",
         "| py | does not come up |  |",
     ]
@@ -67,7 +67,7 @@ def test_raw_figures_give_the_same_tables(
     again = report.read(tmp_path / "new/switch.json")
     assert again == report.Report(facts, [COMPARISON])
     assert capsys.readouterr().out.splitlines() == list(report.tables(again))
-    assert "| C | 65,000 (60,000-70,000) | 0 (0-0) |" in document(tmp_path / "new").splitlines()
+    assert "| C | 65,000 (60,000-70,000) | 0.10 (0.10-0.10) |" in document(tmp_path / "new").splitlines()
 
 
 def test_facts_name_the_machine_and_the_peers() -> None:

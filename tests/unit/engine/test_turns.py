@@ -68,6 +68,27 @@ def test_burst_of_one_guest_ends_for_the_next(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", sorted(ENGINES))
+def test_control_call_has_its_turn_among_many_ports_that_are_ready(kind: str) -> None:
+    """If it came after each of them had its burst, none of these engines could have done less."""
+    ports = 60
+    done = []
+    for _ in range(5):
+        engine = ENGINES[kind](SwitchConfig(), None)
+        engine.start(held=True)
+        guests = [plug(engine) for _ in range(ports)]
+        for guest in guests:
+            fill(guest, numbered(guest.port_no, 2 * BURST))  # to all others, which takes a while
+        engine.release()
+        engine.flush_fdb(guests[0].port_no)
+        ports_then = engine.snapshot().ports.values()
+        done.append(sum(port.rx_frames for port in ports_then))
+        engine.stop()
+        for guest in guests:
+            guest.close()
+    assert min(done) < ports * BURST // 2
+
+
+@pytest.mark.parametrize("kind", sorted(ENGINES))
 def test_port_that_is_detached_while_its_frames_wait_is_not_taken_for_the_next(kind: str) -> None:
     """All guests' sockets are full when one of them is detached and its number goes to another."""
     cut_off = 0

@@ -9,9 +9,9 @@ from libc.string cimport memset
 
 from umlab.engine._native.core cimport DROP_PEER_GONE, DROP_REFUSED, DROP_TAIL, count_drop
 from umlab.engine._native.pool cimport pool_can_spare
-from umlab.engine._native.port cimport DEVICE, endpoint_watch_for, port_update_down
+from umlab.engine._native.port cimport DEVICE, endpoint_watch_for, port_interest, port_update_down
 from umlab.engine._native.queue cimport Queue, queue_at, queue_pop, queue_push
-from umlab.engine._native.system cimport EPOLLOUT, MSG_DONTWAIT, MSG_NOSIGNAL, sendmmsg, write
+from umlab.engine._native.system cimport MSG_DONTWAIT, MSG_NOSIGNAL, sendmmsg, write
 
 
 cdef void egress_open(Egress *egress, int epoll_fd) noexcept nogil:
@@ -84,7 +84,7 @@ cdef void _send(Egress *egress, Port *port) noexcept nogil:
             continue
         if errno == EAGAIN or errno == ENOBUFS:
             port.waiting = True
-            endpoint_watch_for(&port.endpoint, egress.epoll_fd, port.mask | EPOLLOUT)
+            endpoint_watch_for(&port.endpoint, egress.epoll_fd, port_interest(port))
             return
         _refuse(egress, port, errno)
 
@@ -104,7 +104,7 @@ cdef void egress_drain(Egress *egress, Port *port) noexcept nogil:
         left -= sent
     if not port.queue.count:
         port.waiting = False
-        endpoint_watch_for(&port.endpoint, egress.epoll_fd, port.mask)
+        endpoint_watch_for(&port.endpoint, egress.epoll_fd, port_interest(port))
 
 
 cdef void _refuse(Egress *egress, Port *port, int error_number) noexcept nogil:
@@ -120,4 +120,4 @@ cdef void _refuse(Egress *egress, Port *port, int error_number) noexcept nogil:
     if gone and port.is_unix_datagram and port.mask:
         port.mask = 0
         port_update_down(port)
-        endpoint_watch_for(&port.endpoint, egress.epoll_fd, EPOLLOUT if port.waiting else 0)
+        endpoint_watch_for(&port.endpoint, egress.epoll_fd, port_interest(port))

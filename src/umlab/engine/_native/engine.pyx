@@ -52,15 +52,13 @@ from umlab.engine._native.system cimport (
     __ATOMIC_RELAXED,
     __ATOMIC_RELEASE,
     __ATOMIC_SEQ_CST,
-    CLOCK_MONOTONIC,
-    clock_gettime,
     eventfd_read,
     eventfd_write,
     load_u32,
     load_u64,
+    monotonic_ns,
     store_u32,
     store_u64,
-    timespec,
 )
 from umlab.engine._native.value cimport event_of, mac_bytes, port_counts
 from umlab.engine.contract import SwitchSnapshot
@@ -76,9 +74,7 @@ cdef enum:
 
 
 cdef int64_t _machine_now(void *engine) noexcept nogil:
-    cdef timespec now
-    clock_gettime(CLOCK_MONOTONIC, &now)
-    return now.tv_sec * 1_000_000_000 + now.tv_nsec
+    return monotonic_ns()
 
 
 cdef int64_t _given_now(void *engine) noexcept with gil:

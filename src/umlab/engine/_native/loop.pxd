@@ -4,6 +4,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from umlab.engine._native.core cimport Core, CorePort, ForwardingTables, Lookup
 from umlab.engine._native.egress cimport Egress
+from umlab.engine._native.pause cimport Pauses
 from umlab.engine._native.pool cimport BURST
 from umlab.engine._native.port cimport Endpoint, Port, SharedReceiver
 from umlab.engine._native.slots cimport Slots
@@ -28,6 +29,7 @@ cdef struct Loop:
     Core core
     Slots slots
     Egress egress
+    Pauses pauses
     ReadClock read_clock
     void *clock
     int epoll_fd
@@ -42,9 +44,11 @@ cdef struct Loop:
     sem_t done
     # Grows with each attach and detach: what epoll said before may be about another port by now.
     uint64_t attachments
-    # Of the burst that is being forwarded: where each frame came from, and what the tables say.
+    # Of the burst that is being forwarded: where each frame came from, what the tables say, and the one
+    # port that all of it went to, if so.
     CorePort *ingress[BURST]
     Lookup lookups[BURST]
+    Port *only_egress
 
 
 #: Part of a control call, done between two bursts; returns whether there is more to do.

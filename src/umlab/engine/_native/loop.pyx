@@ -21,6 +21,7 @@ from umlab.engine._native.core cimport (
     count_drop,
 )
 from umlab.engine._native.egress cimport egress_drain, egress_enqueue, egress_open, egress_send_touched
+from umlab.engine._native.pause cimport pause, pauses_end_for, pauses_forget, pauses_timeout_ms
 from umlab.engine._native.pool cimport Frame
 from umlab.engine._native.port cimport (
     ADDRESS_SIZE,
@@ -106,6 +107,7 @@ cdef bint loop_open(Loop *loop) noexcept nogil:
     if endpoint_watch(&loop.wake, loop.epoll_fd, EPOLLIN) or not slots_open(&loop.slots):
         return False
     egress_open(&loop.egress, loop.epoll_fd)
+    loop.pauses.epoll_fd = loop.epoll_fd
     loop_use_tables(loop, loop.core.tables)
     return True
 
@@ -215,14 +217,17 @@ cdef void loop_run(Loop *loop) noexcept nogil:
 
 
 cdef int _handle_timer(Loop *loop) noexcept nogil:
-    # Does what the timer asks; returns for how many milliseconds nothing needs to be done, -1 for ever.
+    # Does what the timers ask; returns for how many milliseconds nothing needs to be done, -1 for ever.
+    cdef int pause_ms = pauses_timeout_ms(&loop.pauses)
     cdef int64_t at_ns = core_next_timer(&loop.core)
     cdef int64_t now_ns
+    cdef int span_ms
     if at_ns == INT64_MAX:
-        return -1
+        return pause_ms
     now_ns = loop_now(loop)
     if at_ns > now_ns:
-        return <int>min((at_ns - now_ns + 999_999) // 1_000_000, <int64_t>_LONGEST_WAIT_MS)
+        span_ms = <int>min((at_ns - now_ns + 999_999) // 1_000_000, <int64_t>_LONGEST_WAIT_MS)
+        return span_ms if pause_ms < 0 else min(span_ms, pause_ms)
     core_expire(&loop.core, now_ns)
     _signal_events(loop)
     return 0
@@ -234,6 +239,7 @@ cdef void _serve(Loop *loop, Endpoint *endpoint, uint32_t events) noexcept nogil
         eventfd_read(loop.wake_fd, &value)
         return
     store_u64(&loop.bursts, loop.bursts + 1, __ATOMIC_SEQ_CST)
+    loop.only_egress = NULL
     if endpoint.kind == PORT:
         _serve_port(loop, <Port *>endpoint.owner, events)
     elif events & (EPOLLHUP | EPOLLERR):
@@ -241,15 +247,26 @@ cdef void _serve(Loop *loop, Endpoint *endpoint, uint32_t events) noexcept nogil
     else:
         _receive_shared(loop, <SharedReceiver *>endpoint.owner)
     egress_send_touched(&loop.egress)
+    if endpoint.kind == PORT and loop.only_egress != NULL:
+        _pause_if_full(loop, <Port *>endpoint.owner, loop.only_egress)
     store_u64(&loop.bursts, loop.bursts + 1, __ATOMIC_RELEASE)
     _signal_events(loop)
+
+
+cdef void _pause_if_full(Loop *loop, Port *sender, Port *receiver) noexcept nogil:
+    cdef uint32_t depth = loop.egress.queue_depth
+    if receiver.queue.count > depth - depth // 4 and not sender.closed:
+        pause(&loop.pauses, sender, receiver)
 
 
 cdef void _serve_port(Loop *loop, Port *port, uint32_t events) noexcept nogil:
     # A device that is in error stays so; a socket's error is gone when it is read.
     cdef uint32_t final = EPOLLHUP | EPOLLERR if port.framing == DEVICE else EPOLLHUP
     if events & EPOLLOUT:
+        port.stuck = False
         egress_drain(&loop.egress, port)
+        if loop.pauses.first != NULL and port.queue.count <= loop.egress.queue_depth // 2:
+            pauses_end_for(&loop.pauses, port)
     if events & ~<uint32_t>EPOLLOUT:
         if port.mask & EPOLLIN:
             _receive(loop, port, (events & final) != 0)
@@ -270,6 +287,7 @@ cdef void _mend(Loop *loop, Port *port, bint hung_up) noexcept nogil:
 cdef void loop_close_link(Loop *loop, Port *port, int error_number) noexcept nogil:
     """Serve a port's descriptor no more; the port stays, and its frames are dropped."""
     port.closed = True
+    pauses_forget(&loop.pauses, port)
     endpoint_unwatch(&port.endpoint, loop.epoll_fd)
     while port.queue.count:
         count_drop(&port.core, DROP_PEER_GONE)
@@ -380,6 +398,8 @@ cdef void _forward_burst(Loop *loop, int count, int64_t now_ns) noexcept nogil:
     cdef Frame *frame
     cdef CorePort *ingress
     cdef CorePort *egress = NULL
+    cdef Port *only = NULL
+    cdef bint mixed = False
     cdef Verdict verdict
     cdef uint32_t number
     cdef int i
@@ -395,8 +415,12 @@ cdef void _forward_burst(Loop *loop, int count, int64_t now_ns) noexcept nogil:
         verdict = core_receive(core, ingress, frame, &loop.lookups[i], &egress)
         if verdict == UNICAST:
             egress_enqueue(&loop.egress, <Port *>egress, frame)
+            mixed = mixed or (only != NULL and only != <Port *>egress)
+            only = <Port *>egress
         elif verdict == FLOOD:
+            mixed = True
             for number in range(tables.port_count):
                 if tables.ports[number] != ingress:
                     egress_enqueue(&loop.egress, <Port *>tables.ports[number], frame)
     slots_refill(&loop.slots, count)
+    loop.only_egress = NULL if mixed else only

@@ -1,6 +1,6 @@
 """What the native engine holds for each descriptor that it serves."""
 
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from umlab.engine._native.core cimport CorePort
 from umlab.engine._native.keyed_hash cimport Key
@@ -52,6 +52,14 @@ cdef struct Port:
     # Frames were queued in this burst, to be sent at its end; the list of such ports.
     bint touched
     Port *next_touched
+    # It is not read from for the sake of this port, until that time; the list of such ports, and how many
+    # frames that port had taken when the pause began.
+    Port *paused_for
+    Port *next_paused
+    int64_t paused_until_ns
+    uint64_t taken_at_pause
+    # It took nothing during a whole pause, nor since.
+    bint stuck
     # Where frames are received when not on the port's own descriptor, and from whom.
     SharedReceiver *shared
     Port *next_at_address
@@ -72,6 +80,7 @@ cdef Port *shared_find(SharedReceiver *shared, const uint8_t *address) noexcept 
 cdef void shared_join(SharedReceiver *shared, Port *port) noexcept nogil
 cdef void shared_leave(SharedReceiver *shared, Port *port) noexcept nogil
 cdef void port_update_down(Port *port) noexcept nogil
+cdef uint32_t port_interest(const Port *port) noexcept nogil
 cdef int endpoint_watch(Endpoint *endpoint, int epoll_fd, uint32_t mask) noexcept nogil
 cdef void endpoint_watch_for(Endpoint *endpoint, int epoll_fd, uint32_t mask) noexcept nogil
 cdef void endpoint_unwatch(Endpoint *endpoint, int epoll_fd) noexcept nogil

@@ -13,6 +13,7 @@ from umlab.engine._native.system cimport (
     EPOLL_CTL_ADD,
     EPOLL_CTL_DEL,
     EPOLL_CTL_MOD,
+    EPOLLOUT,
     epoll_ctl,
     epoll_event,
     store_u32,
@@ -51,6 +52,11 @@ cdef void shared_leave(SharedReceiver *shared, Port *port) noexcept nogil:
 cdef void port_update_down(Port *port) noexcept nogil:
     """Tell control whether the guest's end is known to be gone: nothing is read here any more."""
     store_u32(&port.down, port.closed or (not port.mask and port.shared == NULL), __ATOMIC_RELAXED)
+
+
+cdef uint32_t port_interest(const Port *port) noexcept nogil:
+    """Return what epoll is to watch a port's descriptor for at present."""
+    return (port.mask if port.paused_for == NULL else 0) | (EPOLLOUT if port.waiting else 0)
 
 
 cdef int _control(Endpoint *endpoint, int epoll_fd, int operation, uint32_t mask) noexcept nogil:

@@ -9,6 +9,7 @@ from umlab.engine._native.core cimport (
 )
 from umlab.engine._native.fdb cimport NEVER, fdb_enlarge
 from umlab.engine._native.loop cimport loop_now, loop_use_tables
+from umlab.engine._native.pause cimport pauses_forget
 from umlab.engine._native.port cimport (
     endpoint_unwatch,
     endpoint_watch,
@@ -53,6 +54,7 @@ cdef bint step_detach(Loop *loop, void *argument) noexcept nogil:
             shared_leave(port.shared, port)
             if port.shared.port_count == 0 and not port.shared.closed:
                 endpoint_unwatch(&port.shared.endpoint, loop.epoll_fd)
+        pauses_forget(&loop.pauses, port)
         if not port.closed:
             endpoint_unwatch(&port.endpoint, loop.epoll_fd)
         while port.queue.count:

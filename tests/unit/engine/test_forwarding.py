@@ -102,6 +102,19 @@ def test_frames_of_one_guest_stay_whole_and_in_order(engine: Engine, plug_any: P
     close_all(guests)
 
 
+@pytest.mark.parametrize("size", [60, 3000])
+def test_buffers_are_used_again_and_again(engine: Engine, size: int) -> None:
+    """More frames than the native engine has buffers of either size, most of them through a queue."""
+    sender, reader = plugged(engine, 2, plug_unconnected)
+    window = 100
+    sent = [frame(BROADCAST, mac(1), size, number.to_bytes(4, "big")) for number in range(window)]
+    for _ in range((70_000 if size == 60 else 5000) // window):
+        for each in sent:
+            sender.send(each)
+        assert reader.receive_many(window) == sent
+    close_all([sender, reader])
+
+
 def test_station_that_moves_is_followed(engine: Engine) -> None:
     guests = plugged(engine, 3)
     learn(guests[0], guests[1:], mac(1))

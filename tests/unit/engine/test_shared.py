@@ -113,6 +113,38 @@ def test_stranger_is_counted_and_not_forwarded(shared: SharedSwitch) -> None:
     unbound.close()
 
 
+def test_stranger_whose_name_differs_in_its_last_byte_is_one(shared: SharedSwitch) -> None:
+    """Names are looked up by a hash, which some of so many share with a guest's."""
+    other = plug(shared.engine)
+    prefixes = [os.urandom(100).hex().encode()[:106] for _ in range(4)]
+    for prefix in prefixes:
+        shared.attached(b"\0" + prefix + b"\x00")
+    for prefix in prefixes:
+        for last in range(1, 256):
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as stranger:
+                stranger.bind(b"\0" + prefix + bytes([last]))
+                shared.send(stranger, frame(BROADCAST, mac(last)))
+    count = 255 * len(prefixes)
+    wait_until(lambda: shared.engine.snapshot().counters.unknown_sender == count, 10, "all are strangers")
+    assert other.waiting() == []
+    other.close()
+
+
+def test_nothing_is_read_from_the_socket_that_a_shared_port_is_sent_on(shared: SharedSwitch) -> None:
+    guest, other = shared.guest(abstract(b"guest")), plug(shared.engine)
+    link = shared.link(abstract(b"guest"))
+    with socket.socket(fileno=os.dup(link.fd)) as ours:
+        ours.bind("")
+        where = ours.getsockname()
+    port_no = shared.engine.attach(link)
+    guest.sendto(frame(BROADCAST, mac(66)), where)
+    assert idle_cpu_ns() < 50_000_000
+    shared.send(guest, frame(BROADCAST, mac(1)))
+    assert other.receive() == frame(BROADCAST, mac(1))
+    assert shared.engine.snapshot().ports[port_no].rx_frames == 1
+    other.close()
+
+
 def test_address_of_another_port_is_refused(shared: SharedSwitch) -> None:
     shared.attached(abstract(b"guest"))
     link = shared.link(abstract(b"guest"))

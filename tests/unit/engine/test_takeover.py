@@ -164,6 +164,22 @@ class TestRestore:
         for each in (guest, other):
             each.close()
 
+    def test_what_has_aged_makes_room_for_what_is_restored(self, kind: str) -> None:
+        """No frame has come since; the timer is far away on the machine's clock."""
+        clock = ManualClock(100 * SECOND_NS)
+        engine = held_engine(kind, clock)
+        guest = plug(engine)
+        engine.configure(SwitchConfig(fdb_capacity=2))
+        engine.restore_fdb([FdbEntry(mac(number), 1, clock.now_ns()) for number in (1, 2)])
+        clock.advance(301 * SECOND_NS)
+        engine.take_events()
+        restored = [FdbEntry(mac(number), 1, clock.now_ns()) for number in (2, 3)]
+        engine.restore_fdb(restored)
+        assert engine.fdb() == restored
+        assert engine.take_events() == [MacAged(clock.now_ns(), mac(number), 1) for number in (1, 2)]
+        engine.stop()
+        guest.close()
+
 
 class TestFlush:
     def test_addresses_of_a_port_or_all_are_forgotten(self, engine: Engine) -> None:

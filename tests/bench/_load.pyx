@@ -29,7 +29,7 @@ cdef extern from "<sys/socket.h>" nogil:
     struct mmsghdr:
         msghdr msg_hdr
         unsigned int msg_len
-    int MSG_DONTWAIT
+    int MSG_DONTWAIT, MSG_WAITFORONE
     int sendmmsg(int fd, mmsghdr *messages, unsigned int count, int flags)
     int recvmmsg(int fd, mmsghdr *messages, unsigned int count, int flags, timespec *timeout)
 
@@ -83,7 +83,7 @@ cdef struct run_t:
     int64_t longest_gap
     int error             # errno of what ended the run, or 0
     bint idle             # nothing was sent or received in this turn
-    int watched           # 0: the run does not sleep
+    int watched           # 0: the run does not sleep; 1: in the system call itself, with its time-out
     pollfd watch[WATCHED]
     iovec vectors[RECEIVE_BATCH]
     mmsghdr messages[RECEIVE_BATCH]
@@ -149,7 +149,8 @@ def run(list streams, list receivers, double seconds, *, int pid=0, bint latency
         seconds: How long to send.
         pid: The switch's, whose processor time is measured.
         latency: Whether to take the time of every frame.
-        sleep: Whether to sleep while the sockets take nothing and have nothing, as guests do.
+        sleep: Whether to sleep while the sockets take nothing and have nothing, as guests do.  A run with one
+            socket sleeps in it, if that blocks; it should have a time-out.
         tick: Called again and again meanwhile.
         every: Seconds between two of its calls.
 
@@ -255,7 +256,7 @@ cdef int64_t send_and_receive(run_t *job, int64_t end) noexcept nogil:
         for index in range(job.stream_count):
             send_due(job, job.streams[index], now)
         receive(job)
-        if job.idle and job.watched:
+        if job.idle and job.watched > 1:
             poll(job.watch, job.watched, SLEEP_MS)
         then, now = now, now_ns()
         if now - then > job.longest_gap:
@@ -296,7 +297,7 @@ cdef void send_due(run_t *job, stream_t *stream, int64_t now) noexcept nogil:
         memcpy(frame + STAMP_AT, &due, 8)
     if count == 0:
         return
-    done = sendmmsg(stream.fd, stream.messages, count, MSG_DONTWAIT)
+    done = sendmmsg(stream.fd, stream.messages, count, 0 if job.watched == 1 else MSG_DONTWAIT)
     if done > 0:
         stream.sent += done
         job.idle = False
@@ -315,12 +316,12 @@ cdef uint32_t next_random(stream_t *stream) noexcept nogil:
 
 cdef void receive(run_t *job) noexcept nogil:
     """Empty every receiver."""
-    cdef int index, each, count
+    cdef int index, each, count, flags = MSG_WAITFORONE if job.watched == 1 else MSG_DONTWAIT
     cdef int64_t now, due
     for index in range(job.receiver_count):
         count = RECEIVE_BATCH
         while count == RECEIVE_BATCH:
-            count = recvmmsg(job.receivers[index], job.messages, RECEIVE_BATCH, MSG_DONTWAIT, NULL)
+            count = recvmmsg(job.receivers[index], job.messages, RECEIVE_BATCH, flags, NULL)
             if count <= 0:
                 break
             job.idle = False

@@ -52,19 +52,23 @@ class Plan:
     guesses: dict[tuple[str, int], float] = field(default_factory=dict)
 
 
-def on(switch: Switch, what: Load, measure: Callable[[Bed], Figures]) -> Callable[[], Figures]:
-    """Return a call that measures once on a fresh switch."""
+def on(
+    switch: Switch, what: Load, measure: Callable[[Bed], Figures], apart: bool = True
+) -> Callable[[], Figures]:
+    """Return a call that measures once on a fresh switch, on other processors than the load where ``apart``."""
 
     def once() -> Figures:
-        with bed(switch, what) as at:
+        with bed(switch, what, apart) as at:
             return measure(at)
 
     return once
 
 
-def each_switch(what: Load, measure: Callable[[Bed], Figures]) -> dict[str, Callable[[], Figures]]:
+def each_switch(
+    what: Load, measure: Callable[[Bed], Figures], apart: bool = True
+) -> dict[str, Callable[[], Figures]]:
     """Return such calls for all switches."""
-    return {switch.name: on(switch, what, measure) for switch in SWITCHES}
+    return {switch.name: on(switch, what, measure, apart) for switch in SWITCHES}
 
 
 def lossless(at: Bed, plan: Plan) -> Figures:
@@ -120,10 +124,10 @@ def comparisons(plan: Plan) -> Iterator[tuple[str, Callable[[str], Comparison]]]
         title = f"With {WINDOW} frames under way, unicast, 64 bytes, from guests that sleep until they arrive"
         return compare(name, title, SATURATION, contenders, plan.rounds)
 
-    def from_asleep(name: str) -> Comparison:
-        contenders = each_switch(Load(), lambda at: at.saturate_from_asleep(plan.seconds))
-        title = "At saturation, unicast, 64 bytes, from guests that sleep whenever they can"
-        return compare(name, title, SATURATION, contenders, plan.rounds)
+    def from_asleep(size: int) -> Callable[[str], Comparison]:
+        contenders = each_switch(Load(size), lambda at: at.saturate_from_asleep(plan.seconds), apart=False)
+        title = f"At saturation, unicast, {size} bytes, from guests that sleep whenever they can"
+        return lambda name: compare(name, title, SATURATION, contenders, plan.rounds)
 
     def no_loss(title: str, what: Load) -> Callable[[str], Comparison]:
         contenders = each_switch(what, lambda at: lossless(at, plan))
@@ -157,8 +161,9 @@ def comparisons(plan: Plan) -> Iterator[tuple[str, Callable[[str], Comparison]]]
     yield "hop", hops
     yield "unicast-64", saturation("unicast, 64 bytes", small)
     yield "unicast-64-window", window
-    yield "unicast-64-asleep", from_asleep
+    yield "unicast-64-asleep", from_asleep(64)
     yield "unicast-1500", saturation("unicast, 1500 bytes", full)
+    yield "unicast-1500-asleep", from_asleep(FULL)
     yield "flood-64", saturation("flood to 15 guests, 64 bytes", flood)
     yield "flood-1500", saturation("flood to 15 guests, 1500 bytes", Load(FULL, receivers=15))
     yield "no-loss-64", no_loss("unicast, 64 bytes", small)

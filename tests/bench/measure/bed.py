@@ -25,6 +25,8 @@ PREPARATION = 20_000
 LOSSLESS = 0.001
 #: Frames per second of a guest that disturbs others, and visitors per second.
 DISTURBANCE, VISITS = 10_000, 100
+#: Microseconds that a sleeping guest waits for its socket before it looks whether the time is over.
+SLEEP_US = 10_000
 #: Addresses that our switch keeps.
 FULL_FDB = 65_536
 
@@ -124,10 +126,12 @@ class Bed:
         return _figures(result if result["arrived"] else self.run(seconds, **more))
 
     def saturate_from_asleep(self, seconds: float) -> dict[str, float]:
-        """Send as fast as the switch takes it; sender and receiver are threads that sleep when they can.
+        """Send as fast as the switch takes it; sender and receiver are threads that sleep in their sockets.
 
         The switch wakes them up, which is most of what it costs to serve a guest that is not busy.
         """
+        for guest in (self.sender, *self.receivers):
+            guest.sleep_at_most(SLEEP_US)
         receivers = [receiver.sock.fileno() for receiver in self.receivers]
         with ThreadPoolExecutor(1) as pool:
             # It starts before the first frame and goes on for a little after the last.
@@ -193,10 +197,10 @@ class Bed:
 
 
 @contextlib.contextmanager
-def bed(switch: Switch, what: Load) -> Iterator[Bed]:
-    """Run a fresh switch with guests; this process goes to a processor of its own meanwhile."""
-    load_processors, switch_processors = separate()
+def bed(switch: Switch, what: Load, apart: bool = True) -> Iterator[Bed]:
+    """Run a fresh switch with guests; ``apart``, this process goes to a processor of its own meanwhile."""
     own = os.sched_getaffinity(0)
+    load_processors, switch_processors = separate() if apart else (own, own)
     with contextlib.ExitStack() as stack:
         at = stack.enter_context(running(switch, switch_processors))
         stack.callback(os.sched_setaffinity, 0, own)

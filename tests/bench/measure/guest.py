@@ -63,6 +63,12 @@ class Guest:
         for other in others:
             other.sock.recv(2048)
 
+    def sleep_at_most(self, microseconds: int) -> None:
+        """Sleep in the socket when it takes nothing and has nothing, but not for ever."""
+        self.sock.setblocking(True)
+        for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
+            self.sock.setsockopt(socket.SOL_SOCKET, option, struct.pack("@ll", 0, microseconds))
+
     def close(self) -> None:
         """Leave the switch."""
         self.sock.close()

@@ -10,7 +10,7 @@ from libc.errno cimport EAGAIN, ENOBUFS, errno
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
-from posix.time cimport CLOCK_MONOTONIC, clock_gettime, clockid_t, timespec
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, clockid_t, nanosleep, timespec
 
 import os
 from array import array
@@ -42,6 +42,10 @@ cdef extern from "<poll.h>" nogil:
         POLLOUT
     int poll(pollfd *fds, unsigned long count, int timeout)
 
+cdef extern from "<sys/prctl.h>" nogil:
+    int PR_SET_TIMERSLACK
+    int prctl(int option, unsigned long value)
+
 cdef enum:
     SEND_BATCH = 8
     RECEIVE_BATCH = 32
@@ -53,6 +57,8 @@ cdef enum:
     #: Sockets that a sleeping run watches at most, and how long it sleeps at most.
     WATCHED = 16
     SLEEP_MS = 10
+    #: How long a sleeping stream with a pace sleeps until more is due.
+    NAP_NS = 20 * 1000
     #: Frames of a window that have not arrived after that time will not.
     PATIENCE_NS = 5 * 1000 * 1000
     #: Nothing has arrived for so long after the end: nothing comes any more.
@@ -84,6 +90,7 @@ cdef struct run_t:
     int error             # errno of what ended the run, or 0
     bint idle             # nothing was sent or received in this turn
     int watched           # 0: the run does not sleep; 1: in the system call itself, with its time-out
+    bint naps             # sleeps until more is due
     pollfd watch[WATCHED]
     iovec vectors[RECEIVE_BATCH]
     mmsghdr messages[RECEIVE_BATCH]
@@ -232,11 +239,15 @@ cdef int64_t cpu_ns(int pid) except -1:
 
 
 cdef watch(run_t *job):
-    """Name the sockets that end its sleep; a stream with a pace would oversleep."""
+    """Name the sockets that end its sleep; a stream with a pace goes by the time, and has its run for itself."""
     cdef int index
     assert job.stream_count + job.receiver_count <= WATCHED
     for index in range(job.stream_count):
-        assert not job.streams[index].period_ns
+        if job.streams[index].period_ns:
+            assert job.stream_count + job.receiver_count == 1
+            job.naps = True
+            prctl(PR_SET_TIMERSLACK, 1)
+            return
         # One that waits for an answer has nothing to send before it comes.
         if job.streams[index].window:
             continue
@@ -250,7 +261,9 @@ cdef watch(run_t *job):
 cdef int64_t send_and_receive(run_t *job, int64_t end) noexcept nogil:
     """Go on until ``end``; return the time."""
     cdef int64_t now = now_ns(), then
+    cdef timespec nap
     cdef int index
+    nap.tv_sec, nap.tv_nsec = 0, NAP_NS
     while now < end and not job.error:
         job.idle = True
         for index in range(job.stream_count):
@@ -258,6 +271,8 @@ cdef int64_t send_and_receive(run_t *job, int64_t end) noexcept nogil:
         receive(job)
         if job.idle and job.watched > 1:
             poll(job.watch, job.watched, SLEEP_MS)
+        elif job.idle and job.naps:
+            nanosleep(&nap, NULL)
         then, now = now, now_ns()
         if now - then > job.longest_gap:
             job.longest_gap = now - then

@@ -49,7 +49,7 @@ class Plan:
     seconds: float = 1.0
     confirmation: float = 5.0
     baseline_rate: float = 0.0
-    guesses: dict[tuple[str, int], float] = field(default_factory=dict)
+    guesses: dict[tuple[str, int, bool], float] = field(default_factory=dict)
 
 
 def on(
@@ -71,12 +71,13 @@ def each_switch(
     return {switch.name: on(switch, what, measure, apart) for switch in SWITCHES}
 
 
-def lossless(at: Bed, plan: Plan) -> Figures:
+def lossless(at: Bed, plan: Plan, asleep: bool = False) -> Figures:
     """Search for the highest rate without loss, from where the last search of this switch ended."""
-    key = (at.at.switch.name, at.what.size)
+    key = (at.at.switch.name, at.what.size, asleep)
     guess = plan.guesses.get(key) or at.saturate(plan.seconds / 4)["rate"]
     found = highest_rate(
-        lambda rate, confirm: at.holds(rate, plan.confirmation if confirm else plan.seconds / 2), guess
+        lambda rate, confirm: at.holds(rate, plan.confirmation if confirm else plan.seconds / 2, asleep),
+        guess,
     )
     plan.guesses[key] = found or guess
     return {"rate": found}
@@ -129,13 +130,13 @@ def comparisons(plan: Plan) -> Iterator[tuple[str, Callable[[str], Comparison]]]
         title = f"At saturation, unicast, {size} bytes, from guests that sleep whenever they can"
         return lambda name: compare(name, title, SATURATION, contenders, plan.rounds)
 
-    def no_loss(title: str, what: Load) -> Callable[[str], Comparison]:
-        contenders = each_switch(what, lambda at: lossless(at, plan))
+    def no_loss(title: str, what: Load, asleep: bool = False) -> Callable[[str], Comparison]:
+        contenders = each_switch(what, lambda at: lossless(at, plan, asleep), apart=not asleep)
 
         def run(name: str) -> Comparison:
             title_ = f"Highest rate with at most 0.1 % loss over {plan.confirmation:g} s, {title}"
             done = compare(name, title_, {"rate": "frames/s"}, contenders, plan.rounds)
-            if what == Load() and done.failure(SWITCHES[0].name) is None:
+            if what == Load() and not asleep and done.failure(SWITCHES[0].name) is None:
                 plan.baseline_rate = done.spread(SWITCHES[0].name, "rate").median
             return done
 
@@ -167,7 +168,9 @@ def comparisons(plan: Plan) -> Iterator[tuple[str, Callable[[str], Comparison]]]
     yield "flood-64", saturation("flood to 15 guests, 64 bytes", flood)
     yield "flood-1500", saturation("flood to 15 guests, 1500 bytes", Load(FULL, receivers=15))
     yield "no-loss-64", no_loss("unicast, 64 bytes", small)
+    yield "no-loss-64-asleep", no_loss("unicast, 64 bytes, guests that sleep", small, asleep=True)
     yield "no-loss-1500", no_loss("unicast, 1500 bytes", full)
+    yield "no-loss-1500-asleep", no_loss("unicast, 1500 bytes, guests that sleep", full, asleep=True)
     for size, what in ((64, small), (1500, full)):
         yield f"pace-{size}", paced(f"unicast, {size} bytes", what, lambda: PACE)
         half = f"half of the first line's rate without loss, unicast, {size} bytes"

@@ -130,15 +130,18 @@ class Bed:
 
         The switch wakes them up, which is most of what it costs to serve a guest that is not busy.
         """
+        return _figures(self._run_asleep(seconds))
+
+    def _run_asleep(self, seconds: float, rate: float = 0) -> Any:
         for guest in (self.sender, *self.receivers):
             guest.sleep_at_most(SLEEP_US)
         receivers = [receiver.sock.fileno() for receiver in self.receivers]
         with ThreadPoolExecutor(1) as pool:
             # It starts before the first frame and goes on for a little after the last.
             reading = pool.submit(self._load.run, [], receivers, seconds + 0.1, sleep=True)
-            result = self.run(seconds, receivers=[], sleep=True)
+            result = self.run(seconds, rate=rate, receivers=[], sleep=True)
             received = reading.result()["received"]
-        return _figures(result | {"received": received, "arrived": sum(received)})
+        return result | {"received": received, "arrived": sum(received)}
 
     def paced(self, rate: float, seconds: float) -> dict[str, float]:
         """Send at a rate and take the time of every frame."""
@@ -153,9 +156,10 @@ class Bed:
             "loss": _loss(result) * 100,
         }
 
-    def holds(self, rate: float, seconds: float) -> bool:
+    def holds(self, rate: float, seconds: float, asleep: bool) -> bool:
         """Tell whether nothing to speak of is lost; a second try, as this process may have been away."""
-        return any(_loss(self.run(seconds, rate=rate)) <= LOSSLESS for _ in range(2))
+        run = self._run_asleep if asleep else self.run
+        return any(_loss(run(seconds, rate=rate)) <= LOSSLESS for _ in range(2))
 
     def beside_a_stopped_guest(self, seconds: float) -> dict[str, float]:
         """Saturate while another guest gets frames and does not read them."""

@@ -244,6 +244,13 @@ def test_socket_that_was_shut_down_ends_the_link_without_spinning(shared: Shared
             own.shutdown(socket.SHUT_RDWR)
     events = events_until(shared.engine, LinkClosed)
     assert [event.port_no for event in events if isinstance(event, LinkClosed)] == [port_no]
+    other, reader = plug(shared.engine), plug(shared.engine)
+    other.send(frame(BROADCAST, mac(1)))
+    assert reader.receive() == frame(BROADCAST, mac(1))
+    assert shared.engine.snapshot().ports[port_no].drops == {DropReason.PEER_GONE: 1}
+    for each in (other, reader):
+        shared.engine.detach(each.port_no)
+        each.close()
     assert idle_cpu_ns() < 50_000_000
     shared.engine.detach(port_no)
     assert shared.engine.debug_counts()["ports"] == 0

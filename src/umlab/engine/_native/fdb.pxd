@@ -6,7 +6,6 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from umlab.engine._native.keyed_hash cimport Key, hash_mac
-from umlab.engine._native.system cimport prefetch
 
 
 cdef struct Home:

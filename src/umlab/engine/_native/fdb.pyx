@@ -1,4 +1,4 @@
-"""The filtering database: constant time to find, learn, move and forget, whatever addresses guests make up."""
+"""The filtering database: constant time to find, learn, move and forget, whatever the addresses are."""
 
 from libc.stdint cimport INT64_MIN
 

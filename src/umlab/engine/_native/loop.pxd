@@ -6,7 +6,7 @@ from umlab.engine._native.core cimport Core, CorePort, ForwardingTables, Lookup
 from umlab.engine._native.egress cimport Egress
 from umlab.engine._native.pause cimport Pauses
 from umlab.engine._native.pool cimport BURST
-from umlab.engine._native.port cimport Endpoint, Port, SharedReceiver
+from umlab.engine._native.port cimport Endpoint, Port
 from umlab.engine._native.slots cimport Slots
 from umlab.engine._native.system cimport sem_t
 

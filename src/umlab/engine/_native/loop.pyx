@@ -6,7 +6,7 @@ and sleeps until the step is done; a long task is many steps, with bursts in bet
 
 from libc.errno cimport EAGAIN, ECONNRESET, EINTR, EIO, errno
 from libc.stdint cimport INT64_MAX, uint8_t
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from umlab.engine._native.core cimport (
     DROP_PEER_GONE,
@@ -30,6 +30,7 @@ from umlab.engine._native.port cimport (
     PORT,
     SEQPACKET,
     WAKE,
+    SharedReceiver,
     endpoint_unwatch,
     endpoint_watch,
     port_update_down,
@@ -49,7 +50,6 @@ from umlab.engine._native.slots cimport (
 )
 from umlab.engine._native.system cimport (
     __ATOMIC_ACQUIRE,
-    __ATOMIC_RELAXED,
     __ATOMIC_RELEASE,
     __ATOMIC_SEQ_CST,
     EFD_CLOEXEC,
@@ -189,7 +189,7 @@ cdef void _signal_events(Loop *loop) noexcept nogil:
     if (
         loop.event_fd >= 0
         and ring_has_untaken(&loop.core.events)
-        and not load_u32(&loop.signalled, __ATOMIC_RELAXED)
+        # A full barrier: if control has not seen the event, this sees that control has looked.
         and not exchange_u32(&loop.signalled, 1, __ATOMIC_SEQ_CST)
     ):
         eventfd_write(loop.event_fd, 1)
@@ -381,14 +381,10 @@ cdef void _receive_shared(Loop *loop, SharedReceiver *shared) noexcept nogil:
 
 
 cdef void _take_address(uint8_t *address, const char *path, uint32_t size) noexcept nogil:
-    # A path ends at its first NUL, whatever follows it; an abstract name is all that the kernel gave.
-    cdef uint32_t i
-    memset(address, 0, ADDRESS_SIZE)
     # The size counts the two bytes of the family as well; an unbound sender has no more.
-    for i in range(min(size, <uint32_t>ADDRESS_SIZE + 2) - 2 if size > 2 else 0):
-        if path[0] != 0 and path[i] == 0:
-            return
-        address[i] = <uint8_t>path[i]
+    memset(address, 0, ADDRESS_SIZE)
+    if size > 2:
+        memcpy(address, path, min(size - 2, <uint32_t>ADDRESS_SIZE))
 
 
 cdef void _forward_burst(Loop *loop, int count, int64_t now_ns) noexcept nogil:

@@ -3,8 +3,6 @@
 What an 802.3x PAUSE frame asks of a sender, the full socket of a port that is not read does here.
 """
 
-from libc.stdint cimport int64_t
-
 from umlab.engine._native.port cimport Port
 
 

@@ -6,6 +6,8 @@ full port, and nowhere else, is paused; and not for a receiver that has taken no
 for that one it would wait in vain.  So a guest that is slow, or has stopped, holds nobody else up.
 """
 
+from libc.stdint cimport int64_t
+
 from umlab.engine._native.port cimport endpoint_watch_for, port_interest
 from umlab.engine._native.system cimport monotonic_ns
 

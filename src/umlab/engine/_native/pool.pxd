@@ -2,9 +2,10 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 
-#: Bytes before a frame that stay free, so that tags can be put in without moving it.
 cdef enum:
-    HEADROOM = 32
+    #: Where a frame begins in its buffer: behind the head, and behind 40 bytes that stay free, so that
+    #: tags can be put in without moving it.
+    DATA_AT = 64
     #: Bytes of a frame that a small buffer holds.  Its head and headroom come on top, which also keeps the
     #: beginnings of frames from all falling into the same few sets of the cache.
     SMALL_ROOM = 2048
@@ -61,7 +62,7 @@ cdef Buffer *pool_take(Pool *pool) noexcept nogil
 
 cdef inline uint8_t *buffer_data(Buffer *buffer) noexcept nogil:
     """Return where a frame begins in a buffer that nobody has put a tag into."""
-    return <uint8_t *>buffer + 64
+    return <uint8_t *>buffer + DATA_AT
 
 
 cdef inline void buffer_hold(Buffer *buffer) noexcept nogil:

@@ -24,7 +24,7 @@ cdef void pool_open(Pool *pool, uint32_t room, uint32_t limit, uint32_t per_chun
     pool.spare = pool.made = 0
     pool.limit = limit
     pool.per_chunk = per_chunk
-    pool.stride = 64 + room
+    pool.stride = DATA_AT + room
 
 
 cdef size_t _chunk_size(Pool *pool) noexcept nogil:

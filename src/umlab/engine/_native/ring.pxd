@@ -41,7 +41,7 @@ cdef struct EventRing:
 
 cdef bint ring_open(EventRing *ring, uint64_t capacity) noexcept nogil
 cdef void ring_close(EventRing *ring) noexcept nogil
-cdef bint ring_enlarge(EventRing *ring, EventRecord **records, uint64_t capacity) noexcept nogil
+cdef void ring_enlarge(EventRing *ring, EventRecord **records, uint64_t capacity) noexcept nogil
 cdef void ring_put_station(EventRing *ring, EventRecord record) noexcept nogil
 cdef void ring_put_certain(EventRing *ring, EventRecord record) noexcept nogil
 cdef bint ring_next(EventRing *ring, EventRecord *record) noexcept nogil

@@ -33,7 +33,7 @@ cdef void ring_close(EventRing *ring) noexcept nogil:
     ring.records = NULL
 
 
-cdef bint ring_enlarge(EventRing *ring, EventRecord **records, uint64_t capacity) noexcept nogil:
+cdef void ring_enlarge(EventRing *ring, EventRecord **records, uint64_t capacity) noexcept nogil:
     """Move to larger memory and hand the smaller over; neither side may be at work meanwhile."""
     cdef EventRecord *larger = records[0]
     cdef uint64_t at
@@ -42,7 +42,6 @@ cdef bint ring_enlarge(EventRing *ring, EventRecord **records, uint64_t capacity
     records[0] = ring.records
     ring.records = larger
     ring.capacity = capacity
-    return True
 
 
 cdef bint _push(EventRing *ring, EventRecord *record) noexcept nogil:

@@ -1,6 +1,6 @@
 """What the native engine asks of Linux and of the compiler, declared as their headers have it."""
 
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 cdef extern from * nogil:
     # The compiler's atomic built-ins, by the type that each is used for.

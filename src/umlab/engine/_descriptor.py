@@ -33,11 +33,30 @@ def open_socket(link: Link) -> socket.socket | None:
     return sock
 
 
+def check_receiver(fd: int) -> None:
+    """See that a descriptor on which several ports are to receive is a datagram socket.
+
+    Raises:
+        OSError: It is no socket.
+        SwitchError: It is one of another kind.
+    """
+    sock = socket.socket(fileno=fd)
+    kind = sock.type
+    sock.detach()
+    if kind != socket.SOCK_DGRAM:
+        raise SwitchError(f"shared descriptor {fd} is not a datagram socket")
+
+
 def address_key(rx_address: bytes) -> bytes:
     """Return what the kernel tells of a sender with this path field, padded with NULs to 108 bytes.
 
     A path ends at its first NUL, whatever follows it; an abstract name is all 108 bytes.
+
+    Raises:
+        SwitchError: No sender has it.
     """
-    if rx_address[:1] == b"\0":
-        return rx_address
-    return rx_address.partition(b"\0")[0].ljust(PATH_SIZE, b"\0")
+    path = rx_address.partition(b"\0")[0]
+    key = path.ljust(PATH_SIZE, b"\0") if path else rx_address
+    if len(key) != PATH_SIZE:
+        raise SwitchError(f"an address has {PATH_SIZE} bytes, not {len(rx_address)}")
+    return key

@@ -362,16 +362,15 @@ class PyEngine:
             self._lock.release()
 
     def _serve(self, fd: int, mask: int) -> None:
-        port = self._port_by_fd.get(fd)
         if fd == self._wake_fd:
             os.eventfd_read(fd)
             return
+        port = self._port_by_fd.get(fd)
         if port is None:
-            shared = self._shared_by_own_fd[fd]
-            if mask & _BROKEN:
-                self._close_shared(shared)
-            else:
-                self._receive_shared(shared)
+            serve = self._close_shared if mask & _BROKEN else self._receive_shared
+            serve(self._shared_by_own_fd[fd])
+            return
+        if port.closed:  # by something earlier in what epoll said at once
             return
         if mask & select.EPOLLOUT:
             self._drain(port)
@@ -430,7 +429,7 @@ class PyEngine:
         """Serve a shared receiver no more that its transport has shut down, nor the ports behind it."""
         shared.closed = True
         self._epoll.unregister(shared.fd)
-        for port in shared.ports.values():
+        for port in sorted(shared.ports.values(), key=lambda port: port.port_no):
             if not port.closed:
                 self._close_link(port, 0)
 

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
-from umlab.engine._descriptor import PATH_SIZE
+from umlab.engine._descriptor import PATH_SIZE, check_receiver
 from umlab.switch.counters import DropReason, PortCounters
 from umlab.switch.model import Framing
 
@@ -145,6 +145,7 @@ class SharedReceiver:
     __slots__ = ("_socket", "closed", "fd", "key", "ports", "read_size")
 
     def __init__(self, shared_fd: int, read_size: int) -> None:
+        check_receiver(shared_fd)
         self.key = shared_fd
         fd = os.dup(shared_fd)
         try:

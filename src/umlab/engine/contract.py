@@ -23,7 +23,7 @@ class SwitchSnapshot:
         at_ns: The engine clock's reading.
         counters: Of the switch.
         ports: Counters of each port, in port order.
-        queued: Frames that wait in each port's egress queue.
+        queued: Frames that wait in each port's egress queue, those of a burst in progress included.
         down: Ports whose guest's end is known to be gone.
         fdb_entries: Learnt addresses, those that have just aged included.
     """

@@ -12,6 +12,10 @@ from umlab.engine._native.ring cimport EventRing
 
 
 cdef enum:
+    #: What one step of a long task may do between two bursts.
+    STEP = 256
+
+cdef enum:
     #: In the order of umlab.switch.counters.DropReason.
     DROP_RUNT = 0
     DROP_OVERSIZE

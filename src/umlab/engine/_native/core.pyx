@@ -20,20 +20,20 @@ from umlab.engine._native.ring cimport (
     FDB_FULL,
     MAC_AGED,
     MAC_LEARNED,
+    MOST_FULL_EVENTS,
+    MOST_STATION_EVENTS,
     STATION_MOVED,
     UNKNOWN_UNICAST,
     EventKind,
     EventRecord,
+    ring_put_bounded,
     ring_put_certain,
-    ring_put_station,
 )
 from umlab.engine._native.system cimport prefetch
 
 
 cdef enum:
     _MIN_FRAME = 14
-    # What one step of a long task may do between two bursts.
-    _STEP = 256
 
 # As umlab.switch.core.SWEEP_TIME_NS.
 cdef int64_t _SWEEP_TIME_NS = 2_000_000_000
@@ -132,12 +132,21 @@ cdef Station *_learn_new(Core *core, CorePort *ingress, Lookup *lookup, int64_t 
         core.learn_refused += 1
         if not core.fdb_full:
             core.fdb_full = True
-            core_put_port_event(core, FDB_FULL, 0, now_ns, core.tables.fdb_capacity)
+            _put_full_event(core, now_ns)
         return NULL
     core.fdb_full = False
     core.learned += 1
     _put_station_event(core, MAC_LEARNED, station.mac, ingress.home.port_no, now_ns, 0, 0)
     return station
+
+
+cdef void _put_full_event(Core *core, int64_t now_ns) noexcept nogil:
+    cdef EventRecord record
+    memset(&record, 0, sizeof(record))
+    record.kind = FDB_FULL
+    record.at_ns = now_ns
+    record.value = core.tables.fdb_capacity
+    ring_put_bounded(&core.events, record, MOST_FULL_EVENTS)
 
 
 cdef void _report_unknown(Core *core, Station *station, uint64_t destination, int64_t now_ns) noexcept nogil:
@@ -159,13 +168,13 @@ cdef void _put_station_event(
     record.value = value
     record.port_no = port_no
     record.old_port_no = old_port_no
-    ring_put_station(&core.events, record)
+    ring_put_bounded(&core.events, record, MOST_STATION_EVENTS)
 
 
 cdef void core_put_port_event(
     Core *core, int kind, uint32_t port_no, int64_t now_ns, uint64_t value
 ) noexcept nogil:
-    """Report what belongs to a port or to the whole table, and is not to be lost."""
+    """Report what control must not miss."""
     cdef EventRecord record
     memset(&record, 0, sizeof(record))
     record.kind = <EventKind>kind
@@ -206,7 +215,7 @@ cdef bint core_forget_some(Core *core, Home *home, uint32_t *left) noexcept nogi
     """Forget up to a step's worth of a port's stations, ``left`` at most; tell whether some are left."""
     cdef int done = 0
     while left[0] > 0 and home.first != NO_STATION:
-        if done == _STEP:
+        if done == STEP:
             return True
         fdb_remove(&core.fdb, core.fdb.stations + home.first)
         left[0] -= 1
@@ -218,7 +227,7 @@ cdef bint core_shrink_some(Core *core) noexcept nogil:
     """Forget some of what was seen longest ago and has no room any more; tell whether more is left."""
     cdef int done = 0
     while core.fdb.count > core.tables.fdb_capacity:
-        if done == _STEP:
+        if done == STEP:
             return True
         fdb_remove(&core.fdb, fdb_oldest(&core.fdb))
         done += 1
@@ -230,7 +239,7 @@ cdef Station *core_restore(
 ) noexcept nogil:
     """Learn what another switch knew, if it is alive, unknown here and there is room; else return NULL."""
     cdef uint32_t hash = fdb_hash(&core.fdb, mac)
-    if seen_ns > now_ns or now_ns - seen_ns > core.tables.ageing_ns:
+    if not now_ns - core.tables.ageing_ns <= seen_ns <= now_ns:
         return NULL
     if _find(core, mac, hash) != NULL or core.fdb.count >= core.tables.fdb_capacity:
         return NULL

@@ -31,17 +31,34 @@ cdef void egress_enqueue(Egress *egress, Port *port, Frame *frame) noexcept nogi
     if port.closed:
         count_drop(&port.core, DROP_PEER_GONE)
         return
-    if queue.count >= egress.queue_depth and not port.waiting:
-        # It holds this burst's frames, which nobody has tried to send yet.
-        _send(egress, port)
-    if queue.count >= egress.queue_depth or not pool_can_spare(frame.buffer.pool, queue.count):
-        count_drop(&port.core, DROP_TAIL)
-        return
+    if not _has_room(egress, queue, frame):
+        if not port.waiting:
+            # It holds this burst's frames, which nobody has tried to send yet.
+            _send(egress, port)
+        if not _has_room(egress, queue, frame):
+            if port.waiting:
+                count_drop(&port.core, DROP_TAIL)
+            else:
+                _send_alone(egress, port, frame)
+            return
     queue_push(queue, frame)
     if not port.touched:
         port.touched = True
         port.next_touched = egress.touched
         egress.touched = port
+
+
+cdef bint _has_room(Egress *egress, Queue *queue, Frame *frame) noexcept nogil:
+    return queue.count < egress.queue_depth and pool_can_spare(frame.buffer.pool, queue.count)
+
+
+cdef void _send_alone(Egress *egress, Port *port, Frame *frame) noexcept nogil:
+    # Others hold all buffers: what this guest does not take at once cannot wait for it.
+    queue_push(&port.queue, frame)
+    _send(egress, port)
+    if port.queue.count:
+        count_drop(&port.core, DROP_TAIL)
+        queue_pop(&port.queue)
 
 
 cdef void egress_send_touched(Egress *egress) noexcept nogil:

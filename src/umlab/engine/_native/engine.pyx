@@ -5,6 +5,7 @@ step has taken it back.  Counters are read where they are, whether frames move o
 """
 
 import os
+import socket
 import threading
 from collections import deque
 
@@ -20,6 +21,7 @@ from umlab.engine._native.loop cimport (
     Loop,
     Step,
     loop_await_burst_end,
+    loop_await_end,
     loop_call,
     loop_close,
     loop_open,
@@ -28,7 +30,14 @@ from umlab.engine._native.loop cimport (
 from umlab.engine._native.owned cimport Attachment, Registry, Shared, new_key
 from umlab.engine._native.pool cimport Frame
 from umlab.engine._native.queue cimport queue_slots_for
-from umlab.engine._native.ring cimport EventRecord, ring_close, ring_next, ring_open, ring_take_lost
+from umlab.engine._native.ring cimport (
+    MOST_FULL_EVENTS,
+    EventRecord,
+    ring_close,
+    ring_next,
+    ring_open,
+    ring_take_lost,
+)
 from umlab.engine._native.step cimport (
     STEP,
     ConfigureOrder,
@@ -52,6 +61,7 @@ from umlab.engine._native.system cimport (
     __ATOMIC_RELAXED,
     __ATOMIC_RELEASE,
     __ATOMIC_SEQ_CST,
+    close,
     eventfd_read,
     eventfd_write,
     load_u32,
@@ -69,8 +79,9 @@ from umlab.switch.model import Framing as LinkFraming
 
 
 cdef enum:
-    # Events that a ring holds beside two for each port: those about stations, and as many again.
-    _LEAST_EVENTS = 8192
+    # Events that a ring holds beside two for each port: those that guests can cause, and what tells that
+    # some of them were lost.
+    _LEAST_EVENTS = 2 * MOST_FULL_EVENTS
 
 
 cdef int64_t _machine_now(void *engine) noexcept nogil:
@@ -110,13 +121,13 @@ cdef class NativeEngine:
         self.config = config
         self._clock = clock or MonotonicClock()
         self.loop.clock = <void *>self
-        self.loop.read_clock = _machine_now if isinstance(self._clock, MonotonicClock) else _given_now
+        self.loop.read_clock = _machine_now if type(self._clock) is MonotonicClock else _given_now
         # Control calls come from one thread; if they do not, one waits for the other.
         self._lock = threading.Lock()
         self._attached = Registry()
         self._waiting = deque()
         self.loop.core.quiet_until_ns = NEVER
-        self.loop.core.tables = self._attached.new_tables(config, None)
+        self.loop.core.tables = self._attached.new_tables(config)
         if not fdb_open(&self.loop.core.fdb, config.fdb_capacity, new_key()):
             raise MemoryError
         if not ring_open(&self.loop.core.events, _LEAST_EVENTS):
@@ -149,8 +160,15 @@ cdef class NativeEngine:
     def release(self):
         """Let frames move after a start that was held."""
         with self._lock:
+            start = self._thread.start
+            # Set before it runs, as it is the thread that takes it back in the end.
             store_u32(&self.loop.alive, 1, __ATOMIC_SEQ_CST)
-            self._thread.start()
+            try:
+                start()
+            except BaseException:
+                if self._thread.ident is None:
+                    store_u32(&self.loop.alive, 0, __ATOMIC_SEQ_CST)
+                raise
 
     def stop(self):
         """End the thread, drop every port and close every descriptor; a second call does nothing.
@@ -163,14 +181,17 @@ cdef class NativeEngine:
         with self._lock:
             if not self._running:
                 return
-            self._running = False
             self._call(step_stop, NULL)
-            if self._thread.ident is not None:
-                self._thread.join()
-            for port_no in self._attached.numbers():
-                self._remove(port_no)
-            self._drain_ring()
-            loop_close(&self.loop)
+            self._running = False
+            with nogil:
+                loop_await_end(&self.loop)
+            try:
+                if self._thread.ident is not None:
+                    self._thread.join()
+                for port_no in self._attached.numbers():
+                    self._remove(port_no)
+            finally:
+                loop_close(&self.loop)
             self._raise_failure()
 
     def configure(self, config):
@@ -188,10 +209,11 @@ cdef class NativeEngine:
             self._check_running()
             if config.first_port_no != self.config.first_port_no:
                 raise ValueError("first_port_no cannot be changed while the switch runs")
+            self._drain_ring()
             for attachment in self._attached.by_number.values():
                 self._enlarge_queue(attachment, config.egress_queue_depth)
             old = self.loop.core.tables
-            order.tables = self._attached.new_tables(config, None)
+            order.tables = self._attached.new_tables(config)
             order.begun = order.failed = False
             self._call(step_configure, &order)
             if order.failed:
@@ -217,13 +239,12 @@ cdef class NativeEngine:
             sock = open_socket(link)
             is_unix_datagram = False
             if sock is not None:
-                is_unix_datagram = link.framing is LinkFraming.DATAGRAM and sock.family.name == "AF_UNIX"
+                is_unix_datagram = link.framing is LinkFraming.DATAGRAM and sock.family == socket.AF_UNIX
                 sock.detach()
+            port_no = self._attached.free_number(port_no, self.config.first_port_no)
             try:
-                shared = self._attached.shared_receiver(link)
-                port_no = self._attached.free_number(port_no, self.config.first_port_no)
-                self._admit(port_no, link, is_unix_datagram, shared)
-            except OSError as error:
+                self._admit(port_no, link, is_unix_datagram, self._attached.shared_receiver(link))
+            except (OSError, SwitchError) as error:
                 raise SwitchError(f"descriptor {link.fd} cannot be served: {error}") from error
             return port_no
 
@@ -236,6 +257,7 @@ cdef class NativeEngine:
         with self._lock:
             self._raise_failure()
             self._attached.get(port_no)
+            self._drain_ring()
             self._remove(port_no)
 
     def fdb(self):
@@ -254,6 +276,8 @@ cdef class NativeEngine:
             order.ports = ports
             order.first = 1
             while more:
+                # Meanwhile events come in that are to find room.
+                self._drain_ring()
                 with nogil:
                     more = loop_call(&self.loop, step_copy_fdb, &order)
                 for i in range(order.count):
@@ -279,6 +303,7 @@ cdef class NativeEngine:
                 if attachment is None:
                     continue
                 mac = entry.mac
+                assert len(mac) == 6
                 order.entries[order.count].mac = load_mac(<const uint8_t *><char *>mac)
                 order.entries[order.count].home = &attachment.port.core.home
                 order.entries[order.count].last_seen_ns = entry.last_seen_ns
@@ -401,14 +426,12 @@ cdef class NativeEngine:
 
     # Control, with the lock held.
 
-    cdef bint _call(self, Step step, void *argument) except -1:
-        """Have every step of a task done."""
+    cdef void _call(self, Step step, void *argument) noexcept:
+        """Have every step of a task done; nothing can come in between that raises."""
         cdef bint more = True
-        self._drain_ring()
         with nogil:
             while more:
                 more = loop_call(&self.loop, step, argument)
-        return True
 
     def _now_ns(self):
         return self._clock.now_ns()
@@ -431,26 +454,34 @@ cdef class NativeEngine:
         memset(&order, 0, sizeof(order))
         order.port = attachment.port
         order.shared = shared.receiver if shared is not None else NULL
+        self._drain_ring()
         self._enlarge_ring(len(self._attached.by_number) + 1)
-        order.tables = self._attached.new_tables(self.config, attachment)
+        # What the engine serves is known here, always: its memory would be freed otherwise.
+        self._attached.add(attachment)
+        try:
+            order.tables = self._attached.new_tables(self.config)
+        except MemoryError:
+            self._attached.pop(port_no)
+            raise
         self._call(step_attach, &order)
         if order.error:
+            self._attached.pop(port_no)
             free(order.tables)
             raise OSError(order.error, os.strerror(order.error))
         free(old)
-        self._attached.add(attachment)
         return 0
 
     def _remove(self, port_no):
-        cdef Attachment attachment = self._attached.pop(port_no)
+        cdef Attachment attachment = self._attached.get(port_no)
         cdef ForwardingTables *old = self.loop.core.tables
         cdef PortOrder order
         memset(&order, 0, sizeof(order))
         order.port = attachment.port
-        order.tables = self._attached.new_tables(self.config, None)
+        order.tables = self._attached.new_tables(self.config, leaving=port_no)
         self._call(step_detach, &order)
         free(old)
-        os.close(attachment.port.endpoint.fd)
+        self._attached.pop(port_no)
+        close(attachment.port.endpoint.fd)
 
     cdef int _enlarge_queue(self, Attachment attachment, uint32_t depth) except -1:
         cdef QueueOrder order
@@ -469,7 +500,7 @@ cdef class NativeEngine:
         """Make room for every event about a port that can come before control drains the ring again."""
         cdef RingOrder order
         order.capacity = self.loop.core.events.capacity
-        while order.capacity < _LEAST_EVENTS + 2 * ports:
+        while order.capacity < MOST_FULL_EVENTS + 2 * ports:
             order.capacity *= 2
         if order.capacity == self.loop.core.events.capacity:
             return 0

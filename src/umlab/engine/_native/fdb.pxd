@@ -9,8 +9,10 @@ from umlab.engine._native.keyed_hash cimport Key, hash_mac
 
 
 cdef struct Home:
-    # The first part of a port: the stations that were last seen there.  Lives as long as any of them.
+    # The first part of a port: the stations that were last seen there, in the order in which they came.
+    # Lives as long as any of them.
     uint32_t first
+    uint32_t last
     uint32_t count
     uint32_t port_no
     # The port is being detached: its stations count as forgotten, and are, one by one.

@@ -1,4 +1,4 @@
-"""The filtering database: constant time to find, learn, move and forget, whatever the addresses are."""
+"""The filtering database: finding, learning, moving and forgetting take the same time however many there are."""
 
 from libc.stdint cimport INT64_MIN
 
@@ -108,11 +108,13 @@ cdef void _split_bucket(Fdb *fdb) noexcept nogil:
 cdef void _join_home(Fdb *fdb, Station *station, Home *home) noexcept nogil:
     cdef uint32_t index = <uint32_t>(station - fdb.stations)
     station.home = home
-    station.home_previous = NO_STATION
-    station.home_next = home.first
-    if home.first != NO_STATION:
-        fdb.stations[home.first].home_previous = index
-    home.first = index
+    station.home_previous = home.last
+    station.home_next = NO_STATION
+    if home.last != NO_STATION:
+        fdb.stations[home.last].home_next = index
+    else:
+        home.first = index
+    home.last = index
     home.count += 1
 
 
@@ -124,6 +126,8 @@ cdef void _leave_home(Fdb *fdb, Station *station) noexcept nogil:
         home.first = station.home_next
     if station.home_next != NO_STATION:
         fdb.stations[station.home_next].home_previous = station.home_previous
+    else:
+        home.last = station.home_previous
     home.count -= 1
     station.home = NULL
 
@@ -196,13 +200,13 @@ cdef Station *fdb_insert_seen(
 ) noexcept nogil:
     """Learn an address that was seen in the past, behind all that were seen before it or just then.
 
-    The search for its place begins at ``near``, a station of the table, or NULL for the oldest.
+    The search for its place begins at ``near``, a station of the table, or NULL for the newest.
     """
     cdef Station *station = _new_station(fdb, mac, hash, home, seen_ns)
     cdef uint32_t older, index
     if station == NULL:
         return NULL
-    older = <uint32_t>(near - fdb.stations) if near != NULL else NO_STATION
+    older = <uint32_t>(near - fdb.stations) if near != NULL else fdb.newest
     while older != NO_STATION and fdb.stations[older].last_seen_ns > seen_ns:
         older = fdb.stations[older].older
     while True:

@@ -42,12 +42,11 @@ cdef struct Loop:
     uint64_t bursts
     void *mailbox
     sem_t done
-    # Grows with each attach and detach: what epoll said before may be about another port by now.
-    uint64_t attachments
-    # Of the burst that is being forwarded: where each frame came from, what the tables say, and the one
-    # port that all of it went to, if so.
+    # Of the burst that is being forwarded: where each frame came from, what the tables say, how many there
+    # are, and the one port that all of them went to, if so.
     CorePort *ingress[BURST]
     Lookup lookups[BURST]
+    int burst_size
     Port *only_egress
 
 
@@ -66,6 +65,7 @@ cdef void loop_close(Loop *loop) noexcept nogil
 cdef void loop_run(Loop *loop) noexcept nogil
 cdef bint loop_call(Loop *loop, Step step, void *argument) noexcept nogil
 cdef void loop_await_burst_end(Loop *loop) noexcept nogil
+cdef void loop_await_end(Loop *loop) noexcept nogil
 cdef void loop_use_tables(Loop *loop, ForwardingTables *tables) noexcept nogil
 cdef void loop_close_link(Loop *loop, Port *port, int error_number) noexcept nogil
 

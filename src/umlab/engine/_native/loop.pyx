@@ -21,7 +21,7 @@ from umlab.engine._native.core cimport (
     count_drop,
 )
 from umlab.engine._native.egress cimport egress_drain, egress_enqueue, egress_open, egress_send_touched
-from umlab.engine._native.pause cimport pause, pauses_end_for, pauses_forget, pauses_timeout_ms
+from umlab.engine._native.pause cimport pause, pauses_end_for, pauses_forget, pauses_expire
 from umlab.engine._native.pool cimport Frame
 from umlab.engine._native.port cimport (
     ADDRESS_SIZE,
@@ -89,13 +89,15 @@ from umlab.engine._native.system cimport (
 cdef enum:
     # Epoll's milliseconds are an int, and a timer may lie years ahead.
     _LONGEST_WAIT_MS = 3_600_000
+    # Who sends fewer frames at once is no reason for frames to be dropped.
+    _LEAST_BURST_TO_PAUSE = 8
 
 
 # Start and end.
 
 
 cdef bint loop_open(Loop *loop) noexcept nogil:
-    """Make what the thread needs to run; on failure, ``errno`` is set and ``loop_close`` cleans up."""
+    """Make what the thread needs to run; false if there is no memory or descriptor left, to be closed then."""
     sem_init(&loop.done, 0, 0)
     loop.epoll_fd = epoll_create1(EPOLL_CLOEXEC)
     loop.wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
@@ -177,12 +179,21 @@ cdef bint loop_call(Loop *loop, Step step, void *argument) noexcept nogil:
 cdef void loop_await_burst_end(Loop *loop) noexcept nogil:
     """Wait until the burst that frames may be moving in, if any, has been counted."""
     cdef uint64_t burst = load_u64(&loop.bursts, __ATOMIC_ACQUIRE)
+    while burst & 1 and load_u64(&loop.bursts, __ATOMIC_ACQUIRE) == burst:
+        _nap()
+
+
+cdef void loop_await_end(Loop *loop) noexcept nogil:
+    """Wait until the thread, which has been told to stop, touches nothing any more."""
+    while load_u32(&loop.alive, __ATOMIC_SEQ_CST):
+        _nap()
+
+
+cdef void _nap() noexcept nogil:
     cdef timespec span
     span.tv_sec = 0
     span.tv_nsec = 10_000
-    if burst & 1:
-        while load_u64(&loop.bursts, __ATOMIC_ACQUIRE) == burst:
-            nanosleep(&span, NULL)
+    nanosleep(&span, NULL)
 
 
 cdef void _signal_events(Loop *loop) noexcept nogil:
@@ -201,14 +212,15 @@ cdef void _signal_events(Loop *loop) noexcept nogil:
 cdef void loop_run(Loop *loop) noexcept nogil:
     """Move frames until a step of control's says to stop."""
     cdef epoll_event ready[READY_AT_ONCE]
-    cdef uint64_t attachments
+    cdef uint64_t epoch
     cdef int count, i
     while not loop.stopping:
         count = epoll_wait(loop.epoll_fd, ready, READY_AT_ONCE, _handle_timer(loop))
-        attachments = loop.attachments
+        epoch = loop.core.tables.epoch
         for i in range(count):
             _do_steps(loop)
-            if loop.stopping or loop.attachments != attachments:
+            # What epoll said before a step may be about another port by now.
+            if loop.stopping or loop.core.tables.epoch != epoch:
                 break
             _serve(loop, <Endpoint *>ready[i].data.ptr, ready[i].events)
         _do_steps(loop)
@@ -218,7 +230,7 @@ cdef void loop_run(Loop *loop) noexcept nogil:
 
 cdef int _handle_timer(Loop *loop) noexcept nogil:
     # Does what the timers ask; returns for how many milliseconds nothing needs to be done, -1 for ever.
-    cdef int pause_ms = pauses_timeout_ms(&loop.pauses)
+    cdef int pause_ms = pauses_expire(&loop.pauses)
     cdef int64_t at_ns = core_next_timer(&loop.core)
     cdef int64_t now_ns
     cdef int span_ms
@@ -255,13 +267,20 @@ cdef void _serve(Loop *loop, Endpoint *endpoint, uint32_t events) noexcept nogil
 
 cdef void _pause_if_full(Loop *loop, Port *sender, Port *receiver) noexcept nogil:
     cdef uint32_t depth = loop.egress.queue_depth
-    if receiver.queue.count > depth - depth // 4 and not sender.closed:
+    if (
+        loop.burst_size >= _LEAST_BURST_TO_PAUSE
+        and receiver.queue.count > depth - depth // 4
+        and not sender.closed
+    ):
         pause(&loop.pauses, sender, receiver)
 
 
 cdef void _serve_port(Loop *loop, Port *port, uint32_t events) noexcept nogil:
     # A device that is in error stays so; a socket's error is gone when it is read.
     cdef uint32_t final = EPOLLHUP | EPOLLERR if port.framing == DEVICE else EPOLLHUP
+    if port.closed:
+        # By something earlier in what epoll said at once.
+        return
     if events & EPOLLOUT:
         port.stuck = False
         egress_drain(&loop.egress, port)
@@ -370,21 +389,25 @@ cdef void _receive_shared(Loop *loop, SharedReceiver *shared) noexcept nogil:
     cdef int count = slots_receive_from(&loop.slots, shared.endpoint.fd)
     cdef int i
     for i in range(count):
-        _take_address(
+        loop.ingress[i] = NULL
+        if _take_address(
             address, loop.slots.senders[i].sun_path, loop.slots.headers[i].msg_hdr.msg_namelen
-        )
-        loop.ingress[i] = <CorePort *>shared_find(shared, address)
+        ):
+            loop.ingress[i] = <CorePort *>shared_find(shared, address)
         if loop.ingress[i] == NULL:
             loop.core.unknown_sender += 1
     if count > 0:
         _forward_burst(loop, count, now_ns)
 
 
-cdef void _take_address(uint8_t *address, const char *path, uint32_t size) noexcept nogil:
-    # The size counts the two bytes of the family as well; an unbound sender has no more.
+cdef bint _take_address(uint8_t *address, const char *path, uint32_t size) noexcept nogil:
+    # Copies a sender's address, if it is one that a port can have.  The size counts the two bytes of the
+    # family as well; an unbound sender has no more, and a port's abstract name has all 108 bytes.
+    if size <= 2 or (path[0] == 0 and size - 2 < ADDRESS_SIZE):
+        return False
     memset(address, 0, ADDRESS_SIZE)
-    if size > 2:
-        memcpy(address, path, min(size - 2, <uint32_t>ADDRESS_SIZE))
+    memcpy(address, path, min(size - 2, <uint32_t>ADDRESS_SIZE))
+    return True
 
 
 cdef void _forward_burst(Loop *loop, int count, int64_t now_ns) noexcept nogil:
@@ -420,3 +443,4 @@ cdef void _forward_burst(Loop *loop, int count, int64_t now_ns) noexcept nogil:
                     egress_enqueue(&loop.egress, <Port *>tables.ports[number], frame)
     slots_refill(&loop.slots, count)
     loop.only_egress = NULL if mixed else only
+    loop.burst_size = count

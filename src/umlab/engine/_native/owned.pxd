@@ -30,7 +30,7 @@ cdef class Registry:
     cdef Attachment get(self, port_no)
     cdef int add(self, Attachment attachment) except -1
     cdef Attachment pop(self, port_no)
-    cdef ForwardingTables *new_tables(self, config, Attachment another) except NULL
+    cdef ForwardingTables *new_tables(self, config, leaving=*) except NULL
 
 
 cdef Key new_key()

@@ -9,14 +9,17 @@ from libc.stdint cimport uint32_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 
-from umlab.engine._descriptor import address_key
+from umlab.engine._descriptor import address_key, check_receiver
 from umlab.engine._native.core cimport CorePort
 from umlab.engine._native.port cimport ADDRESS_SIZE, PORT, SHARED, Framing
 from umlab.engine._native.queue cimport queue_close, queue_open
+from umlab.engine._native.system cimport close
 from umlab.errors import NoSuchPort, SwitchError
 from umlab.switch.model import Framing as LinkFraming
 
 cdef tuple _FRAMINGS = tuple(LinkFraming)
+# A table names ports in 32 bits.
+cdef object _LAST_NUMBER = 0xFFFF_FFFF
 
 
 cdef Key new_key():
@@ -45,7 +48,7 @@ cdef class Shared:
     def __dealloc__(self):
         if self.receiver != NULL:
             if self.receiver.endpoint.fd >= 0:
-                os.close(self.receiver.endpoint.fd)
+                close(self.receiver.endpoint.fd)
             free(self.receiver)
 
 
@@ -108,7 +111,7 @@ cdef class Registry:
             port_no = first
             while port_no in self.by_number:
                 port_no += 1
-        elif port_no in self.by_number or port_no < first:
+        elif port_no in self.by_number or not first <= port_no <= _LAST_NUMBER:
             raise SwitchError(f"port {port_no} cannot be had")
         return port_no
 
@@ -121,16 +124,16 @@ cdef class Registry:
         """
         cdef Shared shared
         if (link.rx_shared_fd is None) != (link.rx_address is None):
-            raise SwitchError(
-                f"descriptor {link.fd} cannot be served: a shared receiver and an address go together"
-            )
+            raise SwitchError("a shared receiver and an address go together")
         if link.rx_shared_fd is None:
             return None
+        address = address_key(link.rx_address)
         shared = self._shared.get(link.rx_shared_fd)
         if shared is None:
+            check_receiver(link.rx_shared_fd)
             return Shared(link.rx_shared_fd)
-        if address_key(link.rx_address) in shared.addresses:
-            raise SwitchError(f"descriptor {link.fd} cannot be served: another port has this address")
+        if address in shared.addresses:
+            raise SwitchError("another port has this address")
         return shared
 
     cdef Attachment get(self, port_no):
@@ -163,11 +166,9 @@ cdef class Registry:
                 del self._shared[attachment.shared.transport_fd]
         return attachment
 
-    cdef ForwardingTables *new_tables(self, config, Attachment another) except NULL:
-        """Compute what the engine looks up, for the ports and ``another``; ``free`` takes it."""
-        cdef list numbers = self.numbers() if another is None else sorted(
-            [*self.by_number, another.port.core.home.port_no]
-        )
+    cdef ForwardingTables *new_tables(self, config, leaving=None) except NULL:
+        """Compute what the engine looks up, for all ports but the one that is leaving; ``free`` takes it."""
+        cdef list numbers = [port_no for port_no in self.numbers() if port_no != leaving]
         cdef Attachment attachment
         cdef ForwardingTables *tables = <ForwardingTables *>malloc(
             sizeof(ForwardingTables) + len(numbers) * sizeof(CorePort *)
@@ -184,6 +185,6 @@ cdef class Registry:
         tables.ports = <CorePort **>(tables + 1)
         tables.port_count = <uint32_t>len(numbers)
         for place, port_no in enumerate(numbers):
-            attachment = self.by_number.get(port_no, another)
+            attachment = self.by_number[port_no]
             tables.ports[<uint32_t>place] = &attachment.port.core
         return tables

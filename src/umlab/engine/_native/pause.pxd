@@ -15,4 +15,4 @@ cdef struct Pauses:
 cdef void pause(Pauses *pauses, Port *sender, Port *receiver) noexcept nogil
 cdef void pauses_end_for(Pauses *pauses, Port *receiver) noexcept nogil
 cdef void pauses_forget(Pauses *pauses, Port *port) noexcept nogil
-cdef int pauses_timeout_ms(Pauses *pauses) noexcept nogil
+cdef int pauses_expire(Pauses *pauses) noexcept nogil

@@ -1,8 +1,8 @@
 """Flow control, bounded: a pause ends when the receiver's queue has gone down, and soon in any case.
 
 A sender that is faster than its receiver would keep the processors busy with frames that are dropped, and
-take from the receiver the time that it needs to catch up.  Only a sender whose last burst went to one
-full port, and nowhere else, is paused; and not for a receiver that has taken nothing since the last pause:
+take from the receiver the time that it needs to catch up.  Only a sender that sends many frames at once to one
+full port, and none elsewhere, is paused; and not for a receiver that has taken nothing since the last pause:
 for that one it would wait in vain.  So a guest that is slow, or has stopped, holds nobody else up.
 """
 
@@ -55,7 +55,7 @@ cdef void pauses_forget(Pauses *pauses, Port *port) noexcept nogil:
             link = &link[0].next_paused
 
 
-cdef int pauses_timeout_ms(Pauses *pauses) noexcept nogil:
+cdef int pauses_expire(Pauses *pauses) noexcept nogil:
     """End the pauses whose time is over; return in how many milliseconds to ask again, -1 for never."""
     cdef Port **link = &pauses.first
     cdef int64_t now_ns
@@ -68,6 +68,7 @@ cdef int pauses_timeout_ms(Pauses *pauses) noexcept nogil:
             link = &link[0].next_paused
             continue
         receiver = link[0].paused_for
-        receiver.stuck = receiver.core.counters.tx_frames == link[0].taken_at_pause
+        if receiver.core.counters.tx_frames == link[0].taken_at_pause:
+            receiver.stuck = True
         _end(pauses, link)
     return 1 if pauses.first != NULL else -1

@@ -20,7 +20,6 @@ cdef struct Buffer:
     Pool *pool
     Buffer *next_free
     uint32_t references
-    uint32_t _reserved
 
 
 cdef struct Frame:

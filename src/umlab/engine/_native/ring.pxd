@@ -3,6 +3,12 @@
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 
+cdef enum:
+    #: As many as umlab.switch.events.MAX_WAITING_EVENTS: events about stations that wait for a reader.
+    MOST_STATION_EVENTS = 4096
+    #: The same of events that tell of a full table, which guests can cause as well.
+    MOST_FULL_EVENTS = 8192
+
 cdef enum EventKind:
     PORT_ATTACHED
     PORT_DETACHED
@@ -42,7 +48,7 @@ cdef struct EventRing:
 cdef bint ring_open(EventRing *ring, uint64_t capacity) noexcept nogil
 cdef void ring_close(EventRing *ring) noexcept nogil
 cdef void ring_enlarge(EventRing *ring, EventRecord **records, uint64_t capacity) noexcept nogil
-cdef void ring_put_station(EventRing *ring, EventRecord record) noexcept nogil
+cdef void ring_put_bounded(EventRing *ring, EventRecord record, uint64_t most) noexcept nogil
 cdef void ring_put_certain(EventRing *ring, EventRecord record) noexcept nogil
 cdef bint ring_next(EventRing *ring, EventRecord *record) noexcept nogil
 cdef bint ring_take_lost(EventRing *ring, EventRecord *record) noexcept nogil

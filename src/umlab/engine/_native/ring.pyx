@@ -8,15 +8,11 @@ from umlab.engine._native.system cimport (
     __ATOMIC_RELAXED,
     __ATOMIC_RELEASE,
     __ATOMIC_SEQ_CST,
+    add_u64,
     exchange_u64,
     load_u64,
     store_u64,
 )
-
-
-cdef enum:
-    # As many as umlab.switch.events.MAX_WAITING_EVENTS: events about stations that wait for a reader.
-    _MOST_STATION_EVENTS = 4096
 
 
 cdef bint ring_open(EventRing *ring, uint64_t capacity) noexcept nogil:
@@ -55,7 +51,7 @@ cdef bint _push(EventRing *ring, EventRecord *record) noexcept nogil:
 
 cdef void _lose(EventRing *ring, uint64_t count, int64_t at_ns) noexcept nogil:
     store_u64(<uint64_t *>&ring.lost_at_ns, <uint64_t>at_ns, __ATOMIC_RELAXED)
-    store_u64(&ring.lost, exchange_u64(&ring.lost, 0, __ATOMIC_SEQ_CST) + count, __ATOMIC_SEQ_CST)
+    add_u64(&ring.lost, count, __ATOMIC_SEQ_CST)
 
 
 cdef void _settle(EventRing *ring) noexcept nogil:
@@ -64,9 +60,9 @@ cdef void _settle(EventRing *ring) noexcept nogil:
         _lose(ring, record.value, record.at_ns)
 
 
-cdef void ring_put_station(EventRing *ring, EventRecord record) noexcept nogil:
-    """Add an event about a station; it is counted as lost when too many wait."""
-    if ring.produced - load_u64(&ring.taken, __ATOMIC_ACQUIRE) >= _MOST_STATION_EVENTS:
+cdef void ring_put_bounded(EventRing *ring, EventRecord record, uint64_t most) noexcept nogil:
+    """Add an event that guests can cause; it is counted as lost when ``most`` wait."""
+    if ring.produced - load_u64(&ring.taken, __ATOMIC_ACQUIRE) >= most:
         _lose(ring, 1, record.at_ns)
         return
     _settle(ring)
@@ -75,7 +71,7 @@ cdef void ring_put_station(EventRing *ring, EventRecord record) noexcept nogil:
 
 
 cdef void ring_put_certain(EventRing *ring, EventRecord record) noexcept nogil:
-    """Add an event about a port or a full FDB; lost only when thousands of them wait."""
+    """Add an event about a port; control sees to it that there is room (see ``MOST_FULL_EVENTS``)."""
     _settle(ring)
     if not _push(ring, &record):
         _lose(ring, 1, record.at_ns)

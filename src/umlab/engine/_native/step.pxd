@@ -5,17 +5,12 @@ An order lies in control's memory and is the thread's until its last step is don
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
-from umlab.engine._native.core cimport ForwardingTables
+from umlab.engine._native.core cimport STEP, ForwardingTables
 from umlab.engine._native.fdb cimport Home, Station
 from umlab.engine._native.loop cimport Loop
 from umlab.engine._native.pool cimport Frame
 from umlab.engine._native.port cimport Port, SharedReceiver
 from umlab.engine._native.ring cimport EventRecord
-
-
-cdef enum:
-    #: What one step of a long task may do.
-    STEP = 256
 
 
 cdef struct PortOrder:

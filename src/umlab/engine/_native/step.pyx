@@ -23,6 +23,7 @@ from umlab.engine._native.system cimport EPOLLIN
 
 
 cdef bint step_attach(Loop *loop, void *argument) noexcept nogil:
+    """Watch a port's descriptor, and its shared receiver if that is new; take the tables that name the port."""
     cdef PortOrder *order = <PortOrder *>argument
     cdef Port *port = order.port
     cdef SharedReceiver *shared = order.shared
@@ -40,12 +41,12 @@ cdef bint step_attach(Loop *loop, void *argument) noexcept nogil:
         port.shared = shared
     port_update_down(port)
     loop_use_tables(loop, order.tables)
-    loop.attachments += 1
     core_put_port_event(&loop.core, PORT_ATTACHED, port.core.home.port_no, loop_now(loop), 0)
     return False
 
 
 cdef bint step_detach(Loop *loop, void *argument) noexcept nogil:
+    """Take the tables that do not name the port, and drop what it has; its stations go some at a time."""
     cdef PortOrder *order = <PortOrder *>argument
     cdef Port *port = order.port
     if not order.begun:
@@ -62,7 +63,6 @@ cdef bint step_detach(Loop *loop, void *argument) noexcept nogil:
         port.core.home.leaving = True
         order.left = port.core.home.count
         loop_use_tables(loop, order.tables)
-        loop.attachments += 1
     if core_forget_some(&loop.core, &port.core.home, &order.left):
         return True
     core_put_port_event(&loop.core, PORT_DETACHED, port.core.home.port_no, loop_now(loop), 0)
@@ -70,6 +70,7 @@ cdef bint step_detach(Loop *loop, void *argument) noexcept nogil:
 
 
 cdef bint step_flush(Loop *loop, void *argument) noexcept nogil:
+    """Forget some of the stations that a port had at the beginning."""
     cdef FlushOrder *order = <FlushOrder *>argument
     cdef uint32_t before
     cdef bint more
@@ -83,6 +84,7 @@ cdef bint step_flush(Loop *loop, void *argument) noexcept nogil:
 
 
 cdef bint step_copy_fdb(Loop *loop, void *argument) noexcept nogil:
+    """Copy some of the stations, by their places in memory, with the port of each."""
     cdef FdbOrder *order = <FdbOrder *>argument
     cdef uint32_t end = min(order.first + STEP, loop.core.fdb.made + 1)
     cdef Station *station
@@ -99,6 +101,7 @@ cdef bint step_copy_fdb(Loop *loop, void *argument) noexcept nogil:
 
 
 cdef bint step_restore(Loop *loop, void *argument) noexcept nogil:
+    """Learn some stations that another switch knew."""
     cdef RestoreOrder *order = <RestoreOrder *>argument
     cdef int64_t now_ns = loop_now(loop)
     cdef Station *near = NULL
@@ -115,6 +118,7 @@ cdef bint step_restore(Loop *loop, void *argument) noexcept nogil:
 
 
 cdef bint step_configure(Loop *loop, void *argument) noexcept nogil:
+    """Take other tables, with room for what they allow; stations that have none go some at a time."""
     cdef ConfigureOrder *order = <ConfigureOrder *>argument
     if not order.begun:
         order.begun = True
@@ -128,17 +132,20 @@ cdef bint step_configure(Loop *loop, void *argument) noexcept nogil:
 
 
 cdef bint step_enlarge_queue(Loop *loop, void *argument) noexcept nogil:
+    """Let a port's queue have larger memory, and hand the smaller over."""
     cdef QueueOrder *order = <QueueOrder *>argument
     order.slots = queue_enlarge(&order.port.queue, order.slots, order.mask)
     return False
 
 
 cdef bint step_enlarge_ring(Loop *loop, void *argument) noexcept nogil:
+    """Let the events have larger memory, and hand the smaller over."""
     cdef RingOrder *order = <RingOrder *>argument
     ring_enlarge(&loop.core.events, &order.records, order.capacity)
     return False
 
 
 cdef bint step_stop(Loop *loop, void *argument) noexcept nogil:
+    """Make the thread end after this step."""
     loop.stopping = True
     return False

@@ -10,6 +10,7 @@ cdef extern from * nogil:
     uint32_t exchange_u32 "__atomic_exchange_n"(uint32_t *where, uint32_t value, int order)
     uint64_t load_u64 "__atomic_load_n"(uint64_t *where, int order)
     void store_u64 "__atomic_store_n"(uint64_t *where, uint64_t value, int order)
+    uint64_t add_u64 "__atomic_fetch_add"(uint64_t *where, uint64_t value, int order)
     uint64_t exchange_u64 "__atomic_exchange_n"(uint64_t *where, uint64_t value, int order)
     void *load_pointer "__atomic_load_n"(void **where, int order)
     void store_pointer "__atomic_store_n"(void **where, void *value, int order)

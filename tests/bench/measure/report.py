@@ -26,8 +26,8 @@ class Report:
     comparisons: list[Comparison]
 
 
-def write(bench: str, machine: Mapping[str, str], comparisons: Sequence[Comparison]) -> None:
-    """Write ``build/bench/<bench>.json`` and print its tables.
+def save(bench: str, machine: Mapping[str, str], comparisons: Sequence[Comparison]) -> Report:
+    """Write ``build/bench/<bench>.json``.
 
     Args:
         bench: The benchmark's short name.
@@ -37,7 +37,12 @@ def write(bench: str, machine: Mapping[str, str], comparisons: Sequence[Comparis
     OUTPUT.mkdir(parents=True, exist_ok=True)
     report = Report(dict(machine), list(comparisons))
     (OUTPUT / f"{bench}.json").write_text(json.dumps(dataclasses.asdict(report), indent=1) + "\n")
-    print("\n".join(tables(report)))
+    return report
+
+
+def write(bench: str, machine: Mapping[str, str], comparisons: Sequence[Comparison]) -> None:
+    """Write ``build/bench/<bench>.json``, see ``save``, and print its tables."""
+    print("\n".join(tables(save(bench, machine, comparisons))))
 
 
 def read(path: Path) -> Report:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 #: The bracket at which the search ends, as a ratio, and where it gives up.
-FINE, LEAST = 1.05, 100.0
+FINE, LEAST = 1.08, 100.0
 
 
 def highest_rate(holds: Callable[[float, bool], bool], guess: float) -> float:

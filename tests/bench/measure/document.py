@@ -45,7 +45,8 @@ all processors but one; the load has that one. Guests behave as those do that a 
   protocols do that wait for answers, and sleeps meanwhile; the switch has to wake it up.
 - **at saturation, from guests that sleep**: sender and receiver are threads that sleep in their sockets when
   there is nothing to do, as real guests do; they and the switch run on whatever processor is free, and
-  waking each other up is most of what they do. Everywhere else the load never sleeps and has a processor to itself.
+  waking each other up is most of what they do. Everywhere else the load never sleeps and has a processor to
+  itself.
 
 In `core` seconds are those of the thread's own processor time."""
 

@@ -89,7 +89,8 @@ cdef struct run_t:
     int64_t longest_gap
     int error             # errno of what ended the run, or 0
     bint idle             # nothing was sent or received in this turn
-    int watched           # 0: the run does not sleep; 1: in the system call itself, with its time-out
+    int watched           # 0: the run does not sleep
+    bint blocks           # sleeps in the system call itself, with its time-out
     bint naps             # sleeps until more is due
     pollfd watch[WATCHED]
     iovec vectors[RECEIVE_BATCH]
@@ -242,6 +243,7 @@ cdef watch(run_t *job):
     """Name the sockets that end its sleep; a stream with a pace goes by the time, and has its run for itself."""
     cdef int index
     assert job.stream_count + job.receiver_count <= WATCHED
+    job.blocks = job.stream_count + job.receiver_count == 1
     for index in range(job.stream_count):
         if job.streams[index].period_ns:
             assert job.stream_count + job.receiver_count == 1
@@ -269,7 +271,7 @@ cdef int64_t send_and_receive(run_t *job, int64_t end) noexcept nogil:
         for index in range(job.stream_count):
             send_due(job, job.streams[index], now)
         receive(job)
-        if job.idle and job.watched > 1:
+        if job.idle and job.watched and not job.blocks:
             poll(job.watch, job.watched, SLEEP_MS)
         elif job.idle and job.naps:
             nanosleep(&nap, NULL)
@@ -312,7 +314,7 @@ cdef void send_due(run_t *job, stream_t *stream, int64_t now) noexcept nogil:
         memcpy(frame + STAMP_AT, &due, 8)
     if count == 0:
         return
-    done = sendmmsg(stream.fd, stream.messages, count, 0 if job.watched == 1 else MSG_DONTWAIT)
+    done = sendmmsg(stream.fd, stream.messages, count, 0 if job.blocks else MSG_DONTWAIT)
     if done > 0:
         stream.sent += done
         job.idle = False
@@ -331,7 +333,7 @@ cdef uint32_t next_random(stream_t *stream) noexcept nogil:
 
 cdef void receive(run_t *job) noexcept nogil:
     """Empty every receiver."""
-    cdef int index, each, count, flags = MSG_WAITFORONE if job.watched == 1 else MSG_DONTWAIT
+    cdef int index, each, count, flags = MSG_WAITFORONE if job.blocks else MSG_DONTWAIT
     cdef int64_t now, due
     for index in range(job.receiver_count):
         count = RECEIVE_BATCH

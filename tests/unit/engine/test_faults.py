@@ -163,6 +163,29 @@ def test_many_guests_that_stop_reading_long_frames(engine: Engine, trio: Trio, k
         assert numbers == sorted(set(numbers))
 
 
+def test_guest_that_reads_while_others_hold_all_large_buffers(engine: Engine, trio: Trio, keep: Keep) -> None:
+    """Each of them in turn takes what it can get, until there is none left for a queue."""
+    reader, sender, flooder = trio
+    reader.send(frame(VICTIM, VICTIM))
+    stopped = [keep(plug_unconnected(engine)) for _ in range(20)]
+    count = unread_limit() + engine.config.egress_queue_depth
+    for guest in stopped:
+        guest.send(frame(mac(guest.port_no), mac(guest.port_no)))
+    wait_until(lambda: len(engine.fdb()) == len(stopped) + 1, 10, "all are known")
+    for guest in stopped:
+        for number in range(count):
+            flooder.send(frame(mac(guest.port_no), FLOODER, 9000, number.to_bytes(4, "big")))
+    total = len(stopped) * count
+    wait_until(lambda: traffic_of(engine, flooder.port_no) == total, 20, "all frames are dealt with")
+    window = unread_limit() // 2
+    for number in range(100):
+        words = [frame(VICTIM, mac(1), 9000, bytes([number, place])) for place in range(window)]
+        for each in words:
+            sender.send(each)
+        assert reader.receive_many(window) == words
+    assert engine.snapshot().ports[reader.port_no].drops.get(DropReason.TAIL) is None
+
+
 def test_guests_that_die_in_mid_burst(engine: Engine, trio: Trio, plug_any: Plug) -> None:
     left, right, flooder = trio
     flood = Flooder(flooder, size=2000)

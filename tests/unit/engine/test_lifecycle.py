@@ -6,6 +6,8 @@ import errno
 import os
 import select
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 
@@ -404,7 +406,52 @@ class TestEvents:
             guest.close()
 
 
+#: Run with the kind of an engine.
+_DROPPED_AFTER_A_FAILURE = """
+import gc, sys, threading
+from support.deadline import wait_until
+from support.engines import ENGINES
+from support.guest_end import BROADCAST, frame, mac, plug, plug_unconnected, unread_limit
+from umlab._clock import ManualClock
+from umlab.switch.model import SwitchConfig
+
+class Clock(ManualClock):
+    broken = False
+    def now_ns(self):
+        if self.broken:
+            raise ZeroDivisionError
+        return 1
+
+threading.excepthook = lambda _: None
+clock = Clock()
+engine = ENGINES[sys.argv[1]](SwitchConfig(), clock)
+kind = type(engine)
+engine.start()
+guests = plug(engine), plug_unconnected(engine)
+for size in (60, 9000):
+    for _ in range(unread_limit() + 5):
+        guests[0].send(frame(BROADCAST, mac(1), size))
+wait_until(lambda: engine.debug_counts()["queued_frames"] == unread_limit() + 10, 10, "frames wait")
+clock.broken = True
+guests[0].send(frame(BROADCAST, mac(1)))
+wait_until(lambda: threading.active_count() == 1, 10, "the thread dies")
+del engine
+gc.collect()
+assert not [each for each in gc.get_objects() if type(each) is kind]
+"""
+
+
 class TestBug:
+    @pytest.mark.parametrize("kind", sorted(ENGINES))
+    def test_engine_that_died_and_was_dropped_with_frames_in_its_queues_is_freed(self, kind: str) -> None:
+        done = subprocess.run(
+            [sys.executable, "-X", "faulthandler", "-c", _DROPPED_AFTER_A_FAILURE, kind],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+
     @pytest.fixture
     def thread_reports(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[threading.ExceptHookArgs]]:
         reports: list[threading.ExceptHookArgs] = []

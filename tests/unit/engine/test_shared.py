@@ -4,20 +4,33 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from support.deadline import scaled, wait_until
-from support.guest_end import BROADCAST, events_until, frame, idle_cpu_ns, is_open, mac, plug
+from support.guest_end import (
+    BROADCAST,
+    GuestEnd,
+    events_until,
+    frame,
+    idle_cpu_ns,
+    is_open,
+    mac,
+    plug,
+    unread_limit,
+)
+from umlab._clock import ManualClock
 from umlab.engine.contract import Engine
 from umlab.errors import SwitchError
 from umlab.switch.counters import DropReason
 from umlab.switch.events import LinkClosed
-from umlab.switch.model import Framing, Link
+from umlab.switch.model import Framing, Link, SwitchConfig
 
+EngineMaker = Callable[..., Engine]
 GARBAGE = b"\0of an older stack"
 
 
@@ -40,7 +53,8 @@ class SharedSwitch:
     def link(self, name: bytes, rx_address: bytes | None = None) -> Link:
         out = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         out.connect(name)
-        return Link(out.detach(), Framing.DATAGRAM, self.sock.fileno(), rx_address or name.ljust(108, b"\0"))
+        address = name.ljust(108, b"\0") if rx_address is None else rx_address
+        return Link(out.detach(), Framing.DATAGRAM, self.sock.fileno(), address)
 
     def path(self, name: str) -> bytes:
         return os.fsencode(self.directory / name)
@@ -69,6 +83,10 @@ def shared(engine: Engine, short_dir: Path) -> Iterator[SharedSwitch]:
 def abstract(tail: bytes) -> bytes:
     """Return a name as a UML guest binds it: all 108 bytes, whatever they are."""
     return (b"\0\0\0\0\x9c\x78" + tail).ljust(107, b"\0") + b"\x42"
+
+
+def detached_pair(kind: int) -> list[int]:
+    return [each.detach() for each in socket.socketpair(socket.AF_UNIX, kind)]
 
 
 def test_sender_address_selects_the_port(shared: SharedSwitch) -> None:
@@ -130,6 +148,44 @@ def test_stranger_whose_name_differs_in_its_last_byte_is_one(shared: SharedSwitc
     other.close()
 
 
+def test_stranger_whose_name_is_a_guests_without_its_last_nuls_is_one(shared: SharedSwitch) -> None:
+    name = b"\0" + os.urandom(20).hex().encode()
+    guest, other = shared.attached(name.ljust(108, b"\0")), plug(shared.engine)
+    for size in (len(name), len(name) + 1, 107):
+        shared.send(shared.guest(name.ljust(size, b"\0")), frame(BROADCAST, mac(66)))
+    shared.send(guest, frame(BROADCAST, mac(1)))
+    assert other.receive() == frame(BROADCAST, mac(1))
+    assert shared.engine.snapshot().counters.unknown_sender == 3
+    assert [entry.mac for entry in shared.engine.fdb()] == [mac(1)]
+    other.close()
+
+
+def test_unbound_sender_does_not_have_an_address_of_nuls(shared: SharedSwitch) -> None:
+    shared.attached(abstract(b"nuls"), bytes(108))
+    guest, other = shared.attached(abstract(b"guest")), plug(shared.engine)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as unbound:
+        shared.send(unbound, frame(BROADCAST, mac(66)))
+    shared.send(guest, frame(BROADCAST, mac(1)))
+    assert other.receive() == frame(BROADCAST, mac(1))
+    assert shared.engine.snapshot().counters.unknown_sender == 1
+    other.close()
+
+
+@pytest.mark.parametrize("address", [b"", b"\0", b"\0short", bytes(107), bytes(109), b"/" * 109])
+@pytest.mark.parametrize("first", [True, False])
+def test_address_that_no_sender_has_is_refused(shared: SharedSwitch, address: bytes, first: bool) -> None:
+    if not first:
+        shared.attached(abstract(b"first"))
+    shared.guest(abstract(b"guest"))
+    link = shared.link(abstract(b"guest"), address)
+    before = shared.engine.debug_counts()
+    with pytest.raises(SwitchError, match="address"):
+        shared.engine.attach(link)
+    assert is_open(link.fd)
+    assert shared.engine.debug_counts() == before
+    os.close(link.fd)
+
+
 def test_nothing_is_read_from_the_socket_that_a_shared_port_is_sent_on(shared: SharedSwitch) -> None:
     guest, other = shared.guest(abstract(b"guest")), plug(shared.engine)
     link = shared.link(abstract(b"guest"))
@@ -172,17 +228,28 @@ def test_half_a_shared_link_is_refused(shared: SharedSwitch, half: str) -> None:
     os.close(whole.fd)
 
 
-@pytest.mark.parametrize("what", ["closed", "file"])
+@pytest.mark.parametrize("what", ["closed", "file", "pipe", "stream", "seqpacket"])
 def test_shared_descriptor_that_cannot_be_served_is_refused(shared: SharedSwitch, what: str) -> None:
     name = abstract(b"guest")
     shared.guest(name)
-    bad = os.open(shared.directory / "file", os.O_CREAT | os.O_RDWR) if what == "file" else 987_654
+    openers: dict[str, Callable[[], Iterable[int]]] = {
+        "closed": lambda: [987_654],
+        "file": lambda: [os.open(shared.directory / "file", os.O_CREAT | os.O_RDWR)],
+        "pipe": os.pipe,
+        "stream": lambda: detached_pair(socket.SOCK_STREAM),
+        "seqpacket": lambda: detached_pair(socket.SOCK_SEQPACKET),
+    }
+    bad, *others = openers[what]()
     whole = shared.link(name)
+    before = shared.engine.debug_counts()
     with pytest.raises(SwitchError):
         shared.engine.attach(Link(whole.fd, whole.framing, bad, whole.rx_address))
+    assert shared.engine.debug_counts() == before
     os.close(whole.fd)
-    if what == "file":
-        os.close(bad)
+    if what != "closed":
+        assert is_open(bad), "the transport's socket was closed"
+        for fd in (bad, *others):
+            os.close(fd)
     assert shared.attached(abstract(b"next")), "the engine goes on"
 
 
@@ -256,3 +323,75 @@ def test_socket_that_was_shut_down_ends_the_link_without_spinning(shared: Shared
     assert shared.engine.debug_counts()["ports"] == 0
     if duplicate >= 0:
         os.close(duplicate)
+
+
+class GatedClock(ManualClock):
+    """Holds the engine's thread up, so that much is ready when it next asks epoll."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.reached, self.gate = threading.Event(), threading.Event()
+        self.gate.set()
+
+    def now_ns(self) -> int:
+        if not self.gate.is_set() and threading.current_thread().name == "umlab-engine":
+            self.reached.set()
+            assert self.gate.wait(scaled(60))
+        return super().now_ns()
+
+    def hold(self, guest: GuestEnd) -> None:
+        """Let the thread receive a frame of a guest's and stand still."""
+        self.gate.clear()
+        guest.send(frame(mac(98), mac(98)))
+        assert self.reached.wait(scaled(10))
+
+
+@pytest.mark.parametrize("receiver_first", [True, False])
+@pytest.mark.parametrize("what", ["writable", "hung up", "both"])
+def test_shut_down_receiver_and_what_else_is_ready_end_each_link_once(
+    make_engine: EngineMaker, short_dir: Path, receiver_first: bool, what: str
+) -> None:
+    clock = GatedClock()
+    engine = make_engine(SwitchConfig(), clock)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(os.fspath(short_dir / "data"))
+        switch = SharedSwitch(engine, short_dir, sock, [])
+        sender, reader = plug(engine, port_no=8), plug(engine, port_no=9)
+        own: list[socket.socket] = []
+        for port_no in (5, 3, 4):  # not in the order of their numbers
+            switch.guest(name := abstract(b"%d" % port_no))
+            link = switch.link(name)
+            own.append(socket.socket(fileno=os.dup(link.fd)))
+            engine.attach(link, port_no)
+        for _ in range(unread_limit() + 3):
+            sender.send(frame(BROADCAST, mac(1)))
+            assert reader.receive()
+        wait_until(lambda: engine.debug_counts()["queued_frames"] == 9, 10, "frames wait for three guests")
+        clock.hold(sender)
+        if receiver_first:
+            sock.shutdown(socket.SHUT_RDWR)
+        if what != "hung up":
+            for guest in switch.guests:
+                guest.recv(100)
+        if what != "writable":
+            for each in own:
+                each.shutdown(socket.SHUT_RDWR)
+        if not receiver_first:
+            sock.shutdown(socket.SHUT_RDWR)
+        clock.gate.set()
+        sender.send(frame(mac(2), mac(1)))
+        assert reader.receive() == frame(mac(2), mac(1))
+        reader.send(frame(mac(1), mac(2)))
+        assert sender.receive() == frame(mac(1), mac(2))
+        closed = [event.port_no for event in engine.take_events() if isinstance(event, LinkClosed)]
+        assert sorted(closed) == [3, 4, 5]
+        if receiver_first:
+            assert closed == [3, 4, 5]
+        wait_until(lambda: engine.debug_counts()["queued_frames"] == 0, 10, "no frame waits")
+        assert idle_cpu_ns() < 50_000_000
+        for port_no in (3, 4, 5):
+            engine.detach(port_no)
+        for each in (*own, *switch.guests):
+            each.close()
+    for end in (sender, reader):
+        end.close()

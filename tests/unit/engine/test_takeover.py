@@ -3,14 +3,17 @@ and what is changed while it runs."""
 
 from __future__ import annotations
 
+import itertools
 import select
 import socket
+import threading
 import time
 
 import pytest
 
 from support.deadline import scaled, wait_until
-from support.engines import ENGINES
+from support.engines import ENGINES, WHY_NOT_NATIVE
+from support.exchange import background
 from support.guest_end import BROADCAST, events_until, frame, idle_cpu_ns, is_open, mac, plug, unread_limit
 from umlab._clock import ManualClock
 from umlab.engine.contract import Engine
@@ -61,6 +64,26 @@ class TestHeld:
         assert theirs.recv(10) == b""
         theirs.close()
 
+    def test_release_that_cannot_start_its_thread_leaves_all_to_be_stopped(
+        self, kind: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        engine = held_engine(kind)
+        link, theirs = seqpacket()
+        engine.attach(link)
+
+        def refuse(_: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            with pytest.raises(RuntimeError, match="new thread"):
+                engine.release()
+        assert engine.debug_counts()["threads"] == 0
+        engine.stop()
+        assert set(engine.debug_counts().values()) == {0}
+        assert theirs.recv(10) == b""
+        theirs.close()
+
     def test_second_start_is_refused(self, kind: str) -> None:
         engine = held_engine(kind)
         with pytest.raises(StateError, match="started before"):
@@ -106,6 +129,21 @@ class TestPortNumbers:
         assert one[1].recv(10) == b""
         for _, theirs in (one, other):
             theirs.close()
+
+    @pytest.mark.skipif(bool(WHY_NOT_NATIVE), reason=WHY_NOT_NATIVE)
+    @pytest.mark.parametrize("number", [2**32, 2**32 + 1, 2**64])
+    def test_number_that_tables_have_no_room_for_is_refused(self, number: int) -> None:
+        engine = held_engine("native")
+        link, theirs = seqpacket()
+        before = engine.debug_counts()
+        with pytest.raises(SwitchError, match="cannot be had"):
+            engine.attach(link, number)
+        assert is_open(link.fd)
+        assert engine.debug_counts() == before
+        assert engine.attach(link, 2**32 - 1) == 2**32 - 1
+        assert list(engine.snapshot().ports) == [2**32 - 1]
+        engine.stop()
+        theirs.close()
 
     def test_lowest_number_goes_around_those_that_were_given(self, engine: Engine) -> None:
         guests = [seqpacket() for _ in range(4)]
@@ -164,6 +202,26 @@ class TestRestore:
         for each in (guest, other):
             each.close()
 
+    def test_full_table_is_restored_among_older_and_newer_stations(self, kind: str) -> None:
+        """Entries come oldest first, as ``fdb`` returns them: a place is not searched from the far end."""
+        count = SwitchConfig().fdb_capacity
+        clock = ManualClock(1000 * SECOND_NS)
+        engine = held_engine(kind, clock)
+        guest = plug(engine)
+        now = clock.now_ns()
+        there = [
+            FdbEntry(mac(count + number), 1, now - age)
+            for number, age in enumerate((2 * count, count, count // 2, 0))
+        ]
+        engine.restore_fdb(there)
+        restored = [FdbEntry(mac(number), 1, now - count + number) for number in range(count - len(there))]
+        engine.restore_fdb(restored)
+        assert engine.snapshot().fdb_entries == count
+        # Of one instant, those that were there before come first.
+        assert engine.fdb() == sorted(there + restored, key=lambda entry: entry.last_seen_ns)
+        engine.stop()
+        guest.close()
+
     def test_what_has_aged_makes_room_for_what_is_restored(self, kind: str) -> None:
         """No frame has come since; the timer is far away on the machine's clock."""
         clock = ManualClock(100 * SECOND_NS)
@@ -202,6 +260,24 @@ class TestFlush:
         assert [entry.mac for entry in engine.fdb()] == [mac(1)]
         for guest in (one, two):
             guest.close()
+
+    @pytest.mark.parametrize("whole", [False, True])
+    def test_addresses_that_are_learnt_meanwhile_save_no_other(self, engine: Engine, whole: bool) -> None:
+        """A flush takes many steps, between which the guest is heard."""
+        guest = plug(engine)
+        before = {mac(number) for number in range(5000)}
+        others = itertools.count(len(before))
+
+        def speak() -> None:
+            guest.send(frame(BROADCAST, mac(next(others))))
+
+        with background(speak):
+            for _ in range(10):
+                now = engine.snapshot().at_ns
+                engine.restore_fdb([FdbEntry(address, 1, now) for address in before])
+                assert engine.flush_fdb(None if whole else 1) >= len(before)
+                assert not before & {entry.mac for entry in engine.fdb()}
+        guest.close()
 
 
 class TestConfigure:

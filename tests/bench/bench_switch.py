@@ -132,6 +132,8 @@ def comparisons(plan: Plan) -> Iterator[tuple[str, Callable[[str], Comparison]]]
 
     def no_loss(title: str, what: Load, asleep: bool = False) -> Callable[[str], Comparison]:
         contenders = each_switch(what, lambda at: lossless(at, plan, asleep), apart=not asleep)
+        # A search takes long, and the Python engine has nothing to prove here.
+        del contenders[SWITCHES[3].name]
 
         def run(name: str) -> Comparison:
             title_ = f"Highest rate with at most 0.1 % loss over {plan.confirmation:g} s, {title}"
@@ -161,23 +163,23 @@ def comparisons(plan: Plan) -> Iterator[tuple[str, Callable[[str], Comparison]]]
     small, full, flood = Load(), Load(FULL), Load(receivers=15)
     yield "hop", hops
     yield "unicast-64", saturation("unicast, 64 bytes", small)
-    yield "unicast-64-window", window
     yield "unicast-64-asleep", from_asleep(64)
-    yield "unicast-1500", saturation("unicast, 1500 bytes", full)
-    yield "unicast-1500-asleep", from_asleep(FULL)
-    yield "flood-64", saturation("flood to 15 guests, 64 bytes", flood)
-    yield "flood-1500", saturation("flood to 15 guests, 1500 bytes", Load(FULL, receivers=15))
-    yield "no-loss-64", no_loss("unicast, 64 bytes", small)
     yield "no-loss-64-asleep", no_loss("unicast, 64 bytes, guests that sleep", small, asleep=True)
-    yield "no-loss-1500-asleep", no_loss("unicast, 1500 bytes, guests that sleep", full, asleep=True)
-    for size, what in ((64, small), (1500, full)):
+    yield "no-loss-64", no_loss("unicast, 64 bytes", small)
+    for switch in (SWITCHES[2], SWITCHES[0], SWITCHES[1], SWITCHES[3]):
+        yield f"beside-{switch.name.replace(' ', '-')}", beside(switch, plan)
+    for size, what in ((64, small), (FULL, full)):
         yield f"pace-{size}", paced(f"unicast, {size} bytes", what, lambda: PACE)
         half = f"half of the first line's rate without loss, unicast, {size} bytes"
         yield f"half-{size}", paced(half, what, lambda: half_rate(plan))
-    for switch in SWITCHES:
-        yield f"beside-{switch.name.replace(' ', '-')}", beside(switch, plan)
     yield "memory-2", memory("2 guests", small)
     yield "memory-1000", memory("1,000 guests and 65,536 addresses learnt", Load(idle=998, sources=65_536))
+    yield "unicast-1514", saturation("unicast, 1514 bytes", full)
+    yield "unicast-1514-asleep", from_asleep(FULL)
+    yield "flood-64", saturation("flood to 15 guests, 64 bytes", flood)
+    yield "flood-1514", saturation("flood to 15 guests, 1514 bytes", Load(FULL, receivers=15))
+    yield "no-loss-1514-asleep", no_loss("unicast, 1514 bytes, guests that sleep", full, asleep=True)
+    yield "unicast-64-window", window
 
 
 def beside(switch: Switch, plan: Plan) -> Callable[[str], Comparison]:

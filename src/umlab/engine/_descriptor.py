@@ -33,6 +33,11 @@ def open_socket(link: Link) -> socket.socket | None:
     return sock
 
 
+def is_unix_datagram(framing: Framing, sock: socket.socket | None) -> bool:
+    """Tell whether the kernel undoes the socket's connection when the peer is gone, unlike UDP's."""
+    return framing is Framing.DATAGRAM and sock is not None and sock.family == socket.AF_UNIX
+
+
 def check_receiver(fd: int) -> None:
     """See that a descriptor on which several ports are to receive is a datagram socket.
 

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 
-from umlab.engine._descriptor import PATH_SIZE, check_receiver
+from umlab.engine._descriptor import PATH_SIZE, check_receiver, is_unix_datagram
 from umlab.switch.counters import DropReason, PortCounters
 from umlab.switch.model import Framing
 
@@ -59,9 +59,7 @@ class Port:
         self.fd = fd
         self.framing = framing
         self._socket = sock
-        self.is_unix_datagram = (
-            framing is Framing.DATAGRAM and sock is not None and sock.family == socket.AF_UNIX
-        )
+        self.is_unix_datagram = is_unix_datagram(framing, sock)
         self.read: Callable[[], bytes]
         self.read_up_to(read_size)
         self.write: Callable[[bytes], object]

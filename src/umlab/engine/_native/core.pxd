@@ -8,7 +8,7 @@ from libc.string cimport memcpy
 
 from umlab.engine._native.fdb cimport Fdb, Home, Station
 from umlab.engine._native.pool cimport Frame
-from umlab.engine._native.ring cimport EventRing
+from umlab.engine._native.ring cimport EventKind, EventRing
 
 
 cdef enum:
@@ -92,7 +92,7 @@ cdef Verdict core_receive(
 cdef void core_expire(Core *core, int64_t now_ns) noexcept nogil
 cdef int64_t core_next_timer(Core *core) noexcept nogil
 cdef void core_put_port_event(
-    Core *core, int kind, uint32_t port_no, int64_t now_ns, uint64_t value
+    Core *core, EventKind kind, uint32_t port_no, int64_t now_ns, uint64_t value
 ) noexcept nogil
 cdef bint core_forget_some(Core *core, Home *home, uint32_t *left) noexcept nogil
 cdef bint core_shrink_some(Core *core) noexcept nogil

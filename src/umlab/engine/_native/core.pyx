@@ -132,21 +132,14 @@ cdef Station *_learn_new(Core *core, CorePort *ingress, Lookup *lookup, int64_t 
         core.learn_refused += 1
         if not core.fdb_full:
             core.fdb_full = True
-            _put_full_event(core, now_ns)
+            ring_put_bounded(
+                &core.events, _record(FDB_FULL, now_ns, 0, core.tables.fdb_capacity), MOST_FULL_EVENTS
+            )
         return NULL
     core.fdb_full = False
     core.learned += 1
     _put_station_event(core, MAC_LEARNED, station.mac, ingress.home.port_no, now_ns, 0, 0)
     return station
-
-
-cdef void _put_full_event(Core *core, int64_t now_ns) noexcept nogil:
-    cdef EventRecord record
-    memset(&record, 0, sizeof(record))
-    record.kind = FDB_FULL
-    record.at_ns = now_ns
-    record.value = core.tables.fdb_capacity
-    ring_put_bounded(&core.events, record, MOST_FULL_EVENTS)
 
 
 cdef void _report_unknown(Core *core, Station *station, uint64_t destination, int64_t now_ns) noexcept nogil:
@@ -158,30 +151,36 @@ cdef void _report_unknown(Core *core, Station *station, uint64_t destination, in
         )
 
 
-cdef void _put_station_event(
-    Core *core, int kind, uint64_t mac, uint32_t port_no, int64_t now_ns, uint64_t value, uint32_t old_port_no
-) noexcept nogil:
+cdef EventRecord _record(EventKind kind, int64_t now_ns, uint32_t port_no, uint64_t value) noexcept nogil:
     cdef EventRecord record
-    record.kind = <EventKind>kind
+    memset(&record, 0, sizeof(record))
+    record.kind = kind
     record.at_ns = now_ns
-    record.mac = mac
-    record.value = value
     record.port_no = port_no
+    record.value = value
+    return record
+
+
+cdef void _put_station_event(
+    Core *core,
+    EventKind kind,
+    uint64_t mac,
+    uint32_t port_no,
+    int64_t now_ns,
+    uint64_t value,
+    uint32_t old_port_no,
+) noexcept nogil:
+    cdef EventRecord record = _record(kind, now_ns, port_no, value)
+    record.mac = mac
     record.old_port_no = old_port_no
     ring_put_bounded(&core.events, record, MOST_STATION_EVENTS)
 
 
 cdef void core_put_port_event(
-    Core *core, int kind, uint32_t port_no, int64_t now_ns, uint64_t value
+    Core *core, EventKind kind, uint32_t port_no, int64_t now_ns, uint64_t value
 ) noexcept nogil:
     """Report what control must not miss."""
-    cdef EventRecord record
-    memset(&record, 0, sizeof(record))
-    record.kind = <EventKind>kind
-    record.at_ns = now_ns
-    record.value = value
-    record.port_no = port_no
-    ring_put_certain(&core.events, record)
+    ring_put_certain(&core.events, _record(kind, now_ns, port_no, value))
 
 
 cdef void core_expire(Core *core, int64_t now_ns) noexcept nogil:

@@ -5,16 +5,16 @@ step has taken it back.  Counters are read where they are, whether frames move o
 """
 
 import os
-import socket
 import threading
 from collections import deque
+from operator import itemgetter
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from umlab._clock import MonotonicClock
-from umlab.engine._descriptor import open_socket
+from umlab.engine._descriptor import is_unix_datagram, open_socket
 from umlab.engine._native.core cimport ForwardingTables, load_mac
 from umlab.engine._native.fdb cimport NEVER, Station, fdb_close, fdb_open
 from umlab.engine._native.loop cimport (
@@ -75,7 +75,6 @@ from umlab.engine.contract import SwitchSnapshot
 from umlab.errors import StateError, SwitchError
 from umlab.switch.counters import SwitchCounters
 from umlab.switch.fdb import FdbEntry
-from umlab.switch.model import Framing as LinkFraming
 
 
 cdef enum:
@@ -237,13 +236,12 @@ cdef class NativeEngine:
             if self._attached.has_fd(link.fd):
                 raise SwitchError(f"descriptor {link.fd} is attached already")
             sock = open_socket(link)
-            is_unix_datagram = False
+            unix_datagram = is_unix_datagram(link.framing, sock)
             if sock is not None:
-                is_unix_datagram = link.framing is LinkFraming.DATAGRAM and sock.family == socket.AF_UNIX
                 sock.detach()
             port_no = self._attached.free_number(port_no, self.config.first_port_no)
             try:
-                self._admit(port_no, link, is_unix_datagram, self._attached.shared_receiver(link))
+                self._admit(port_no, link, unix_datagram, self._attached.shared_receiver(link))
             except (OSError, SwitchError) as error:
                 raise SwitchError(f"descriptor {link.fd} cannot be served: {error}") from error
             return port_no
@@ -283,10 +281,10 @@ cdef class NativeEngine:
                 for i in range(order.count):
                     station = &stations[i]
                     found[station.mac] = (station.last_seen_ns, station.seen_order, ports[i])
-            alive_ns = self._now_ns() - <int64_t>self.loop.core.tables.ageing_ns
+            alive_ns = self._clock.now_ns() - <int64_t>self.loop.core.tables.ageing_ns
         return [
             FdbEntry(mac_bytes(mac), port, seen_ns)
-            for mac, (seen_ns, _, port) in sorted(found.items(), key=_seen)
+            for mac, (seen_ns, _, port) in sorted(found.items(), key=itemgetter(1))
             if seen_ns >= alive_ns
         ]
 
@@ -348,7 +346,7 @@ cdef class NativeEngine:
                 if load_u32(&attachment.port.down, __ATOMIC_RELAXED):
                     down.append(port_no)
             return SwitchSnapshot(
-                at_ns=self._now_ns(),
+                at_ns=self._clock.now_ns(),
                 counters=SwitchCounters(
                     learned=load_u64(&self.loop.core.learned, __ATOMIC_RELAXED),
                     moved=load_u64(&self.loop.core.moved, __ATOMIC_RELAXED),
@@ -433,9 +431,6 @@ cdef class NativeEngine:
             while more:
                 more = loop_call(&self.loop, step, argument)
 
-    def _now_ns(self):
-        return self._clock.now_ns()
-
     def _raise_failure(self):
         if self._failure is not None:
             raise RuntimeError("the engine's thread died of a bug") from self._failure
@@ -444,12 +439,12 @@ cdef class NativeEngine:
         if not self._running:
             raise StateError("the engine does not run")
 
-    cdef int _admit(self, uint32_t port_no, link, bint is_unix_datagram, Shared shared) except -1:
+    cdef int _admit(self, uint32_t port_no, link, bint unix_datagram, Shared shared) except -1:
         """Make the port and let the engine have it; raises OSError."""
         cdef PortOrder order
         cdef ForwardingTables *old = self.loop.core.tables
         cdef Attachment attachment = Attachment(
-            port_no, link, is_unix_datagram, shared, self.config.egress_queue_depth
+            port_no, link, unix_datagram, shared, self.config.egress_queue_depth
         )
         memset(&order, 0, sizeof(order))
         order.port = attachment.port
@@ -515,7 +510,3 @@ cdef class NativeEngine:
         cdef EventRecord record
         while ring_next(&self.loop.core.events, &record):
             self._waiting.append(event_of(&record))
-
-
-def _seen(item):
-    return item[1]

@@ -75,10 +75,14 @@ def lossless(at: Bed, plan: Plan, asleep: bool = False) -> Figures:
     """Search for the highest rate without loss, from where the last search of this switch ended."""
     key = (at.at.switch.name, at.what.size, asleep)
     guess = plan.guesses.get(key) or at.saturate(plan.seconds / 4)["rate"]
-    found = highest_rate(
-        lambda rate, confirm: at.holds(rate, plan.confirmation if confirm else plan.seconds / 4, asleep),
-        guess,
-    )
+
+    def holds(rate: float, confirm: bool) -> bool:
+        if confirm:
+            return at.holds(rate, plan.confirmation, asleep)
+        # A second try, as this process may have been away for a moment.
+        return any(at.holds(rate, plan.seconds / 4, asleep) for _ in range(2))
+
+    found = highest_rate(holds, guess)
     plan.guesses[key] = found or guess
     return {"rate": found}
 

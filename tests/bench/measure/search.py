@@ -28,8 +28,11 @@ def highest_rate(holds: Callable[[float, bool], bool], guess: float) -> float:
             rate = (low * high) ** 0.5 if low else rate / 1.25
         if rate < LEAST:
             return 0
+    step = FINE
     while not holds(low, True):
-        low /= FINE
+        low /= step
+        # What holds for a moment may be far above what holds for long.
+        step *= FINE
         if low < LEAST:
             return 0
     return low

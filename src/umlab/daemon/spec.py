@@ -11,9 +11,8 @@ from umlab.switch.model import SwitchConfig
 from umlab.transports.registry import TRANSPORTS
 from umlab.transports.socketfile import check_socket_path
 
-#: Where a switch listens that is told nothing else.
-DEFAULT_KINDS = ("daemon", "bess")
-_SOCKET_NAMES = {"daemon": "{}.ctl", "bess": "{}.bess"}
+#: Where a switch listens that is told nothing else: everywhere where it needs no place.
+DEFAULT_KINDS = tuple(each.kind for each in TRANSPORTS.values() if each.default)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +35,18 @@ def default_listen(kind: str, segment: str, runtime: Path) -> str:
     """Return where a segment listens for a kind of guest that is given no place.
 
     Args:
-        kind: ``daemon`` or ``bess``.
+        kind: A transport, such as ``daemon``.
         segment: The segment's name.
         runtime: The lab's directory for sockets.
 
     Raises:
         TransportError: The kind has no such place, or its path is not usable.
     """
-    if kind not in _SOCKET_NAMES:
-        forms = ", ".join([*_SOCKET_NAMES, *(form for form, _ in TRANSPORTS.values())])
-        raise TransportError(f"{kind!r} is no place to listen; write one of {forms}")
-    path = os.path.abspath(runtime / _SOCKET_NAMES[kind].format(segment))
+    transport = TRANSPORTS.get(kind)
+    if transport is None or not transport.default:
+        kinds = ", ".join([*DEFAULT_KINDS, *(each.form for each in TRANSPORTS.values())])
+        raise TransportError(f"{kind!r} is no place to listen; write one of {kinds}")
+    path = os.path.abspath(runtime / transport.default.format(segment))
     if "," in path:
         raise TransportError(f"the socket path {path} has a comma, which ends it where a guest is told")
     check_socket_path(path)
@@ -70,10 +70,8 @@ def resolve_listen(spec: str, segment: str, runtime: Path, folder: str | os.Path
     kind, _, place = spec.partition(":")
     if kind not in TRANSPORTS or not place:
         return default_listen(spec, segment, runtime)
-    if kind not in _SOCKET_NAMES:
-        return spec
-    paths = place.split(",", 1) if kind == "daemon" else [place]
-    for path in paths:
+
+    def absolute(path: str) -> str:
         if folder is None and not os.path.isabs(path):
             raise TransportError(f"{spec[:200]!r}: {path[:200]!r} is not an absolute path")
         if any(ord(char) < 0x20 or char == "\x7f" for char in path):
@@ -82,7 +80,8 @@ def resolve_listen(spec: str, segment: str, runtime: Path, folder: str | os.Path
             raise TransportError(
                 f"the socket path {path[:200]!r} has a comma, which ends it where a guest is told"
             )
-    resolved = [os.path.abspath(os.path.join(folder or "", path)) for path in paths if path]
-    for path in resolved:
-        check_socket_path(path)
-    return f"{kind}:{','.join(resolved)}"
+        resolved = os.path.abspath(os.path.join(folder or "", path))
+        check_socket_path(resolved)
+        return resolved
+
+    return f"{kind}:{TRANSPORTS[kind].resolve(place, absolute)}"

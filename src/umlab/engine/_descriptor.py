@@ -10,7 +10,12 @@ from umlab.switch.model import Framing, Link
 
 #: Bytes of the path field of a unix socket address.
 PATH_SIZE = 108
-_SOCKET_TYPES = {Framing.DATAGRAM: socket.SOCK_DGRAM, Framing.SEQPACKET: socket.SOCK_SEQPACKET}
+_SOCKET_TYPES = {
+    Framing.DATAGRAM: (socket.SOCK_DGRAM, socket.SOCK_RAW),
+    Framing.SEQPACKET: (socket.SOCK_SEQPACKET,),
+    Framing.STREAM: (socket.SOCK_STREAM,),
+    Framing.PACKET: (socket.SOCK_RAW,),
+}
 
 
 def open_socket(link: Link) -> socket.socket | None:
@@ -19,6 +24,8 @@ def open_socket(link: Link) -> socket.socket | None:
     Raises:
         SwitchError: The descriptor is not what the link says, or its device would block.
     """
+    if link.encapsulation is not None and link.framing is not Framing.DATAGRAM:
+        raise SwitchError(f"a {link.framing.value} link has no header in front of its frames")
     try:
         if link.framing is Framing.DEVICE:
             if os.get_blocking(link.fd):
@@ -27,7 +34,7 @@ def open_socket(link: Link) -> socket.socket | None:
         sock = socket.socket(fileno=link.fd)
     except OSError as error:
         raise SwitchError(f"descriptor {link.fd} cannot be served: {error}") from error
-    if sock.type != _SOCKET_TYPES[link.framing]:
+    if sock.type not in _SOCKET_TYPES[link.framing]:
         sock.detach()
         raise SwitchError(f"descriptor {link.fd} is not a {link.framing.value} socket")
     return sock
@@ -55,11 +62,14 @@ def check_receiver(fd: int) -> None:
 def address_key(rx_address: bytes) -> bytes:
     """Return what the kernel tells of a sender with this path field, padded with NULs to 108 bytes.
 
-    A path ends at its first NUL, whatever follows it; an abstract name is all 108 bytes.
+    A path ends at its first NUL, whatever follows it; an abstract name is all 108 bytes.  Nothing is the
+    key of who has all that comes.
 
     Raises:
         SwitchError: No sender has it.
     """
+    if not rx_address:
+        return b""
     path = rx_address.partition(b"\0")[0]
     key = path.ljust(PATH_SIZE, b"\0") if path else rx_address
     if len(key) != PATH_SIZE:

@@ -19,7 +19,8 @@ from contextlib import contextmanager
 
 from umlab._clock import Clock, MonotonicClock
 from umlab.engine._descriptor import address_key, open_socket
-from umlab.engine._pyport import BURST, Port, SharedReceiver, drop_reason
+from umlab.engine._pyframing import BURST
+from umlab.engine._pyport import Port, SharedReceiver, drop_reason
 from umlab.engine.contract import SwitchSnapshot
 from umlab.errors import NoSuchPort, StateError, SwitchError
 from umlab.switch.core import SwitchCore
@@ -123,8 +124,6 @@ class PyEngine:
             self._core.configure(config)
             self.config = config
             self._read_size = config.max_frame + 1
-            for port in self._ports.values():
-                port.read_up_to(self._read_size)
             for shared in self._shared.values():
                 shared.read_size = self._read_size
             # Stations may age sooner than the loop waits for.
@@ -144,14 +143,14 @@ class PyEngine:
                 raise StateError("the engine does not run")
             if link.fd in self._port_by_fd:
                 raise SwitchError(f"descriptor {link.fd} is attached already")
-            port = Port(link.fd, link.framing, open_socket(link), self._read_size)
+            port = Port(link, open_socket(link))
             try:
                 self._watch(port, link)
             except (OSError, SwitchError) as error:
                 port.release()
                 raise SwitchError(f"descriptor {link.fd} cannot be served: {error}") from error
             try:
-                port.port_no = self._core.add_port(self._clock.now_ns(), port_no)
+                port.port_no = self._core.add_port(self._clock.now_ns(), port_no, monitor=link.monitor)
             except SwitchError:
                 self._unwatch(port)
                 port.release()
@@ -260,7 +259,7 @@ class PyEngine:
         if (link.rx_shared_fd is None) != (link.rx_address is None):
             raise SwitchError("a shared receiver and an address go together")
         if link.rx_shared_fd is None or link.rx_address is None:
-            port.mask = select.EPOLLIN
+            port.mask = 0 if port.monitor else select.EPOLLIN
             self._epoll.register(port.fd, port.mask)
             return
         self._epoll.register(port.fd, port.mask)
@@ -385,14 +384,13 @@ class PyEngine:
     def _receive(self, port: Port, hung_up: bool) -> None:
         """Forward one burst; after a hang-up, close the link once nothing is left to read."""
         receive = self._core.receive
-        send = self._send
-        read = port.read
-        ports = self._ports
+        wire = port.wire
+        size = self._read_size
         port_no = port.port_no
         now_ns = self._clock.now_ns()
-        for _ in range(BURST):
+        for _ in wire.turns():
             try:
-                frame = read()
+                frame = wire.read(size)
             except BlockingIOError:
                 port.read_worked()
                 if hung_up:
@@ -403,12 +401,15 @@ class PyEngine:
                     self._close_link(port, error.errno or errno.EIO)
                     return
                 continue
-            if not frame and (hung_up or port.framing is not Framing.DATAGRAM):
+            if frame is None:
+                port.counters.count_drop(DropReason.BAD_HEADER)
+                continue
+            if not frame and (hung_up or port.has_end):
                 self._close_link(port, port.errno)
                 return
             port.read_worked()
             for egress in receive(port_no, frame, now_ns).egress:
-                send(ports[egress], frame)
+                self._send(self._ports[egress], frame)
 
     def _receive_shared(self, shared: SharedReceiver) -> None:
         receive = self._core.receive
@@ -418,7 +419,7 @@ class PyEngine:
                 frame, address = shared.read()
             except OSError:
                 return
-            port = shared.ports.get(address)
+            port = shared.port_of(address)
             if port is None:
                 self._core.counters.unknown_sender += 1
                 continue
@@ -444,7 +445,7 @@ class PyEngine:
             self._enqueue(port, frame)
             return
         try:
-            port.write(frame)
+            port.wire.write(frame)
         except OSError as error:
             if error.errno in (errno.EAGAIN, errno.ENOBUFS):
                 self._enqueue(port, frame)
@@ -473,7 +474,7 @@ class PyEngine:
                 break
             frame = queue[0]
             try:
-                port.write(frame)
+                port.wire.write(frame)
             except BlockingIOError:
                 return
             except OSError as error:

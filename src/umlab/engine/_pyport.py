@@ -6,17 +6,14 @@ import errno
 import os
 import socket
 from collections import deque
-from collections.abc import Callable
-from functools import partial
 
 from umlab.engine._descriptor import PATH_SIZE, check_receiver, is_unix_datagram
+from umlab.engine._pyframing import BURST, wire_of
 from umlab.switch.counters import DropReason, PortCounters
-from umlab.switch.model import Framing
+from umlab.switch.model import Framing, Link
 
-#: Frames that are read from, or written to, one descriptor before the others have their turn.
-BURST = 64
+_WITH_AN_END = frozenset({Framing.SEQPACKET, Framing.DEVICE, Framing.STREAM})
 _PEER_GONE = frozenset({errno.ECONNREFUSED, errno.ENOTCONN, errno.EPIPE, errno.ENOENT, errno.ECONNRESET})
-_SEND_FLAGS = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 
 
 class Port:
@@ -25,8 +22,8 @@ class Port:
     Attributes:
         fd: The descriptor.
         framing: How frames lie in it.
-        read: Returns the next frame, one byte more than ``max_frame`` at most; raises OSError.
-        write: Takes one frame whole or raises OSError.
+        wire: Reads and writes it.
+        monitor: It is sent every frame and never read from.
         port_no: Its number, set once it has one; so is ``counters``.
         counters: The core's own counters of the port.
         queue: Frames that wait until the descriptor is writable.
@@ -47,27 +44,21 @@ class Port:
         "framing",
         "is_unix_datagram",
         "mask",
+        "monitor",
         "port_no",
         "queue",
-        "read",
         "rx_address",
         "shared",
-        "write",
+        "wire",
     )
 
-    def __init__(self, fd: int, framing: Framing, sock: socket.socket | None, read_size: int) -> None:
-        self.fd = fd
-        self.framing = framing
+    def __init__(self, link: Link, sock: socket.socket | None) -> None:
+        self.fd = link.fd
+        self.framing = link.framing
+        self.monitor = link.monitor
         self._socket = sock
-        self.is_unix_datagram = is_unix_datagram(framing, sock)
-        self.read: Callable[[], bytes]
-        self.read_up_to(read_size)
-        self.write: Callable[[bytes], object]
-        if sock is None:
-            self.write = partial(os.write, fd)
-        else:
-            send = sock.send
-            self.write = lambda frame: send(frame, _SEND_FLAGS)
+        self.is_unix_datagram = is_unix_datagram(link.framing, sock)
+        self.wire = wire_of(link, sock)
         self.port_no = 0
         self.counters = PortCounters()
         self.queue: deque[bytes] = deque()
@@ -79,26 +70,23 @@ class Port:
         self.rx_address = b""
 
     @property
+    def has_end(self) -> bool:
+        """Whether nothing is what is read at the end."""
+        return self.framing in _WITH_AN_END
+
+    @property
     def is_down(self) -> bool:
         """Whether the guest's end is known to be gone: nothing is read here any more."""
-        return self.closed or (not self.mask and self.shared is None)
-
-    def read_up_to(self, size: int) -> None:
-        """Let ``read`` return frames of up to ``size`` bytes."""
-        sock = self._socket
-        if sock is None:
-            self.read = partial(os.read, self.fd, size)
-        else:
-            self.read = partial(sock.recv, size, socket.MSG_DONTWAIT)
+        return self.closed or not (self.mask or self.shared is not None or self.monitor)
 
     def survives(self, error: OSError) -> bool:
         """Tell whether a failed read leaves the descriptor usable; reading has cleared the error.
 
         A connected datagram socket reports there what became of an earlier send.  A SOCK_SEQPACKET
         socket reports once that its peer went without reading all, before what the peer still sent.
-        A burst of nothing but errors is no such thing.
+        A burst of nothing but errors is no such thing.  An interface that is down says so at each read.
         """
-        if self.framing is Framing.DATAGRAM:
+        if self.framing in (Framing.DATAGRAM, Framing.PACKET):
             self._read_errors += 1
             return self._read_errors < BURST
         if self.framing is Framing.SEQPACKET and error.errno == errno.ECONNRESET and not self.errno:
@@ -136,7 +124,7 @@ class SharedReceiver:
         key: The transport's descriptor.
         fd: Ours.
         read_size: Bytes of a frame that are read at most.
-        ports: By sender, as ``address_key`` writes it.
+        ports: By sender, as ``address_key`` writes it; nothing for who has all that comes.
         closed: It is out of the epoll set.
     """
 
@@ -162,7 +150,11 @@ class SharedReceiver:
         # Python gives a path as text, an abstract name as bytes and an unbound sender as neither.
         if isinstance(address, str):
             address = os.fsencode(address).ljust(PATH_SIZE, b"\0")
-        return frame, address or b""
+        return frame, address if isinstance(address, bytes) else b""
+
+    def port_of(self, address: bytes) -> Port | None:
+        """Return who receives what this sender sends."""
+        return self.ports.get(address) or self.ports.get(b"")
 
     def close(self) -> None:
         """Close our duplicate."""

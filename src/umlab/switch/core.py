@@ -35,7 +35,7 @@ class Verdict:
     """What becomes of one frame.
 
     Attributes:
-        egress: The ports that it goes to, in port order.
+        egress: The ports that it goes to, in port order, and then the monitors.
         drop: Why it goes nowhere; ``None`` also where a flood finds no other port.
     """
 
@@ -58,17 +58,29 @@ class SwitchCore:
         counters: Of the switch; an engine counts unknown senders there.
     """
 
-    __slots__ = ("_events", "_fdb", "_fdb_full", "_floods", "_ports", "_unicasts", "config", "counters")
+    __slots__ = (
+        "_events",
+        "_fdb",
+        "_fdb_full",
+        "_floods",
+        "_monitors",
+        "_ports",
+        "_unicasts",
+        "config",
+        "counters",
+    )
 
     def __init__(self, config: SwitchConfig) -> None:
         self.config = config
         self.counters = SwitchCounters()
         self._ports: dict[int, PortCounters] = {}
+        self._monitors: tuple[int, ...] = ()
         self._fdb = Fdb(config.fdb_capacity, config.ageing_time_ns)
         # Set by a refusal, cleared by the next address that is learnt: FdbFull marks the change only.
         self._fdb_full = False
         self._events = EventQueue()
-        # Verdicts by ingress (flood) and by egress (unicast), so that none is made for each frame.
+        # Verdicts by ingress (flood) and by egress (unicast), so that none is made for each frame; made
+        # anew when ports come or go.
         self._floods: dict[int, Verdict] = {}
         self._unicasts: dict[int, Verdict] = {}
 
@@ -83,12 +95,13 @@ class SwitchCore:
         self.config = config
         self._fdb.configure(config.fdb_capacity, config.ageing_time_ns)
 
-    def add_port(self, now_ns: int, port_no: int | None = None) -> int:
+    def add_port(self, now_ns: int, port_no: int | None = None, *, monitor: bool = False) -> int:
         """Make a port and return its number.
 
         Args:
             now_ns: The engine clock's reading.
             port_no: The number to have, a free one; the lowest free one unless given.
+            monitor: It is sent every frame that is forwarded, and nothing is received there.
 
         Raises:
             SwitchError: The number is taken, or lower than the first.
@@ -100,8 +113,9 @@ class SwitchCore:
         elif port_no in self._ports or port_no < self.config.first_port_no:
             raise SwitchError(f"port {port_no} cannot be had")
         self._ports[port_no] = PortCounters()
-        self._unicasts[port_no] = Verdict((port_no,))
-        self._floods.clear()
+        if monitor:
+            self._monitors = tuple(sorted((*self._monitors, port_no)))
+        self._forget_verdicts()
         self._events.put_certain(PortAttached(now_ns, port_no))
         return port_no
 
@@ -114,8 +128,8 @@ class SwitchCore:
         if port_no not in self._ports:
             raise NoSuchPort(port_no)
         del self._ports[port_no]
-        del self._unicasts[port_no]
-        self._floods.clear()
+        self._monitors = tuple(number for number in self._monitors if number != port_no)
+        self._forget_verdicts()
         self._fdb.remove_port(port_no)
         self._events.put_certain(PortDetached(now_ns, port_no))
 
@@ -249,7 +263,7 @@ class SwitchCore:
             return self._flood(port_no)
         if known.port_no == port_no:
             return _SAME_PORT
-        return self._unicasts[known.port_no]
+        return self._unicast(known.port_no)
 
     def _learn(self, mac: bytes, port_no: int, now_ns: int) -> FdbRecord | None:
         fdb = self._fdb
@@ -285,6 +299,16 @@ class SwitchCore:
     def _flood(self, port_no: int) -> Verdict:
         verdict = self._floods.get(port_no)
         if verdict is None:
-            verdict = Verdict(tuple(number for number in sorted(self._ports) if number != port_no))
-            self._floods[port_no] = verdict
+            others = sorted(self._ports.keys() - {port_no, *self._monitors})
+            verdict = self._floods[port_no] = Verdict((*others, *self._monitors))
         return verdict
+
+    def _unicast(self, port_no: int) -> Verdict:
+        verdict = self._unicasts.get(port_no)
+        if verdict is None:
+            verdict = self._unicasts[port_no] = Verdict((port_no, *self._monitors))
+        return verdict
+
+    def _forget_verdicts(self) -> None:
+        self._floods.clear()
+        self._unicasts.clear()

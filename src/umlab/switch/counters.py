@@ -13,6 +13,9 @@ class DropReason(enum.Enum):
     RUNT = "runt"
     #: Longer than ``max_frame`` (ingress).
     OVERSIZE = "oversize"
+    #: It came without the header that its link has in front of every frame, such as with another
+    #: session or cookie (ingress).
+    BAD_HEADER = "bad_header"
     #: Its destination was learnt on the port it came from (ingress).
     SAME_PORT = "same_port"
     #: The egress queue was full (egress).

@@ -15,17 +15,56 @@ MAX_AGEING_NS = 1_000_000 * SECOND_NS
 MAX_FDB_CAPACITY = 1 << 22
 #: Frames that a port may be told to queue, at most.
 MAX_QUEUE_DEPTH = 65_536
+#: Bytes that a frame on a stream may have by its length field; QEMU's own limit (net/net.c).
+MAX_STREAM_LENGTH = 69_632
+#: Bytes of an encapsulation's header.
+MAX_HEADER = 32
 
 
 class Framing(enum.Enum):
     """How frames lie in what a descriptor carries."""
 
-    #: A datagram socket, connected to the guest; one frame is one message and EOF does not exist.
+    #: A datagram or raw socket, connected to the peer; one frame is one message and EOF does not exist.
     DATAGRAM = "datagram"
     #: A connected SOCK_SEQPACKET socket; one frame is one message, an empty read is EOF.
     SEQPACKET = "seqpacket"
     #: A character device such as a tap without packet information; one frame is one read or write.
     DEVICE = "device"
+    #: A connected SOCK_STREAM socket; each frame comes behind its length, 4 bytes, big-endian.  A length
+    #: of 0 is skipped, and one over ``MAX_STREAM_LENGTH`` ends the link.
+    STREAM = "stream"
+    #: An AF_PACKET socket of an interface; one frame is one message, and the 802.1Q tag that the kernel
+    #: hands over beside it (PACKET_AUXDATA) is put back.
+    PACKET = "packet"
+
+
+@dataclass(frozen=True, slots=True)
+class Encapsulation:
+    """What lies in front of each frame of a ``DATAGRAM`` link.
+
+    Attributes:
+        rx_header: What a message must begin with; one that does not is dropped as ``bad_header``.
+        tx_header: What goes out in front of a frame.
+        rx_skip: Bytes behind ``rx_header`` that nobody looks at, such as a counter.
+        tx_counter: The first value of the counter that goes out behind ``tx_header``, 4 bytes, big-endian,
+            one more for each message, modulo 2**32; ``None`` for no counter.
+        ip_header: Whether an IPv4 header comes in front of what is read, as it does on a raw socket.
+
+    All headers together have ``MAX_HEADER`` bytes at most, the IPv4 header of up to 60 left aside.
+    """
+
+    rx_header: bytes
+    tx_header: bytes
+    rx_skip: int = 0
+    tx_counter: int | None = None
+    ip_header: bool = False
+
+    def __post_init__(self) -> None:
+        tx_size = len(self.tx_header) + (0 if self.tx_counter is None else 4)
+        if self.rx_skip < 0 or max(len(self.rx_header) + self.rx_skip, tx_size) > MAX_HEADER:
+            raise ValueError(f"headers have at most {MAX_HEADER} bytes")
+        if not 0 <= (self.tx_counter or 0) < 1 << 32:
+            raise ValueError("a counter has 32 bits")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +75,22 @@ class Link:
         fd: The non-blocking descriptor that the engine writes this port's frames to, and reads them
             from unless ``rx_shared_fd`` is set.  The engine owns it from ``attach`` on.
         framing: How frames lie in it.
-        rx_shared_fd: Where several ports receive on one datagram socket (daemon protocol v0), that
-            socket; it belongs to the transport and outlives the port.
+        rx_shared_fd: Where several ports receive on one datagram socket (daemon protocol v0), or where
+            one receives on another socket than it sends on (multicast), that socket; it belongs to the
+            transport and outlives the port.
         rx_address: With ``rx_shared_fd``, the raw 108-byte path field of the sender that is this port
-            (padded with NULs).
+            (padded with NULs), or nothing where the port has all that comes there for itself.
+        encapsulation: What lies in front of each frame, with ``DATAGRAM`` only.
+        monitor: The port is sent every frame that the switch forwards, from whatever port, and is never
+            read from: no address is learnt there and no frame is forwarded there for its destination.
     """
 
     fd: int
     framing: Framing
     rx_shared_fd: int | None = None
     rx_address: bytes | None = None
+    encapsulation: Encapsulation | None = None
+    monitor: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,14 @@ from umlab.errors import StateError, SwitchError
 from umlab.switch.model import Framing, Link
 from umlab.transports.acceptor import Acceptor
 from umlab.transports.contract import (
+    PRIVATE,
+    Access,
+    Argument,
     KeptSession,
     Peer,
     Session,
     SessionSink,
+    Transport,
     nothing_to_close,
 )
 from umlab.transports.peer import peer_of
@@ -33,14 +37,17 @@ class BessListener:
 
     Args:
         path: The socket's path, at most 107 bytes.
+        access: Who may attach.
     """
 
     kind = "bess"
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], access: Access = PRIVATE) -> None:
         self.where = os.fspath(path)
+        self._access = access
         # A guest's directory is another one.
-        self.guest_argument = f"vec0:transport=bess,dst={os.path.abspath(self.where)}"
+        guest = f"vec0:transport=bess,dst={os.path.abspath(self.where)}"
+        self.arguments = (Argument("uml", guest, "bess"),)
         self._file: SocketFile | None = None
         self._acceptor: Acceptor
         self._sink: SessionSink
@@ -48,7 +55,7 @@ class BessListener:
     async def start(self, sink: SessionSink, kept: Mapping[str, int] | None = None) -> None:
         """Bind and begin to accept; see :class:`umlab.transports.contract.Listener`."""
         self._sink = sink
-        self._file = take_socket(self.where, socket.SOCK_SEQPACKET, kept, "listener")
+        self._file = take_socket(self.where, socket.SOCK_SEQPACKET, kept, "listener", self._access)
         self._acceptor = Acceptor(self._file.socket, self.where, self._open)
 
     async def close(self) -> None:
@@ -80,3 +87,12 @@ class BessListener:
             self._sink.session_refused(self.kind, error, peer)
             return
         sock.detach()
+
+
+TRANSPORT = Transport(
+    "bess",
+    "bess:PATH",
+    BessListener,
+    resolve=lambda place, absolute: absolute(place),
+    default="{}.bess",
+)

@@ -92,6 +92,47 @@ class SessionSink(Protocol):
         """An attach request came to nothing; the reason's text is one printable line."""
 
 
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who may attach to a switch; the operating system enforces the first two, the switch the others.
+
+    Attributes:
+        mode: Permission bits of the socket files; a directory has an x wherever they have an r or a w.
+            ``None`` leaves them to the umask.
+        gid: The group that the socket files are given, ``None`` for our own.
+        uids: Users who may attach.
+        gids: Groups whose members may attach.
+
+    Where there are neither users nor groups everybody may attach who can open the socket.  We ourselves
+    and root always may, and so may who has no credentials, such as a remote host that was named.
+    """
+
+    mode: int | None = 0o600
+    gid: int | None = None
+    uids: frozenset[int] = frozenset()
+    gids: frozenset[int] = frozenset()
+
+
+#: For the switch's own user alone.
+PRIVATE = Access()
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """What a program is told in order to attach.
+
+    Attributes:
+        program: ``uml``, ``qemu`` or ``vde_plug``.
+        text: The argument, for a shell.
+        needs: For ``uml``, the transport that the kernel must have, as
+            :func:`umlab.guest.kernel_config.transports_of` names it.
+    """
+
+    program: str
+    text: str
+    needs: str = ""
+
+
 class Listener(Protocol):
     """A place where guests attach."""
 
@@ -99,8 +140,8 @@ class Listener(Protocol):
     kind: str
     #: Where it listens, for people, such as a path.
     where: str
-    #: What a guest's kernel is told to attach here; empty where it is not a guest that attaches.
-    guest_argument: str
+    #: How to attach here, the best first; none where a host's interface does, or the place is not known yet.
+    arguments: tuple[Argument, ...]
 
     async def start(self, sink: SessionSink, kept: Mapping[str, int] | None = None) -> None:
         """Begin to accept.
@@ -130,3 +171,24 @@ class Listener(Protocol):
 
     async def close(self) -> None:
         """Accept no more, end every session without reporting it, remove every file that was made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Transport:
+    """A kind of attachment: what the registry has of it.
+
+    Attributes:
+        kind: Its name, which begins a place's text: ``KIND:PLACE``.
+        form: How a place is written, for people.
+        make: Makes a listener of a place; it is not started.  Raises TransportError.
+        resolve: Returns a place with its relative paths made absolute by the function that it is given,
+            which raises TransportError for what is no usable path.
+        default: The file name, in a lab's directory for sockets, of the place of a segment that is told the
+            kind alone; ``{}`` is the segment.  Empty where there is no such place.
+    """
+
+    kind: str
+    form: str
+    make: Callable[[str, Access], Listener]
+    resolve: Callable[[str, Callable[[str], str]], str] = lambda place, absolute: place
+    default: str = ""

@@ -29,7 +29,15 @@ from umlab.errors import (
 )
 from umlab.switch.model import Framing, Link
 from umlab.transports.acceptor import Acceptor
-from umlab.transports.contract import KeptSession, Session, SessionSink
+from umlab.transports.contract import (
+    PRIVATE,
+    Access,
+    Argument,
+    KeptSession,
+    Session,
+    SessionSink,
+    Transport,
+)
 from umlab.transports.peer import peer_of
 from umlab.transports.socketfile import SocketFile, take_socket
 from umlab.wire import sockaddr
@@ -60,6 +68,7 @@ class DaemonListener:
         control_path: At most 107 bytes.
         data_path: Where v0 guests send; without it they are refused.
         control: The control socket where it is there already; belongs to the listener.
+        access: Who may attach.
     """
 
     kind = "daemon"
@@ -69,11 +78,14 @@ class DaemonListener:
         control_path: str | os.PathLike[str],
         data_path: str | os.PathLike[str] | None = None,
         control: SocketFile | None = None,
+        access: Access = PRIVATE,
     ) -> None:
         self._paths = [os.fspath(path) for path in (control_path, data_path) if path is not None]
         self.where = ",".join(self._paths)
         # A guest's directory is another one.
-        self.guest_argument = f"eth0=daemon,,unix,{','.join(map(os.path.abspath, self._paths))}"
+        guest = f"eth0=daemon,,unix,{','.join(map(os.path.abspath, self._paths))}"
+        self.arguments = (Argument("uml", guest, "daemon"),)
+        self._access = access
         self._files = [] if control is None else [control]
         self._acceptor: Acceptor | None = None
         self._connections: set[_Connection] = set()
@@ -91,7 +103,7 @@ class DaemonListener:
         self.sink = sink
         try:
             for path, (name, kind) in list(zip(self._paths, _SOCKETS, strict=False))[len(self._files) :]:
-                self._files.append(take_socket(path, kind, kept, name))
+                self._files.append(take_socket(path, kind, kept, name, self._access))
         except BaseException:
             for file in self._files if kept is not None else ():
                 # Still the caller's.
@@ -328,3 +340,17 @@ def _connect_to_file(sock: socket.socket, path: bytes, uid: int) -> None:
         sock.connect(f"/proc/self/fd/{fd}")
     finally:
         os.close(fd)
+
+
+def _make(place: str, access: Access) -> DaemonListener:
+    control, _, data = place.partition(",")
+    return DaemonListener(control, data or None, access=access)
+
+
+TRANSPORT = Transport(
+    "daemon",
+    "daemon:CTL[,DATA]",
+    _make,
+    resolve=lambda place, absolute: ",".join(absolute(path) for path in place.split(",", 1) if path),
+    default="{}.ctl",
+)

@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from umlab.errors import TransportError
-from umlab.transports.bess import BessListener
-from umlab.transports.contract import Listener
-from umlab.transports.daemon import DaemonListener
-from umlab.transports.tap import TapListener
+from umlab.transports import bess, daemon, tap
+from umlab.transports.contract import PRIVATE, Access, Listener
+
+#: By kind, in the order in which they are shown.
+TRANSPORTS = {each.kind: each for each in (daemon.TRANSPORT, bess.TRANSPORT, tap.TRANSPORT)}
 
 
-def _daemon(place: str) -> Listener:
-    control, _, data = place.partition(",")
-    return DaemonListener(control, data or None)
-
-
-#: Kind, how its place is written, and what makes a listener of it.
-TRANSPORTS: dict[str, tuple[str, Callable[[str], Listener]]] = {
-    "daemon": ("daemon:CTL[,DATA]", _daemon),
-    "bess": ("bess:PATH", BessListener),
-    "tap": ("tap:DEVICE", TapListener),
-}
-
-
-def parse_listen(spec: str) -> Listener:
+def parse_listen(spec: str, access: Access = PRIVATE) -> Listener:
     """Make the listener that a text such as ``daemon:/tmp/uml.ctl`` names; it is not started.
 
     Raises:
@@ -32,6 +18,6 @@ def parse_listen(spec: str) -> Listener:
     """
     kind, _, place = spec.partition(":")
     if kind not in TRANSPORTS or not place:
-        forms = ", ".join(form for form, _ in TRANSPORTS.values())
+        forms = ", ".join(each.form for each in TRANSPORTS.values())
         raise TransportError(f"{spec!r} is no place to listen; write one of {forms}")
-    return TRANSPORTS[kind][1](place)
+    return TRANSPORTS[kind].make(place, access)

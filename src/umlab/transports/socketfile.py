@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 
 from umlab.errors import SocketInUse, TransportError
+from umlab.transports.contract import PRIVATE, Access
 from umlab.wire.sockaddr import MAX_SOCKET_PATH
 
 #: Connections that wait to be accepted.
@@ -26,6 +27,7 @@ class SocketFile:
     Args:
         path: Where to bind.  The kernel is given a relative path as it is, and shows it so.
         kind: ``socket.SOCK_STREAM``, ``SOCK_DGRAM`` or ``SOCK_SEQPACKET``.
+        access: Whose it is and who may open it; never more, not for a moment.
 
     Attributes:
         path: Where it is bound, absolute: it still holds after a chdir.
@@ -36,7 +38,7 @@ class SocketFile:
         TransportError: The path is too long, something else than a socket is there, or it cannot be bound.
     """
 
-    def __init__(self, path: str | os.PathLike[str], kind: int) -> None:
+    def __init__(self, path: str | os.PathLike[str], kind: int, access: Access = PRIVATE) -> None:
         given = os.fspath(path)
         check_socket_path(given)
         try:
@@ -45,7 +47,11 @@ class SocketFile:
             try:
                 with _alone_in(os.path.dirname(self.path)):
                     _remove_stale(given, kind)
+                    if access.mode is not None:
+                        # The kernel makes the file with the socket's own permissions, less the umask.
+                        os.fchmod(self.socket.fileno(), 0o600)
                     self.socket.bind(given)
+                    grant(given, access)
                     status = os.lstat(given)
                     if kind != socket.SOCK_DGRAM:
                         self.socket.listen(_BACKLOG)
@@ -90,7 +96,21 @@ class SocketFile:
         self.socket.close()
 
 
-def take_socket(path: str, kind: int, kept: Mapping[str, int] | None, name: str) -> SocketFile:
+def grant(path: str, access: Access) -> None:
+    """Give a file of ours its group and then its permissions.
+
+    Raises:
+        OSError: The group is not one that we may give.
+    """
+    if access.gid is not None:
+        os.chown(path, -1, access.gid)
+    if access.mode is not None:
+        os.chmod(path, access.mode)
+
+
+def take_socket(
+    path: str, kind: int, kept: Mapping[str, int] | None, name: str, access: Access
+) -> SocketFile:
     """Return the socket of a path: what an earlier process of ours has kept under a name, or a new one.
 
     Raises:
@@ -98,7 +118,7 @@ def take_socket(path: str, kind: int, kept: Mapping[str, int] | None, name: str)
         TransportError: It cannot be bound.
     """
     if kept is None:
-        return SocketFile(path, kind)
+        return SocketFile(path, kind, access)
     return SocketFile.adopt(path, socket.socket(fileno=kept[name]))
 
 

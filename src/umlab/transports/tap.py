@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 from umlab.errors import StateError, SwitchError, TransportError
 from umlab.switch.model import Framing, Link
-from umlab.transports.contract import KeptSession, Session, SessionSink, nothing_to_close
+from umlab.transports.contract import KeptSession, Session, SessionSink, Transport, nothing_to_close
 
 _CLONE_DEVICE = "/dev/net/tun"
 _TUNSETIFF = 0x400454CA
@@ -42,7 +42,7 @@ class TapListener:
     """
 
     kind = "tap"
-    guest_argument = ""
+    arguments = ()
 
     def __init__(self, device: str) -> None:
         self.where = device
@@ -95,3 +95,6 @@ def open_tap(device: str) -> int:
         reason = _FIXES.get(error.errno or 0, error.strerror or "").format(device)
         raise TransportError(f"tap device {device}: {reason}") from None
     return fd
+
+
+TRANSPORT = Transport("tap", "tap:DEVICE", lambda place, access: TapListener(place))

@@ -19,6 +19,7 @@ cdef enum:
     #: In the order of umlab.switch.counters.DropReason.
     DROP_RUNT = 0
     DROP_OVERSIZE
+    DROP_BAD_HEADER
     DROP_SAME_PORT
     DROP_TAIL
     DROP_PEER_GONE
@@ -51,8 +52,10 @@ cdef struct ForwardingTables:
     uint32_t queue_depth
     uint32_t fdb_capacity
     bint hub
-    # The ports in their order: whom a flood goes to, the ingress port left out.
+    # The ports in their order: whom a flood goes to, the ingress port left out.  Behind them the monitors,
+    # which are sent all that is forwarded.
     uint32_t port_count
+    uint32_t monitor_count
     CorePort **ports
 
 

@@ -1,7 +1,8 @@
 """The way out of the switch: queues, batches, and what becomes of what a guest does not take."""
 
-from libc.stdint cimport uint32_t
+from libc.stdint cimport uint8_t, uint32_t
 
+from umlab.engine._native.header cimport MAX_HEADER
 from umlab.engine._native.pool cimport BURST, Frame
 from umlab.engine._native.port cimport Port
 from umlab.engine._native.system cimport iovec, mmsghdr
@@ -12,7 +13,9 @@ cdef struct Egress:
     int epoll_fd
     uint32_t queue_depth
     Port *touched
-    iovec parts[BURST]
+    # Of each message: what goes in front of the frame, where its link has that, and the frame.
+    uint8_t fronts[BURST][MAX_HEADER]
+    iovec parts[BURST][2]
     mmsghdr headers[BURST]
 
 

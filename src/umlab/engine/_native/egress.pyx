@@ -8,9 +8,11 @@ from libc.errno cimport EAGAIN, ECONNREFUSED, ECONNRESET, ENOBUFS, ENOENT, ENOTC
 from libc.string cimport memset
 
 from umlab.engine._native.core cimport DROP_PEER_GONE, DROP_REFUSED, DROP_TAIL, count_drop
+from umlab.engine._native.header cimport Header, header_write
 from umlab.engine._native.pool cimport pool_can_spare
-from umlab.engine._native.port cimport DEVICE, endpoint_watch_for, port_interest, port_update_down
+from umlab.engine._native.port cimport DEVICE, STREAM, endpoint_watch_for, port_interest, port_update_down
 from umlab.engine._native.queue cimport Queue, queue_at, queue_pop, queue_push
+from umlab.engine._native.stream cimport stream_write
 from umlab.engine._native.system cimport MSG_DONTWAIT, MSG_NOSIGNAL, sendmmsg, write
 
 
@@ -21,8 +23,7 @@ cdef void egress_open(Egress *egress, int epoll_fd) noexcept nogil:
     egress.touched = NULL
     for i in range(BURST):
         memset(&egress.headers[i], 0, sizeof(egress.headers[i]))
-        egress.headers[i].msg_hdr.msg_iov = &egress.parts[i]
-        egress.headers[i].msg_hdr.msg_iovlen = 1
+        egress.parts[i][0].iov_base = egress.fronts[i]
 
 
 cdef void egress_enqueue(Egress *egress, Port *port, Frame *frame) noexcept nogil:
@@ -53,10 +54,11 @@ cdef bint _has_room(Egress *egress, Queue *queue, Frame *frame) noexcept nogil:
 
 
 cdef void _send_alone(Egress *egress, Port *port, Frame *frame) noexcept nogil:
-    # Others hold all buffers: what this guest does not take at once cannot wait for it.
+    # Others hold all buffers: what this guest does not take at once cannot wait for it, unless half of it
+    # is out already.
     queue_push(&port.queue, frame)
     _send(egress, port)
-    if port.queue.count:
+    if port.queue.count and not (port.stream != NULL and port.stream.sent):
         count_drop(&port.core, DROP_TAIL)
         queue_pop(&port.queue)
 
@@ -75,22 +77,41 @@ cdef void egress_send_touched(Egress *egress) noexcept nogil:
 cdef int _write_some(Egress *egress, Port *port) noexcept nogil:
     # Sends up to a burst from the queue; returns how many frames were taken, or -1 with errno set.
     cdef Queue *queue = &port.queue
-    cdef int count = <int>min(queue.count, <uint32_t>BURST)
     cdef int sent, i
     cdef Frame *frame
     if port.framing == DEVICE:
         frame = queue_at(queue, 0)
         sent = 1 if write(port.endpoint.fd, frame.data, frame.length) >= 0 else -1
+    elif port.framing == STREAM:
+        sent = stream_write(port.stream, port.endpoint.fd, queue)
     else:
-        for i in range(count):
-            frame = queue_at(queue, i)
-            egress.parts[i].iov_base = frame.data
-            egress.parts[i].iov_len = frame.length
-        sent = sendmmsg(port.endpoint.fd, egress.headers, count, MSG_DONTWAIT | MSG_NOSIGNAL)
+        sent = _write_messages(egress, port)
     for i in range(sent):
         port.core.counters.tx_frames += 1
         port.core.counters.tx_bytes += queue_at(queue, 0).length
         queue_pop(queue)
+    return sent
+
+
+cdef int _write_messages(Egress *egress, Port *port) noexcept nogil:
+    cdef Header *header = port.header
+    cdef int count = <int>min(port.queue.count, <uint32_t>BURST)
+    # A message begins at its second part where nothing goes in front of the frame.
+    cdef int first = 1 if header == NULL else 0
+    cdef int sent, i
+    cdef Frame *frame
+    for i in range(count):
+        frame = queue_at(&port.queue, i)
+        egress.parts[i][1].iov_base = frame.data
+        egress.parts[i][1].iov_len = frame.length
+        egress.headers[i].msg_hdr.msg_iov = &egress.parts[i][first]
+        egress.headers[i].msg_hdr.msg_iovlen = 2 - first
+        if header != NULL:
+            header_write(header, egress.fronts[i], i)
+            egress.parts[i][0].iov_len = header.tx_size
+    sent = sendmmsg(port.endpoint.fd, egress.headers, count, MSG_DONTWAIT | MSG_NOSIGNAL)
+    if header != NULL and sent > 0:
+        header.counter += sent
     return sent
 
 
@@ -113,7 +134,7 @@ cdef void egress_drain(Egress *egress, Port *port) noexcept nogil:
     while left > 0 and port.queue.count:
         sent = _write_some(egress, port)
         if sent < 0:
-            if errno == EAGAIN:
+            if errno == EAGAIN or (errno == ENOBUFS and port.stream != NULL):
                 return
             # ENOBUFS as well: epoll says "writable" all the while, and to wait would be to spin.
             _refuse(egress, port, errno)
@@ -134,6 +155,8 @@ cdef void _refuse(Egress *egress, Port *port, int error_number) noexcept nogil:
     else:
         count_drop(&port.core, DROP_TAIL if error_number == ENOBUFS else DROP_REFUSED)
     queue_pop(&port.queue)
+    if port.stream != NULL:
+        port.stream.sent = 0
     if gone and port.is_unix_datagram and port.mask:
         port.mask = 0
         port_update_down(port)

@@ -4,11 +4,12 @@ Control never holds a lock that the thread takes.  It puts one step into the mai
 and sleeps until the step is done; a long task is many steps, with bursts in between.
 """
 
-from libc.errno cimport EAGAIN, ECONNRESET, EINTR, EIO, errno
+from libc.errno cimport EAGAIN, ECONNRESET, EINTR, EIO, EMSGSIZE, EPROTO, errno
 from libc.stdint cimport INT64_MAX, uint8_t
 from libc.string cimport memcpy, memset
 
 from umlab.engine._native.core cimport (
+    DROP_BAD_HEADER,
     DROP_PEER_GONE,
     FLOOD,
     UNICAST,
@@ -21,14 +22,17 @@ from umlab.engine._native.core cimport (
     count_drop,
 )
 from umlab.engine._native.egress cimport egress_drain, egress_enqueue, egress_open, egress_send_touched
+from umlab.engine._native.header cimport header_take_off, tag_put_back
 from umlab.engine._native.pause cimport pause, pauses_end_for, pauses_forget, pauses_expire
 from umlab.engine._native.pool cimport Frame
 from umlab.engine._native.port cimport (
     ADDRESS_SIZE,
     DATAGRAM,
     DEVICE,
+    PACKET,
     PORT,
     SEQPACKET,
+    STREAM,
     WAKE,
     SharedReceiver,
     endpoint_unwatch,
@@ -46,8 +50,10 @@ from umlab.engine._native.slots cimport (
     slots_open,
     slots_receive,
     slots_receive_from,
+    slots_receive_tagged,
     slots_refill,
 )
+from umlab.engine._native.stream cimport Stream, stream_read, stream_take
 from umlab.engine._native.system cimport (
     __ATOMIC_ACQUIRE,
     __ATOMIC_RELEASE,
@@ -336,8 +342,14 @@ cdef void _receive(Loop *loop, Port *port, bint hung_up) noexcept nogil:
     cdef int64_t now_ns = loop_now(loop)
     cdef int left = BURST
     cdef int count, error_number, i
+    if port.framing == STREAM:
+        _receive_stream(loop, port, hung_up)
+        return
     while left > 0:
-        count = slots_receive(&loop.slots, port.endpoint.fd, port.framing == DEVICE, left)
+        if port.framing == PACKET:
+            count = slots_receive_tagged(&loop.slots, port.endpoint.fd, left)
+        else:
+            count = slots_receive(&loop.slots, port.endpoint.fd, port.framing == DEVICE, left)
         if count < 0:
             error_number = errno
             if error_number == EAGAIN:
@@ -351,7 +363,7 @@ cdef void _receive(Loop *loop, Port *port, bint hung_up) noexcept nogil:
             left -= 1
             continue
         for i in range(count):
-            if slots_length(&loop.slots, i) == 0 and (hung_up or port.framing != DATAGRAM):
+            if slots_length(&loop.slots, i) == 0 and (hung_up or not _is_message_socket(port)):
                 _forward(loop, port, i, now_ns)
                 loop_close_link(loop, port, port.error_number)
                 return
@@ -362,12 +374,41 @@ cdef void _receive(Loop *loop, Port *port, bint hung_up) noexcept nogil:
         left -= count
 
 
+cdef void _receive_stream(Loop *loop, Port *port, bint hung_up) noexcept nogil:
+    # Forwards what one read brings, however many frames these are: epoll knows nothing of them any more.
+    cdef int64_t now_ns = loop_now(loop)
+    cdef Stream *stream = port.stream
+    cdef ssize_t size = stream_read(stream, port.endpoint.fd)
+    cdef int count
+    if size < 0:
+        if errno != EAGAIN:
+            loop_close_link(loop, port, errno)
+        elif hung_up:
+            loop_close_link(loop, port, 0)
+        return
+    if size == 0:
+        loop_close_link(loop, port, EPROTO if stream.end else 0)
+        return
+    while True:
+        count = stream_take(stream, &loop.slots)
+        _forward(loop, port, count, now_ns)
+        if count < BURST:
+            break
+    if stream.broken:
+        loop_close_link(loop, port, EMSGSIZE)
+
+
+cdef bint _is_message_socket(Port *port) noexcept nogil:
+    # Whether there is no end that could be read.
+    return port.framing == DATAGRAM or port.framing == PACKET
+
+
 cdef bint _survives(Port *port, int error_number) noexcept nogil:
     # Whether a failed read leaves the descriptor usable; reading has cleared the error.  A connected
     # datagram socket reports there what became of an earlier send.  A SOCK_SEQPACKET socket reports
     # once that its peer went without reading all, before what the peer still sent.  A burst of nothing
     # but errors is no such thing.
-    if port.framing == DATAGRAM:
+    if _is_message_socket(port):
         port.read_errors += 1
         return port.read_errors < BURST
     if port.framing == SEQPACKET and error_number == ECONNRESET and port.error_number == 0:
@@ -410,6 +451,15 @@ cdef bint _take_address(uint8_t *address, const char *path, uint32_t size) noexc
     return True
 
 
+cdef inline bint _unwrap(Loop *loop, Port *port, Frame *frame, int i) noexcept nogil:
+    # Makes a frame of what slot ``i`` received; false if it came without the header that belongs there.
+    if port.header != NULL:
+        return header_take_off(port.header, frame)
+    if port.framing == PACKET and loop.slots.tags[i] and frame.length >= 12:
+        tag_put_back(frame, loop.slots.tags[i])
+    return True
+
+
 cdef void _forward_burst(Loop *loop, int count, int64_t now_ns) noexcept nogil:
     # Forwards what lies in the first slots, each from its own ingress port, NULL for no port's.
     cdef Core *core = &loop.core
@@ -424,7 +474,10 @@ cdef void _forward_burst(Loop *loop, int count, int64_t now_ns) noexcept nogil:
     cdef int i
     for i in range(count):
         ingress = loop.ingress[i]
-        slots_frame(&loop.slots, i, ingress.home.port_no if ingress != NULL else 0, now_ns)
+        frame = slots_frame(&loop.slots, i, ingress.home.port_no if ingress != NULL else 0, now_ns)
+        if ingress != NULL and not _unwrap(loop, <Port *>ingress, frame, i):
+            count_drop(ingress, DROP_BAD_HEADER)
+            loop.ingress[i] = NULL
     core_prepare(core, loop.slots.frames, count, loop.lookups)
     for i in range(count):
         ingress = loop.ingress[i]
@@ -441,6 +494,10 @@ cdef void _forward_burst(Loop *loop, int count, int64_t now_ns) noexcept nogil:
             for number in range(tables.port_count):
                 if tables.ports[number] != ingress:
                     egress_enqueue(&loop.egress, <Port *>tables.ports[number], frame)
+        else:
+            continue
+        for number in range(tables.port_count, tables.port_count + tables.monitor_count):
+            egress_enqueue(&loop.egress, <Port *>tables.ports[number], frame)
     slots_refill(&loop.slots, count)
     loop.only_egress = NULL if mixed else only
     loop.burst_size = count

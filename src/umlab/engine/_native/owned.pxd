@@ -16,8 +16,8 @@ cdef class Attachment:
     # Lives until the step that detaches its port has been done.
     cdef Port *port
     cdef readonly Shared shared
-
-    cdef bytes address(self)
+    # As umlab.engine._descriptor.address_key has it; None without a shared receiver.
+    cdef readonly bytes address
 
 
 cdef class Registry:

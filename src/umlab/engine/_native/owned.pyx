@@ -11,8 +11,10 @@ from libc.string cimport memcpy
 
 from umlab.engine._descriptor import address_key, check_receiver
 from umlab.engine._native.core cimport CorePort
-from umlab.engine._native.port cimport ADDRESS_SIZE, PORT, SHARED, Framing
+from umlab.engine._native.header cimport Header
+from umlab.engine._native.port cimport PORT, SHARED, STREAM, Framing
 from umlab.engine._native.queue cimport queue_close, queue_open
+from umlab.engine._native.stream cimport Stream
 from umlab.engine._native.system cimport close
 from umlab.errors import NoSuchPort, SwitchError
 from umlab.switch.model import Framing as LinkFraming
@@ -56,7 +58,6 @@ cdef class Attachment:
     """A port's memory, freed with this object; the descriptor is not its own."""
 
     def __cinit__(self, uint32_t port_no, link, bint is_unix_datagram, Shared shared, uint32_t depth):
-        cdef bytes address
         self.shared = shared
         self.port = <Port *>calloc(1, sizeof(Port))
         if self.port == NULL or not queue_open(&self.port.queue, depth):
@@ -67,18 +68,40 @@ cdef class Attachment:
         self.port.endpoint.owner = self.port
         self.port.framing = <Framing><int>_FRAMINGS.index(link.framing)
         self.port.is_unix_datagram = is_unix_datagram
+        self.port.monitor = link.monitor
+        if link.encapsulation is not None:
+            self.port.header = <Header *>calloc(1, sizeof(Header))
+            if self.port.header == NULL:
+                raise MemoryError
+            _write_header(self.port.header, link.encapsulation)
+        if self.port.framing == STREAM:
+            self.port.stream = <Stream *>calloc(1, sizeof(Stream))
+            if self.port.stream == NULL:
+                raise MemoryError
         if shared is not None:
-            address = address_key(link.rx_address)
-            memcpy(self.port.address, <char *>address, ADDRESS_SIZE)
+            self.address = address_key(link.rx_address)
+            self.port.takes_all = not self.address
+            memcpy(self.port.address, <char *>self.address, len(self.address))
 
     def __dealloc__(self):
         if self.port != NULL:
             queue_close(&self.port.queue)
+            free(self.port.header)
+            free(self.port.stream)
             free(self.port)
 
-    cdef bytes address(self):
-        """Return whom the port receives from on its shared receiver."""
-        return (<char *>self.port.address)[:ADDRESS_SIZE]
+
+cdef void _write_header(Header *header, encapsulation):
+    cdef bytes rx = encapsulation.rx_header
+    cdef bytes tx = encapsulation.tx_header
+    header.rx_size = len(rx)
+    memcpy(header.rx, <char *>rx, header.rx_size)
+    header.rx_skip = encapsulation.rx_skip
+    header.ip_in_front = encapsulation.ip_header
+    memcpy(header.tx, <char *>tx, len(tx))
+    header.counted = encapsulation.tx_counter is not None
+    header.counter = encapsulation.tx_counter or 0
+    header.tx_size = len(tx) + 4 * header.counted
 
 
 cdef class Registry:
@@ -152,7 +175,7 @@ cdef class Registry:
         self.by_number[attachment.port.core.home.port_no] = attachment
         self._number_by_fd[attachment.port.endpoint.fd] = attachment.port.core.home.port_no
         if attachment.shared is not None:
-            attachment.shared.addresses.add(attachment.address())
+            attachment.shared.addresses.add(attachment.address)
             self._shared[attachment.shared.transport_fd] = attachment.shared
         return 0
 
@@ -161,17 +184,17 @@ cdef class Registry:
         cdef Attachment attachment = self.by_number.pop(port_no)
         del self._number_by_fd[attachment.port.endpoint.fd]
         if attachment.shared is not None:
-            attachment.shared.addresses.remove(attachment.address())
+            attachment.shared.addresses.remove(attachment.address)
             if not attachment.shared.addresses:
                 del self._shared[attachment.shared.transport_fd]
         return attachment
 
     cdef ForwardingTables *new_tables(self, config, leaving=None) except NULL:
         """Compute what the engine looks up, for all ports but the one that is leaving; ``free`` takes it."""
-        cdef list numbers = [port_no for port_no in self.numbers() if port_no != leaving]
+        cdef list attached = [self.by_number[number] for number in self.numbers() if number != leaving]
         cdef Attachment attachment
         cdef ForwardingTables *tables = <ForwardingTables *>malloc(
-            sizeof(ForwardingTables) + len(numbers) * sizeof(CorePort *)
+            sizeof(ForwardingTables) + len(attached) * sizeof(CorePort *)
         )
         if tables == NULL:
             raise MemoryError
@@ -183,8 +206,13 @@ cdef class Registry:
         tables.queue_depth = config.egress_queue_depth
         tables.fdb_capacity = config.fdb_capacity
         tables.ports = <CorePort **>(tables + 1)
-        tables.port_count = <uint32_t>len(numbers)
-        for place, port_no in enumerate(numbers):
-            attachment = self.by_number[port_no]
-            tables.ports[<uint32_t>place] = &attachment.port.core
+        tables.port_count = tables.monitor_count = 0
+        for attachment in attached:
+            if not attachment.port.monitor:
+                tables.ports[tables.port_count] = &attachment.port.core
+                tables.port_count += 1
+        for attachment in attached:
+            if attachment.port.monitor:
+                tables.ports[tables.port_count + tables.monitor_count] = &attachment.port.core
+                tables.monitor_count += 1
         return tables

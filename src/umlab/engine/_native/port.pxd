@@ -3,8 +3,10 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from umlab.engine._native.core cimport CorePort
+from umlab.engine._native.header cimport Header
 from umlab.engine._native.keyed_hash cimport Key
 from umlab.engine._native.queue cimport Queue
+from umlab.engine._native.stream cimport Stream
 
 
 cdef enum EndpointKind:
@@ -17,6 +19,8 @@ cdef enum Framing:
     DATAGRAM
     SEQPACKET
     DEVICE
+    STREAM
+    PACKET
 
 cdef enum:
     ADDRESS_SIZE = 108
@@ -36,6 +40,11 @@ cdef struct Port:
     CorePort core
     Endpoint endpoint
     Framing framing
+    # What lies in front of every frame, NULL for nothing; with STREAM framing, what was read and written.
+    Header *header
+    Stream *stream
+    # It is sent every frame and never read from.
+    bint monitor
     # Its kernel undoes the connection when the peer is gone, unlike UDP's.
     bint is_unix_datagram
     # What epoll watches for, EPOLLOUT left aside.
@@ -60,10 +69,11 @@ cdef struct Port:
     uint64_t taken_at_pause
     # It took nothing during a whole pause, nor since.
     bint stuck
-    # Where frames are received when not on the port's own descriptor, and from whom.
+    # Where frames are received when not on the port's own descriptor, and from whom, or from all.
     SharedReceiver *shared
     Port *next_at_address
     uint8_t address[ADDRESS_SIZE]
+    bint takes_all
 
 
 cdef struct SharedReceiver:
@@ -72,6 +82,8 @@ cdef struct SharedReceiver:
     Endpoint endpoint
     bint closed
     uint32_t port_count
+    # Who has all that comes from others than the ports in the buckets.
+    Port *sole
     Key key
     Port *buckets[_ADDRESS_BUCKETS]
 

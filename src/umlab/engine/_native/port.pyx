@@ -29,29 +29,38 @@ cdef Port *shared_find(SharedReceiver *shared, const uint8_t *address) noexcept 
     cdef Port *port = _bucket(shared, address)[0]
     while port != NULL and memcmp(port.address, address, ADDRESS_SIZE) != 0:
         port = port.next_at_address
-    return port
+    return port if port != NULL else shared.sole
 
 
 cdef void shared_join(SharedReceiver *shared, Port *port) noexcept nogil:
-    """Let a port receive here what its ``address`` sends."""
-    cdef Port **bucket = _bucket(shared, port.address)
+    """Let a port receive here what its ``address`` sends, or what nobody else does."""
+    cdef Port **bucket
+    shared.port_count += 1
+    if port.takes_all:
+        shared.sole = port
+        return
+    bucket = _bucket(shared, port.address)
     port.next_at_address = bucket[0]
     bucket[0] = port
-    shared.port_count += 1
 
 
 cdef void shared_leave(SharedReceiver *shared, Port *port) noexcept nogil:
     """Let a port receive here no more."""
-    cdef Port **link = _bucket(shared, port.address)
+    cdef Port **link
+    shared.port_count -= 1
+    if shared.sole == port:
+        shared.sole = NULL
+        return
+    link = _bucket(shared, port.address)
     while link[0] != port:
         link = &link[0].next_at_address
     link[0] = port.next_at_address
-    shared.port_count -= 1
 
 
 cdef void port_update_down(Port *port) noexcept nogil:
     """Tell control whether the guest's end is known to be gone: nothing is read here any more."""
-    store_u32(&port.down, port.closed or (not port.mask and port.shared == NULL), __ATOMIC_RELAXED)
+    cdef bint read = port.mask or port.shared != NULL or port.monitor
+    store_u32(&port.down, port.closed or not read, __ATOMIC_RELAXED)
 
 
 cdef uint32_t port_interest(const Port *port) noexcept nogil:

@@ -1,9 +1,14 @@
 """Where one burst is received: buffers, and the frames that lie in them; all the engine's thread's."""
 
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t
 
 from umlab.engine._native.pool cimport BURST, Buffer, Frame, Pool
 from umlab.engine._native.system cimport iovec, mmsghdr, sockaddr_un
+
+
+cdef enum:
+    #: A control message with struct tpacket_auxdata, and room to spare.
+    CONTROL_SIZE = 64
 
 
 cdef struct Slots:
@@ -18,12 +23,18 @@ cdef struct Slots:
     iovec parts[2 * BURST]
     mmsghdr headers[BURST]
     sockaddr_un senders[BURST]
+    # Where the kernel writes beside a frame what it has taken out of it; `tags` is what that was, its TPID
+    # in the high half, 0 for nothing.
+    unsigned char control[BURST][CONTROL_SIZE]
+    uint32_t tags[BURST]
 
 
 cdef bint slots_open(Slots *slots) noexcept nogil
 cdef void slots_close(Slots *slots) noexcept nogil
 cdef void slots_arrange(Slots *slots, uint32_t max_frame) noexcept nogil
 cdef int slots_receive(Slots *slots, int fd, bint is_device, int most) noexcept nogil
+cdef int slots_receive_tagged(Slots *slots, int fd, int most) noexcept nogil
+cdef void slots_put(Slots *slots, int i, const uint8_t *data, uint32_t length) noexcept nogil
 cdef int slots_receive_from(Slots *slots, int fd) noexcept nogil
 cdef void slots_refill(Slots *slots, int count) noexcept nogil
 

@@ -11,7 +11,22 @@ from umlab.engine._native.pool cimport (
     pool_open,
     pool_take,
 )
-from umlab.engine._native.system cimport MSG_DONTWAIT, readv, recvmmsg
+from umlab.engine._native.header cimport MAX_HEADER, MAX_IP_HEADER
+from umlab.engine._native.system cimport (
+    CMSG_DATA,
+    CMSG_FIRSTHDR,
+    CMSG_NXTHDR,
+    MSG_DONTWAIT,
+    PACKET_AUXDATA,
+    SOL_PACKET,
+    TP_STATUS_VLAN_TPID_VALID,
+    TP_STATUS_VLAN_VALID,
+    cmsghdr,
+    msghdr,
+    readv,
+    recvmmsg,
+    tpacket_auxdata,
+)
 
 
 cdef enum:
@@ -20,6 +35,7 @@ cdef enum:
     _LARGE_BUFFERS = 4096
     _SMALL_PER_CHUNK = 64
     _LARGE_PER_CHUNK = 8
+    _CTAG = 0x8100
 
 
 cdef bint slots_open(Slots *slots) noexcept nogil:
@@ -53,9 +69,9 @@ cdef void _arrange(Slots *slots, int i) noexcept nogil:
 
 
 cdef void slots_arrange(Slots *slots, uint32_t max_frame) noexcept nogil:
-    """Receive frames of up to ``max_frame`` bytes, and one more: a longer one is seen to be so."""
+    """Receive frames of up to ``max_frame`` bytes and their headers, and one more: a longer one is seen."""
     cdef int i
-    slots.read_size = <size_t>max_frame + 1
+    slots.read_size = min(<size_t>max_frame + 1 + MAX_HEADER + MAX_IP_HEADER, <size_t>LARGE_ROOM)
     for i in range(BURST):
         _arrange(slots, i)
 
@@ -81,6 +97,47 @@ cdef int _read_device(Slots *slots, int fd, int most) noexcept nogil:
         if size == 0:
             return i + 1
     return most
+
+
+cdef int slots_receive_tagged(Slots *slots, int fd, int most) noexcept nogil:
+    """Receive as ``slots_receive``, with the tag of each frame in ``tags``."""
+    cdef msghdr *message
+    cdef int count, i
+    for i in range(most):
+        slots.headers[i].msg_hdr.msg_control = slots.control[i]
+        slots.headers[i].msg_hdr.msg_controllen = CONTROL_SIZE
+    count = recvmmsg(fd, slots.headers, <unsigned int>most, MSG_DONTWAIT, NULL)
+    for i in range(most):
+        message = &slots.headers[i].msg_hdr
+        if i < count:
+            slots.tags[i] = _tag_of(message)
+        message.msg_control = NULL
+        message.msg_controllen = 0
+    return count
+
+
+cdef uint32_t _tag_of(msghdr *message) noexcept nogil:
+    # Source: Linux include/uapi/linux/if_packet.h.
+    cdef cmsghdr *control = CMSG_FIRSTHDR(message)
+    cdef tpacket_auxdata *aux
+    cdef uint32_t tpid
+    while control != NULL:
+        if control.cmsg_level == SOL_PACKET and control.cmsg_type == PACKET_AUXDATA:
+            aux = <tpacket_auxdata *>CMSG_DATA(control)
+            if aux.tp_status & TP_STATUS_VLAN_VALID:
+                tpid = aux.tp_vlan_tpid if aux.tp_status & TP_STATUS_VLAN_TPID_VALID else _CTAG
+                return tpid << 16 | aux.tp_vlan_tci
+        control = CMSG_NXTHDR(message, control)
+    return 0
+
+
+cdef void slots_put(Slots *slots, int i, const uint8_t *data, uint32_t length) noexcept nogil:
+    """Have slot ``i`` hold a copy of a frame, as if it had been received there; of one too long, the head."""
+    cdef uint32_t held = min(length, <uint32_t>slots.read_size)
+    memcpy(buffer_data(slots.first[i]), data, min(held, <uint32_t>SMALL_ROOM))
+    if held > SMALL_ROOM:
+        memcpy(buffer_data(slots.spill[i]) + SMALL_ROOM, data + SMALL_ROOM, held - SMALL_ROOM)
+    slots.headers[i].msg_len = held
 
 
 cdef int slots_receive_from(Slots *slots, int fd) noexcept nogil:

@@ -27,7 +27,7 @@ cdef bint step_attach(Loop *loop, void *argument) noexcept nogil:
     cdef PortOrder *order = <PortOrder *>argument
     cdef Port *port = order.port
     cdef SharedReceiver *shared = order.shared
-    port.mask = 0 if shared != NULL else EPOLLIN
+    port.mask = 0 if shared != NULL or port.monitor else EPOLLIN
     order.error = endpoint_watch(&port.endpoint, loop.epoll_fd, port.mask)
     if order.error:
         return False

@@ -1,6 +1,6 @@
 """What the native engine asks of Linux and of the compiler, declared as their headers have it."""
 
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 
 cdef extern from * nogil:
     # The compiler's atomic built-ins, by the type that each is used for.
@@ -36,18 +36,35 @@ cdef extern from "<sys/un.h>" nogil:
         char sun_path[108]
 
 cdef extern from "<sys/socket.h>" nogil:
-    int MSG_DONTWAIT, MSG_NOSIGNAL, SOL_SOCKET, SO_ERROR
+    int MSG_DONTWAIT, MSG_NOSIGNAL, SOL_SOCKET, SO_ERROR, SOL_PACKET
     cdef struct msghdr:
         void *msg_name
         uint32_t msg_namelen
         iovec *msg_iov
         size_t msg_iovlen
+        void *msg_control
+        size_t msg_controllen
+    cdef struct cmsghdr:
+        int cmsg_level
+        int cmsg_type
     cdef struct mmsghdr:
         msghdr msg_hdr
         unsigned int msg_len
+    cmsghdr *CMSG_FIRSTHDR(msghdr *message)
+    cmsghdr *CMSG_NXTHDR(msghdr *message, cmsghdr *control)
+    unsigned char *CMSG_DATA(cmsghdr *control)
+    ssize_t recv(int fd, void *data, size_t size, int flags)
+    ssize_t sendmsg(int fd, const msghdr *message, int flags)
     int recvmmsg(int fd, mmsghdr *messages, unsigned int count, int flags, void *timeout)
     int sendmmsg(int fd, mmsghdr *messages, unsigned int count, int flags)
     int getsockopt(int fd, int level, int name, void *value, uint32_t *size)
+
+cdef extern from "<linux/if_packet.h>" nogil:
+    int PACKET_AUXDATA, TP_STATUS_VLAN_VALID, TP_STATUS_VLAN_TPID_VALID
+    cdef struct tpacket_auxdata:
+        uint32_t tp_status
+        uint16_t tp_vlan_tci
+        uint16_t tp_vlan_tpid
 
 cdef extern from "<sys/epoll.h>" nogil:
     int EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP, EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLL_CTL_DEL, EPOLL_CLOEXEC

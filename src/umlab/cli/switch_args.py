@@ -44,8 +44,11 @@ def args(
         except NoSuchSwitch as error:
             raise missing_switch(client, error) from None
     missing = _missing_options(kernel)
-    found = [(each.kind, missing.get(each.kind), each.guest_argument) for each in listeners]
-    found = [each for each in found if each[2]]
+    found = [
+        (each.kind, missing.get(argument.needs), argument.text)
+        for each in listeners
+        for argument in each.arguments
+    ]
     records = [dict(zip(("transport", "missing", "argument"), each, strict=True)) for each in found]
     rows = [(kind, _verdict(options), argument) for kind, options, argument in found]
     table = Table(("TRANSPORT", "KERNEL HAS IT", "ARGUMENT"), rows)

@@ -181,7 +181,12 @@ def _started(name: str, switches: list[tuple[str, str, Any]], guests: list[str])
         "name": name,
         "engine": switches[0][1] if switches else None,
         "listeners": [
-            {"switch": switch, "kind": each.kind, "where": each.where, "guest_argument": each.guest_argument}
+            {
+                "switch": switch,
+                "kind": each.kind,
+                "where": each.where,
+                "arguments": [argument.text for argument in each.arguments],
+            }
             for switch, _, listeners in switches
             for each in listeners
         ],
@@ -190,7 +195,7 @@ def _started(name: str, switches: list[tuple[str, str, Any]], guests: list[str])
 
 
 def _started_text(record: Record) -> str:
-    arguments = [each["guest_argument"] for each in record["listeners"] if each["guest_argument"]]
+    arguments = [argument for each in record["listeners"] for argument in each["arguments"]]
     head = f"switch {record['name']} is up ({record['engine']} engine)"
     if record["engine"] is None:
         head = f"lab {record['name']} is up"

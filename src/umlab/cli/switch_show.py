@@ -163,7 +163,7 @@ def _switch_lines(lab: str, view: SwitchView) -> list[str | Table]:
 
 
 def _listener_table(listeners: tuple[ListenerView, ...]) -> Table | str:
-    rows = [(each.kind, each.where, each.guest_argument or "-") for each in listeners]
+    rows = [(each.kind, each.where, each.arguments[0].text if each.arguments else "-") for each in listeners]
     return Table(("LISTENS", "WHERE", "A GUEST ATTACHES WITH"), rows) if rows else "it listens nowhere"
 
 

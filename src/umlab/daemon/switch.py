@@ -301,7 +301,8 @@ class SwitchService:
             raise StateError(f"switch {self.name} does not run")
         for port_no in self._leases.outdated_by(session.peer):
             self._detach(port_no, "retired")
-        port_no = self.engine.attach(session.link)
+        wanted = None if session.wanted_port_no in self._sessions else session.wanted_port_no
+        port_no = self.engine.attach(session.link, wanted)
         self._sessions[port_no] = session
         self._leases.grant(port_no, session.peer)
         self._journal.attached(port_no, listener, session)

@@ -196,7 +196,7 @@ class SwitchSet:
             engine=service.engine.kind,
             config=service.config,
             listeners=tuple(
-                ListenerView(each.kind, each.where, each.guest_argument) for each in service.listeners
+                ListenerView(each.kind, each.where, each.arguments) for each in service.listeners
             ),
             ports=len(snapshot.ports),
             fdb_entries=snapshot.fdb_entries,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from umlab.switch.model import SwitchConfig
+from umlab.transports.contract import Argument
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +38,12 @@ class ListenerView:
     Attributes:
         kind: The transport, such as ``daemon``.
         where: A path, or a device.
-        guest_argument: What a guest's kernel is told to attach here; empty where no guest does.
+        arguments: How to attach here, the best first.
     """
 
     kind: str
     where: str
-    guest_argument: str
+    arguments: tuple[Argument, ...]
 
 
 @dataclass(frozen=True, slots=True)

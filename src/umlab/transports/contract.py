@@ -42,6 +42,7 @@ class Session:
             Does not touch ``link.fd``.
         fds: Descriptors that keep it alive beside ``link.fd``; they belong to the transport.
         state: What :meth:`Listener.resume` needs beside descriptors, JSON-ready.
+        wanted_port_no: The port that it asks for; it gets another where that one is taken.
     """
 
     kind: str
@@ -51,6 +52,7 @@ class Session:
     close: Callable[[], None]
     fds: tuple[int, ...] = ()
     state: Mapping[str, Any] = field(default_factory=dict)
+    wanted_port_no: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

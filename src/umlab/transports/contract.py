@@ -142,8 +142,9 @@ class Listener(Protocol):
     kind: str
     #: Where it listens, for people, such as a path.
     where: str
-    #: How to attach here, the best first; none where a host's interface does, or the place is not known yet.
-    arguments: tuple[Argument, ...]
+    @property
+    def arguments(self) -> tuple[Argument, ...]:
+        """How to attach here, the best way first; none where an interface of the host does."""
 
     async def start(self, sink: SessionSink, kept: Mapping[str, int] | None = None) -> None:
         """Begin to accept.

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 from umlab.errors import StateError, SwitchError, TransportError
 from umlab.switch.model import Framing, Link
-from umlab.transports.contract import KeptSession, Session, SessionSink, Transport, nothing_to_close
+from umlab.transports.contract import Argument, KeptSession, Session, SessionSink, Transport, nothing_to_close
 
 _CLONE_DEVICE = "/dev/net/tun"
 _TUNSETIFF = 0x400454CA
@@ -42,7 +42,7 @@ class TapListener:
     """
 
     kind = "tap"
-    arguments = ()
+    arguments: tuple[Argument, ...] = ()
 
     def __init__(self, device: str) -> None:
         self.where = device

@@ -29,7 +29,7 @@ from support.guest_end import (
 )
 from umlab._clock import ManualClock
 from umlab.engine._py import PyEngine
-from umlab.engine._pyport import BURST
+from umlab.engine._pyframing import BURST
 from umlab.engine.contract import Engine
 from umlab.errors import NoSuchPort, StateError, SwitchError
 from umlab.switch.core import SwitchCore

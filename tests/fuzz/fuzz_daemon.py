@@ -31,6 +31,7 @@ def one_input(data: bytes) -> None:
             error = raised
         if error is None:
             assert parse_attach_request(serialize_attach_request(request), v0=v0) == request
+            assert request.version == 3 or not request.dump
         elif isinstance(error, TruncatedMessage):
             assert error.got == len(data) < error.needed
         else:

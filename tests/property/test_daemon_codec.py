@@ -19,13 +19,14 @@ PATHS = st.binary(min_size=108, max_size=108).filter(lambda path: path.strip(b"\
 MACS = st.binary(min_size=6, max_size=6)
 REQUESTS = st.one_of(
     st.builds(AttachRequest, st.sampled_from([0, 1]), PATHS, MACS),
-    st.builds(AttachRequest, st.just(3), PATHS),
+    st.builds(AttachRequest, st.just(3), PATHS, dump=st.booleans()),
 )
 #: Bytes that get past the first checks often enough.
 HOSTILE = st.builds(
-    lambda magic, version, rest: magic + version + rest,
+    lambda magic, version, kind, rest: magic + version + kind + rest,
     st.sampled_from([MAGIC.to_bytes(4, "little"), b"\0\0\0\0", b""]),
     st.sampled_from([bytes((number, 0, 0, 0)) for number in range(5)] + [b""]),
+    st.sampled_from([bytes((number, 0, 0, 0)) for number in range(3)] + [b""]),
     st.binary(max_size=260),
 )
 
@@ -82,3 +83,4 @@ def test_any_bytes_are_a_request_or_a_protocol_error(data: bytes, v0: bool) -> N
     if isinstance(result, AttachRequest):
         assert data.startswith(serialize_attach_request(result)[:120])
         assert result.path.strip(b"\0")
+        assert result.version == 3 or not result.dump

@@ -42,9 +42,9 @@ class LoopGuest:
         self.stream.close()
         self.data.close()
 
-    def request(self, version: int) -> bytes:
+    def request(self, version: int, *, dump: bool = False) -> bytes:
         """Return its request, v3 without the padding."""
-        whole = AttachRequest(version, pad_path(self.name), None if version == 3 else bytes(6))
+        whole = AttachRequest(version, pad_path(self.name), None if version == 3 else bytes(6), dump)
         return serialize_attach_request(whole)[: OF_VERSION[version]]
 
     async def say(self, data: bytes) -> None:

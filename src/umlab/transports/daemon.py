@@ -5,6 +5,9 @@ guest gets a data socket of its own, connected to the guest's, so that only the 
 and a full guest can be waited for.  v0 has no reply that could name such a socket; all its guests
 send to one socket at a path that they were told beforehand, and their addresses tell them apart.
 
+A dump is attached in the same way and is a monitor: it is sent every frame, and whatever it sends stays
+unread.
+
 Source: Linux arch/um/drivers/daemon_user.c.
 """
 
@@ -16,6 +19,7 @@ import errno
 import os
 import socket
 from collections.abc import Mapping
+from typing import Any
 
 from umlab._descriptor_limit import descriptor_limit_hint
 from umlab.errors import (
@@ -241,7 +245,8 @@ class _Connection:
             self.refuse(error)
             return
         address = None if shared is None else request.path
-        session = self._open_session(data_socket.fileno(), f"v{request.version}", address)
+        detail = "dump" if request.dump else f"v{request.version}"
+        session = self._open_session(data_socket.fileno(), detail, address, dump=request.dump)
         try:
             self._listener.sink.session_opened(session)
         except (SwitchError, StateError) as error:
@@ -259,13 +264,14 @@ class _Connection:
         self._peer = kept.peer or self._peer
         # What it sent as its request is gone; from now on every byte is one too many, but for the padding.
         self._limit = _PADDING
-        self._session = self._open_session(link_fd, kept.detail, address)
+        dump = bool(kept.state.get("dump"))
+        self._session = self._open_session(link_fd, kept.detail, address, dump=dump)
         return self._session
 
-    def _open_session(self, data_fd: int, detail: str, address: bytes | None) -> Session:
+    def _open_session(self, data_fd: int, detail: str, address: bytes | None, *, dump: bool) -> Session:
         """Return a session; ``address`` is what tells a v0 guest on the socket that all such share."""
-        link = Link(data_fd, Framing.DATAGRAM)
-        state = {}
+        link = Link(data_fd, Framing.DATAGRAM, monitor=dump)
+        state: dict[str, Any] = {"dump": True} if dump else {}
         shared = self._listener.data_socket
         if address is not None and shared is not None:
             link = Link(data_fd, Framing.DATAGRAM, shared.fileno(), address)

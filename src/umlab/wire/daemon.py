@@ -15,6 +15,9 @@ version   fields, offset:size                                                   
 A v3 request has two bytes of structure padding when it comes from the kernel, and none, or a text
 instead, from VDE's library.  The reply is a bare sockaddr_un of 110 bytes.
 
+The type is 0 for a new port.  Netkit's ``uml_dump`` sends type 1 in a v3 request: it has every frame of
+the switch sent to its socket, and sends none.
+
 Source: Linux arch/um/drivers/daemon_user.c, ``struct request_v3``; vectors ``daemon_*``.
 """
 
@@ -34,8 +37,8 @@ from umlab.errors import (
 from umlab.wire.sockaddr import AF_UNIX, SOCKADDR_SIZE, is_unnamed, parse_sockaddr, serialize_sockaddr
 
 MAGIC = 0xFEEDFACE
-#: The request type for a new port, the only one in use.
-NEW_PORT = 0
+#: The request types: a new port, and in v3 only, a copy of every frame.
+NEW_PORT, NEW_DUMP = 0, 1
 #: Bytes of a v3 request as the kernel sends it, its two bytes of padding included.
 PADDED_V3 = 124
 #: Bytes of a text that a VDE client appends.
@@ -51,17 +54,19 @@ _WORD = struct.Struct("=I")
 
 @dataclass(frozen=True, slots=True)
 class AttachRequest:
-    """A guest's wish for a port.
+    """A guest's wish for a port, or a dump's for every frame.
 
     Attributes:
         version: 0, 1 or 3.
         path: All 108 raw bytes of its data socket's name; an abstract one begins with NUL and is not text.
         mac: 6 bytes that v0 and v1 carry and nobody uses; ``None`` in v3.
+        dump: It wants every frame of the switch and sends none; v3 only.
     """
 
     version: int
     path: bytes
     mac: bytes | None = None
+    dump: bool = False
 
 
 def _request_size(data: bytes, *, v0: bool) -> int:
@@ -99,7 +104,7 @@ def parse_attach_request(data: bytes, *, v0: bool = False) -> AttachRequest:
         BadMagic: The first word is not the magic and v0 is off.
         UnsupportedVersion: Version 2, or above 3.
         OversizeMessage: More bytes than the version's longest request (v3: ``MAX_ATTACH_REQUEST``).
-        UnsupportedType: Another type than 0.
+        UnsupportedType: Another type than 0, or 1 in v3.
         RemoteProtocolError: A socket name that is empty or of another family.
 
     Source: Linux arch/um/drivers/daemon_user.c ``struct request_v3``; vectors ``daemon_*``.
@@ -118,14 +123,14 @@ def parse_attach_request(data: bytes, *, v0: bool = False) -> AttachRequest:
     limit = MAX_ATTACH_REQUEST if version == 3 else size
     if len(data) > limit:
         raise OversizeMessage(len(data), limit)
-    if kind != NEW_PORT:
+    if kind != NEW_PORT and (version, kind) != (3, NEW_DUMP):
         raise UnsupportedType(kind)
     family, path = parse_sockaddr(data[header : header + SOCKADDR_SIZE])
     if family != AF_UNIX:
         raise RemoteProtocolError(f"a data socket of family {family}, not AF_UNIX")
     if is_unnamed(path):
         raise RemoteProtocolError("a data socket without a name")
-    return AttachRequest(version, path, mac)
+    return AttachRequest(version, path, mac, kind == NEW_DUMP)
 
 
 def serialize_attach_request(request: AttachRequest) -> bytes:
@@ -137,7 +142,7 @@ def serialize_attach_request(request: AttachRequest) -> bytes:
     if request.version == 1:
         return _V1.pack(MAGIC, NEW_PORT, mac) + address
     assert request.version == 3
-    return _V3.pack(MAGIC, 3, NEW_PORT) + address + bytes(2)
+    return _V3.pack(MAGIC, 3, NEW_DUMP if request.dump else NEW_PORT) + address + bytes(2)
 
 
 def parse_attach_reply(data: bytes) -> bytes:

@@ -68,6 +68,20 @@ async def test_guest_gets_a_data_socket_of_its_own(control: Path, sink: Recordin
             right.data.sendto(b"from another guest", names[0])
 
 
+async def test_dump_is_a_monitor_with_the_reply_of_a_guest(control: Path, sink: RecordingSink) -> None:
+    with LoopGuest(control) as dump:
+        await dump.say(dump.request(3, dump=True) + b"\0\0")
+        assert len(await dump.read()) == 110
+        (session,) = sink.opened
+        assert (session.kind, session.detail, session.link.monitor) == ("daemon", "dump", True)
+        assert session.link.framing is Framing.DATAGRAM
+        os.write(session.link.fd, b"a frame")
+        assert dump.data.recv(100) == b"a frame"
+        dump.stream.shutdown(socket.SHUT_WR)
+        assert await dump.read() == b""
+    assert sink.closed == sink.opened
+
+
 async def test_guest_with_a_path_gets_its_frames(control: Path, short_dir: Path, sink: RecordingSink) -> None:
     with LoopGuest(control, os.fsencode(short_dir / "guest")) as guest:
         await guest.attach()

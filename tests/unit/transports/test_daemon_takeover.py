@@ -53,6 +53,21 @@ async def take_over(
     return after
 
 
+async def test_dump_goes_on_as_a_monitor(
+    control: Path, sink: RecordingSink, listener: DaemonListener
+) -> None:
+    later = RecordingSink()
+    with LoopGuest(control) as dump:
+        await dump.say(dump.request(3, dump=True))
+        await wait_until_async(lambda: len(sink.opened) == 1, 10, "a session")
+        kept = kept_of(sink.opened[0])
+        after = await take_over(listener, later, control)
+        session = after.resume(kept)
+        assert (session.detail, session.link.monitor, session.state) == ("dump", True, sink.opened[0].state)
+        os.close(session.link.fd)
+        await after.close()
+
+
 @pytest.mark.parametrize("version", [0, 1, 3])
 async def test_sessions_go_on_in_another_process(short_dir: Path, sink: RecordingSink, version: int) -> None:
     paths = (short_dir / "ctl0", short_dir / "data")

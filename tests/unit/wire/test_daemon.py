@@ -135,13 +135,20 @@ def test_other_versions_are_refused_at_their_eighth_byte(version: int) -> None:
     [
         struct.pack("=II", MAGIC, 1),
         struct.pack("=I", 1) + request(0)[4:],
-        struct.pack("=III", MAGIC, 3, 1) + request(3)[12:],
-        struct.pack("=III", MAGIC, 3, 0x100) + request(3)[12:],
+        struct.pack("=III", MAGIC, 3, 2) + request(3)[12:],
+        struct.pack("=III", MAGIC, 3, 0x101) + request(3)[12:],
     ],
 )
 def test_other_types_are_refused(data: bytes) -> None:
     with pytest.raises(UnsupportedType):
         parse_attach_request(data, v0=True)
+
+
+def test_dump_is_a_v3_request_of_type_1() -> None:
+    data = struct.pack("=III", MAGIC, 3, 1) + b"\x01\x00" + NAME + b"\xaa\xbb"
+    dump = AttachRequest(3, NAME, dump=True)
+    assert parse_attach_request(data) == dump
+    assert serialize_attach_request(dump) == data[:122] + b"\0\0"
 
 
 @pytest.mark.parametrize("version", SIZES)

@@ -26,6 +26,8 @@ def open_socket(link: Link) -> socket.socket | None:
     """
     if link.encapsulation is not None and link.framing is not Framing.DATAGRAM:
         raise SwitchError(f"a {link.framing.value} link has no header in front of its frames")
+    if link.rx_shared_fd is not None and (link.encapsulation is not None or link.monitor):
+        raise SwitchError("neither a monitor nor a link with headers has a shared receiver")
     try:
         if link.framing is Framing.DEVICE:
             if os.get_blocking(link.fd):

@@ -383,14 +383,11 @@ class PyEngine:
 
     def _receive(self, port: Port, hung_up: bool) -> None:
         """Forward one burst; after a hang-up, close the link once nothing is left to read."""
-        receive = self._core.receive
-        wire = port.wire
-        size = self._read_size
-        port_no = port.port_no
-        now_ns = self._clock.now_ns()
+        receive, wire, size = self._core.receive, port.wire, self._read_size
+        port_no, now_ns = port.port_no, self._clock.now_ns()
         for _ in wire.turns():
             try:
-                frame = wire.read(size)
+                message = wire.read(size)
             except BlockingIOError:
                 port.read_worked()
                 if hung_up:
@@ -401,13 +398,16 @@ class PyEngine:
                     self._close_link(port, error.errno or errno.EIO)
                     return
                 continue
-            if frame is None:
-                port.counters.count_drop(DropReason.BAD_HEADER)
-                continue
-            if not frame and (hung_up or port.has_end):
+            if message is None:
+                return
+            if not message and (hung_up or port.has_end):
                 self._close_link(port, port.errno)
                 return
             port.read_worked()
+            frame = wire.frame_of(message, size)
+            if frame is None:
+                port.counters.count_drop(DropReason.BAD_HEADER)
+                continue
             for egress in receive(port_no, frame, now_ns).egress:
                 self._send(self._ports[egress], frame)
 

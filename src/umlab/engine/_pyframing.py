@@ -1,9 +1,10 @@
 """How the Python engine reads and writes frames, one class for each way in which they lie in a descriptor.
 
-``read(size)`` returns the next frame, of which ``size`` bytes at most, ``None`` for what came without the
-header that belongs in front of it, and nothing at the end of the file.  ``write(frame)`` takes one frame
-whole.  Both raise OSError, and never wait.  ``turns`` yields for each frame that may be read before other
-descriptors have their turn.
+``read(size)`` returns the next message, for a frame of ``size`` bytes at most, ``None`` when what came is
+not a whole one yet, and nothing at the end of the file.  ``frame_of(message, size)`` returns the frame in it,
+``None`` if it came without the header that belongs in front of it.  ``write(frame)`` takes one frame whole.
+``read`` and ``write`` raise OSError, and never wait.  ``turns`` yields for each frame that may be read before
+other descriptors have their turn.
 """
 
 from __future__ import annotations
@@ -41,7 +42,10 @@ class Wire(Protocol):
         """Yield for each frame that may be read now."""
 
     def read(self, size: int) -> bytes | None:
-        """Return the next frame."""
+        """Return the next message."""
+
+    def frame_of(self, message: bytes, size: int) -> bytes | None:
+        """Return the frame in a message."""
 
     def write(self, frame: bytes) -> object:
         """Take one frame."""
@@ -58,7 +62,15 @@ def wire_of(link: Link, sock: socket.socket | None) -> Wire:
     return MessageWire(sock) if link.encapsulation is None else HeaderWire(sock, link.encapsulation)
 
 
-class _Bursts:
+class _Bare:
+    """A message is a frame."""
+
+    def frame_of(self, message: bytes, _: int) -> bytes | None:
+        """Return the frame in a message."""
+        return message
+
+
+class _Bursts(_Bare):
     """Reads so many frames at most, and leaves the others to epoll."""
 
     def turns(self) -> Iterable[object]:
@@ -73,7 +85,7 @@ class DeviceWire(_Bursts):
         self._fd = fd
 
     def read(self, size: int) -> bytes | None:
-        """Return the next frame."""
+        """Return the next message."""
         return os.read(self._fd, size)
 
     def write(self, frame: bytes) -> object:
@@ -82,14 +94,14 @@ class DeviceWire(_Bursts):
 
 
 class MessageWire(_Bursts):
-    """A socket on which a message is a frame."""
+    """A socket that keeps messages apart."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._recv = sock.recv
         self._send = sock.send
 
     def read(self, size: int) -> bytes | None:
-        """Return the next frame."""
+        """Return the next message."""
         return self._recv(size, socket.MSG_DONTWAIT)
 
     def write(self, frame: bytes) -> object:
@@ -104,19 +116,22 @@ class HeaderWire(MessageWire):
         super().__init__(sock)
         self._given = encapsulation
         self._counter = encapsulation.tx_counter
+        self._most_in_front = len(encapsulation.rx_header) + encapsulation.rx_skip
+        if encapsulation.ip_header:
+            self._most_in_front += _MAX_IP_HEADER
 
     def read(self, size: int) -> bytes | None:
-        """Return the next frame."""
+        """Return the next message."""
+        return self._recv(size + self._most_in_front, socket.MSG_DONTWAIT)
+
+    def frame_of(self, message: bytes, size: int) -> bytes | None:
+        """Return the frame in a message."""
         given = self._given
-        data = self._recv(
-            size + len(given.rx_header) + given.rx_skip + (_MAX_IP_HEADER if given.ip_header else 0),
-            socket.MSG_DONTWAIT,
-        )
-        begin = (data[0] & 0x0F) * 4 if given.ip_header and data else 0
+        begin = (message[0] & 0x0F) * 4 if given.ip_header and message else 0
         after = begin + len(given.rx_header)
-        if len(data) < after + given.rx_skip or data[begin:after] != given.rx_header:
+        if len(message) < after + given.rx_skip or message[begin:after] != given.rx_header:
             return None
-        return data[after + given.rx_skip :][:size]
+        return message[after + given.rx_skip :][:size]
 
     def write(self, frame: bytes) -> object:
         """Take one frame."""
@@ -136,7 +151,7 @@ class PacketWire(MessageWire):
         self._recvmsg = sock.recvmsg
 
     def read(self, size: int) -> bytes | None:
-        """Return the next frame, with the tag that the kernel has taken out of it."""
+        """Return the next message, with the tag that the kernel has taken out of it."""
         data, ancillary, _, _ = self._recvmsg(size, socket.CMSG_SPACE(_AUXDATA.size), socket.MSG_DONTWAIT)
         for level, kind, value in ancillary:
             if (level, kind) == (_SOL_PACKET, _PACKET_AUXDATA) and len(data) >= 12:
@@ -147,7 +162,7 @@ class PacketWire(MessageWire):
         return data
 
 
-class StreamWire:
+class StreamWire(_Bare):
     """A stream in which each frame comes behind its length."""
 
     def __init__(self, sock: socket.socket) -> None:
@@ -167,13 +182,13 @@ class StreamWire:
             yield
 
     def read(self, size: int) -> bytes | None:
-        """Return the next frame; EMSGSIZE for a length that no frame has, EPROTO for an end within one."""
+        """Return the next message; EMSGSIZE for a length that no frame has, EPROTO for an end within one."""
         if not self._frames and self._end is None:
             self._receive()
         if self._frames:
             return self._frames.popleft()[:size]
         if self._end is None:
-            raise BlockingIOError(errno.EAGAIN, "no whole frame yet")
+            return None
         if self._end:
             raise OSError(self._end, os.strerror(self._end))
         return b""
@@ -204,8 +219,11 @@ class StreamWire:
         data = _LENGTH.pack(len(frame)) + frame
         try:
             self._sent += self._send(memoryview(data)[self._sent :], _FLAGS)
+        except BlockingIOError:
+            raise
         except OSError as error:
             if error.errno != errno.ENOBUFS:
+                self._sent = 0
                 raise
         if self._sent < len(data):
             raise BlockingIOError(errno.EAGAIN, "half a frame is out")

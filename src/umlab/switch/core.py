@@ -208,7 +208,8 @@ class SwitchCore:
         self.handle_timer(now_ns)
         for entry in entries:
             alive = now_ns - self.config.ageing_time_ns <= entry.last_seen_ns <= now_ns
-            if alive and entry.port_no in self._ports and self._fdb.find(entry.mac) is None:
+            there = entry.port_no in self._ports and entry.port_no not in self._monitors
+            if alive and there and self._fdb.find(entry.mac) is None:
                 self._fdb.add(entry.mac, entry.port_no, entry.last_seen_ns)
         self._fdb.sort()
 

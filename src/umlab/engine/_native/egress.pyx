@@ -55,7 +55,10 @@ cdef bint _has_room(Egress *egress, Queue *queue, Frame *frame) noexcept nogil:
 
 cdef void _send_alone(Egress *egress, Port *port, Frame *frame) noexcept nogil:
     # Others hold all buffers: what this guest does not take at once cannot wait for it, unless half of it
-    # is out already.
+    # is out already; so a stream is offered nothing when even the buffers for that are used up.
+    if port.stream != NULL and frame.buffer.pool.spare <= BURST:
+        count_drop(&port.core, DROP_TAIL)
+        return
     queue_push(&port.queue, frame)
     _send(egress, port)
     if port.queue.count and not (port.stream != NULL and port.stream.sent):

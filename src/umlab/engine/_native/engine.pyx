@@ -299,7 +299,7 @@ cdef class NativeEngine:
             order.count = 0
             for entry in entries:
                 attachment = self._attached.by_number.get(entry.port_no)
-                if attachment is None:
+                if attachment is None or attachment.port.monitor:
                     continue
                 mac = entry.mac
                 assert len(mac) == 6

@@ -430,7 +430,7 @@ cdef void _receive_shared(Loop *loop, SharedReceiver *shared) noexcept nogil:
     cdef int count = slots_receive_from(&loop.slots, shared.endpoint.fd)
     cdef int i
     for i in range(count):
-        loop.ingress[i] = NULL
+        loop.ingress[i] = <CorePort *>shared.sole
         if _take_address(
             address, loop.slots.senders[i].sun_path, loop.slots.headers[i].msg_hdr.msg_namelen
         ):

@@ -72,9 +72,10 @@ cdef bint pool_can_spare(Pool *pool, uint32_t held) noexcept nogil:
     """Tell whether a queue that holds ``held`` frames may hold one more.
 
     A queue may hold as many frames as it leaves to others, so that however many guests have stopped,
-    there is room for the next.  One burst always stays spare: the receiver refills its slots from it.
+    there is room for the next.  Two bursts always stay spare: the receiver refills its slots from one, and
+    the other is for streams, where half a frame may be out before it is seen that it has to wait.
     """
-    if pool.spare <= BURST and not _grow(pool):
+    if pool.spare <= 2 * BURST and not _grow(pool):
         return False
     return held + BURST < pool.spare + (pool.limit - pool.made)
 

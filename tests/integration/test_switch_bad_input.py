@@ -33,7 +33,7 @@ from support.deadline import scaled, wait_until
 from umlab.switch.counters import DropReason
 from umlab.switch.events import FdbFull
 from umlab.switch.model import SwitchConfig
-from umlab.transports.daemon import MAX_SILENT
+from umlab.transports.control import MAX_SILENT
 
 pytestmark = pytest.mark.integration
 

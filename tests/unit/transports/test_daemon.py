@@ -18,9 +18,11 @@ from support.loop_guest import LoopGuest
 from support.recording_sink import RecordingSink
 from umlab.errors import StateError, SwitchError, TransportError
 from umlab.switch.model import Framing
-from umlab.transports import acceptor, daemon
+from umlab.transports import acceptor
+from umlab.transports import control as control_module
 from umlab.transports.contract import Peer
-from umlab.transports.daemon import MAX_SILENT, DaemonListener
+from umlab.transports.control import MAX_SILENT, ControlSocket
+from umlab.transports.daemon import DaemonListener
 from umlab.wire.daemon import MAGIC, parse_attach_reply
 from umlab.wire.sockaddr import pad_path
 
@@ -42,6 +44,12 @@ async def listener(control: Path, sink: RecordingSink) -> AsyncIterator[DaemonLi
 
 
 pytestmark = pytest.mark.usefixtures("listener")
+
+
+def served_by(listener: DaemonListener) -> ControlSocket:
+    """Return a listener's connections."""
+    assert listener._control is not None
+    return listener._control
 
 
 # A guest attaches.
@@ -312,7 +320,7 @@ async def test_data_socket_at_a_path_must_belong_to_the_user_who_asks(
     served: bool,
 ) -> None:
     """A guest must not have us send frames to a system's service that it may not speak to itself."""
-    monkeypatch.setattr(daemon, "peer_of", lambda sock: Peer(os.getpid(), uid, uid, None))
+    monkeypatch.setattr(control_module, "peer_of", lambda sock: Peer(os.getpid(), uid, uid, None))
     path = control.with_name("service")
     with LoopGuest(control, os.fsencode(path)) as guest:
         await guest.say(guest.request(3))
@@ -369,7 +377,7 @@ async def test_connection_that_ends_before_its_request_is_reported(
 async def test_connection_without_a_request_is_closed_in_the_end(
     control: Path, sink: RecordingSink, monkeypatch: pytest.MonkeyPatch, length: int
 ) -> None:
-    monkeypatch.setattr(daemon, "HELLO_TIMEOUT", 0.01)
+    monkeypatch.setattr(control_module, "HELLO_TIMEOUT", 0.01)
     with LoopGuest(control) as guest:
         guest.stream.send(guest.request(3)[:length])
         assert await guest.read() == b""
@@ -379,7 +387,7 @@ async def test_connection_without_a_request_is_closed_in_the_end(
 async def test_attached_guest_may_be_silent_for_ever(control: Path, listener: DaemonListener) -> None:
     with LoopGuest(control) as guest:
         await guest.attach()
-        (connection,) = listener._connections
+        (connection,) = served_by(listener)._connections
         assert connection._deadline.cancelled()
 
 
@@ -427,12 +435,11 @@ async def test_request_that_arrives_with_a_crowd_is_read_before_its_connection_i
 ) -> None:
     monkeypatch.setattr(acceptor, "_BURST", 1000)
     with LoopGuest(control) as guest:
-        await wait_until_async(lambda: len(listener._silent) == 1, 10, "it is accepted")
+        await wait_until_async(lambda: len(served_by(listener)._silent) == 1, 10, "it is accepted")
         guest.stream.send(guest.request(3))
         crowd = await connected(control, listener, MAX_SILENT)
-        assert len(listener._silent) == 1, "nobody has been looked at since"
-        assert listener._acceptor is not None
-        listener._acceptor._accept()
+        assert len(served_by(listener)._silent) == 1, "nobody has been looked at since"
+        served_by(listener)._acceptor._accept()
         assert len(sink.opened) == 1
         assert sink.refused == []
         parse_attach_reply(await guest.read())

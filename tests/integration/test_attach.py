@@ -32,7 +32,7 @@ pytestmark = pytest.mark.integration
 def identity(guest: GuestService) -> Peer:
     """Return what the switch should know of a guest's process."""
     assert guest.guest.boot is not None
-    return Peer(guest.guest.pid, os.geteuid(), os.getegid(), guest.guest.boot)
+    return Peer(guest.guest.pid, os.geteuid(), os.getegid(), guest.guest.boot, tuple(os.getgroups()))
 
 
 def recorded(switch: SwitchService) -> list[ServiceEvent]:

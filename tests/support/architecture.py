@@ -25,6 +25,7 @@ FLOORS = {
     "_line_writer": 0,
     "_name": 0,
     "_notify": 0,
+    "_peer_credentials": 0,
     "wire": 1,
     "switch": 2,
     "engine": 3,

@@ -35,6 +35,7 @@ from umlab.errors import (
 from umlab.guest.cmdline import GuestSpec
 from umlab.switch.counters import DropReason
 from umlab.switch.model import SwitchConfig
+from umlab.transports.contract import Argument
 
 PORT_COUNTERS = {
     **{"rx_frames": 7, "rx_bytes": 448, "tx_frames": 5, "tx_bytes": 320},
@@ -133,7 +134,7 @@ class FakeLab(LabService):
     def switch(self, name: str) -> SwitchView:
         spec = self._spec(name)
         listeners = tuple(
-            ListenerView(kind, where, f"eth0=daemon,,unix,{where}")
+            ListenerView(kind, where, (Argument("uml", f"eth0=daemon,,unix,{where}", "daemon"),))
             for kind, _, where in (each.partition(":") for each in spec.listen)
         )
         ports, entries = len(self.port_views[name]), len(self.addresses[name])

@@ -23,6 +23,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from uvicorn.server import ServerState
 from websockets.http11 import Request
 
+from umlab._peer_credentials import peer_credentials
 from umlab.api.error import RequestError, raw_error_response
 
 #: Connections at a time; more are refused.
@@ -35,7 +36,6 @@ IDLE_TIME = 30.0
 STALL_TIME = 30.0
 #: Seconds that a refused peer has to read why.
 _LINGER_TIME = 1.0
-_CREDENTIALS = struct.Struct("=iII")
 _COUNT = struct.Struct("=i")
 
 
@@ -226,9 +226,7 @@ def _refuse_raw(connection: ApiConnection | TerminalConnection, error: RequestEr
 def _is_allowed(transport: asyncio.Transport) -> bool:
     """Return whether a peer is our own user or root."""
     sock: socket.socket = transport.get_extra_info("socket")
-    packed = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    _, uid, _ = _CREDENTIALS.unpack(packed)
-    return uid in _allowed_users()
+    return peer_credentials(sock).uid in _allowed_users()
 
 
 def _allowed_users() -> set[int]:

@@ -1,4 +1,4 @@
-"""``umlab switch args``: what a guest's kernel is told to attach to a switch."""
+"""``umlab switch args``: what a guest's kernel, QEMU and others are told to attach to a switch."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ Examples:
   umlab switch args lan --kernel ./linux
 
   ./linux $(umlab switch args lan --json | jq -r 'select(.missing == []).argument' | head -n 1) ...
+
+  qemu-system-x86_64 $(umlab switch args lan --json | jq -r 'select(.program == "qemu").argument' | head -n 1) ...
 """
 
 
@@ -32,7 +34,7 @@ def args(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print what a guest's kernel is told to attach here, and whether a kernel has that transport."""
+    """Print what each kind of program is told to attach here, and whether a kernel has the transport."""
     from umlab.cli.target import missing_switch, switch_place
     from umlab.client.sync import Client
     from umlab.errors import NoSuchSwitch
@@ -45,13 +47,18 @@ def args(
             raise missing_switch(client, error) from None
     missing = _missing_options(kernel)
     found = [
-        (each.kind, missing.get(argument.needs), argument.text)
+        (argument.program, each.kind, missing.get(argument.needs), argument.text)
         for each in listeners
         for argument in each.arguments
     ]
-    records = [dict(zip(("transport", "missing", "argument"), each, strict=True)) for each in found]
-    rows = [(kind, _verdict(options), argument) for kind, options, argument in found]
-    table = Table(("TRANSPORT", "KERNEL HAS IT", "ARGUMENT"), rows)
+    records = [
+        dict(zip(("program", "transport", "missing", "argument"), each, strict=True)) for each in found
+    ]
+    rows = [
+        (program, kind, _verdict(options) if program == "uml" else "-", argument)
+        for program, kind, options, argument in found
+    ]
+    table = Table(("PROGRAM", "TRANSPORT", "KERNEL HAS IT", "ARGUMENT"), rows)
     present(lambda: Page(records, [table] if rows else ["no guest attaches here"]), as_json=as_json)
 
 

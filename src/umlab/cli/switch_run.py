@@ -9,7 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import click
 import typer
+from typer.core import TyperCommand, TyperOption
 
 from umlab.cli.output import Output, event_text
 
@@ -34,6 +36,21 @@ Examples:
 Record = dict[str, Any]
 
 
+class RunCommand(TyperCommand):
+    """A command whose help names the transports that there are."""
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the help."""
+        from umlab.daemon.spec import DEFAULT_KINDS
+        from umlab.transports.registry import TRANSPORTS
+
+        forms = ", ".join(each.form for each in TRANSPORTS.values())
+        (listen,) = (each for each in self.params if each.name == "listen")
+        assert isinstance(listen, TyperOption)
+        listen.help = (listen.help or "").format(forms=forms, kinds=", ".join(DEFAULT_KINDS))
+        super().format_help(ctx, formatter)
+
+
 def run(
     name: Annotated[
         str,
@@ -44,9 +61,9 @@ def run(
         typer.Option(
             "--listen",
             metavar="SPEC",
-            help="Where guests attach: daemon:CTL[,DATA] (DATA serves protocol v0 as well), bess:PATH or "
-            "tap:DEVICE. May be given several times; all are one broadcast domain. "
-            "Without it: a daemon and a bess socket in the runtime directory.",
+            help="Where guests attach, one of {forms}, or one of these kinds alone, in the runtime "
+            "directory: {kinds}. May be given several times; all are one broadcast domain. "
+            "Without it: {kinds}.",
             show_default=False,
         ),
     ] = None,

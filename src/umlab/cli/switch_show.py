@@ -164,7 +164,7 @@ def _switch_lines(lab: str, view: SwitchView) -> list[str | Table]:
 
 def _listener_table(listeners: tuple[ListenerView, ...]) -> Table | str:
     rows = [(each.kind, each.where, each.arguments[0].text if each.arguments else "-") for each in listeners]
-    return Table(("LISTENS", "WHERE", "A GUEST ATTACHES WITH"), rows) if rows else "it listens nowhere"
+    return Table(("LISTENS", "WHERE", "ATTACH WITH"), rows) if rows else "it listens nowhere"
 
 
 def _port_table(ports: list[PortView]) -> Table | str:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
-import struct
 from pathlib import Path
 
 from umlab._name import check_name
+from umlab._peer_credentials import peer_credentials
 from umlab.daemon.place import API_SOCKET, runtime_base
 from umlab.errors import ApiError, ApiTimeout, LabError, LabNotRunning
-
-_UCRED = struct.Struct("3i")
 
 
 def socket_path(lab: str) -> Path:
@@ -54,6 +52,6 @@ def dial(lab: str) -> socket.socket:
 
 def _check_owner(sock: socket.socket, path: Path) -> None:
     """Refuse a socket that somebody else has put where ours would be."""
-    _, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    uid = peer_credentials(sock).uid
     if uid != os.geteuid():
         raise LabError(f"{path} is served by user {uid}; remove it or set XDG_RUNTIME_DIR")

@@ -18,7 +18,7 @@ from umlab.compat.uml_switch import Options
 from umlab.daemon.switch import SwitchService
 from umlab.errors import SocketInUse, SwitchError, TransportError, UmlabError
 from umlab.switch.model import SECOND_NS, SwitchConfig
-from umlab.transports.contract import Listener, SessionSink
+from umlab.transports.contract import Access, Listener, SessionSink
 from umlab.transports.daemon import DaemonListener
 from umlab.transports.socketfile import SocketFile
 from umlab.transports.tap import TapListener
@@ -42,7 +42,7 @@ class OptionalTap(TapListener):
     """
 
     def __init__(self, device: str) -> None:
-        super().__init__(device)
+        super().__init__(device, solicitations=True)
         self.error: TransportError | None = None
 
     async def start(self, sink: SessionSink, kept: Mapping[str, int] | None = None) -> None:
@@ -120,7 +120,8 @@ async def _serve(options: Options, control: SocketFile | None, ready: Callable[[
     out, err = LineWriter(1, loop), LineWriter(2, loop)
     log = EventLog(out.write, err.write)
     tap = None if options.tap is None else OptionalTap(options.tap)
-    daemon = DaemonListener(options.control, options.data, control)
+    # As the original's: what the umask leaves.
+    daemon = DaemonListener(options.control, options.data, control, Access(mode=None))
     listeners: list[Listener] = [daemon, *([tap] if tap else [])]
     config = SwitchConfig(hub=options.hub, ageing_time_ns=AGEING_TIME_NS, first_port_no=FIRST_PORT)
     service = SwitchService("uml_switch", config, listeners)

@@ -26,7 +26,6 @@ import select
 import selectors
 import signal
 import socket
-import struct
 import sys
 import time
 from ctypes import CDLL
@@ -37,6 +36,7 @@ if __name__ == "__main__":
     sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
 from umlab._descriptor_limit import raise_descriptor_limit
+from umlab._peer_credentials import peer_credentials
 from umlab.errors import ProtocolError
 from umlab.guest.launch import command_line
 from umlab.guest.watch import WatchedGroup
@@ -115,7 +115,7 @@ class Keeper:
                 # It waits in the backlog, which is readable all the while.
                 time.sleep(_PAUSE)
             return
-        if _user_of(sock) not in (0, os.geteuid()):
+        if peer_credentials(sock).uid not in (0, os.geteuid()):
             sock.close()
             return
         message.set_up(sock)
@@ -259,12 +259,6 @@ _REQUESTS = {
     "forget": Keeper._forget,
     "end": Keeper._end,
 }
-
-
-def _user_of(sock: socket.socket) -> int:
-    """Return who connected, as SO_PEERCRED says: pid, uid and gid."""
-    _, uid, _ = struct.unpack("=iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    return int(uid)
 
 
 def _hung_up(sock: socket.socket) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -21,12 +22,14 @@ class Peer:
         gid: Its group.
         boot: Which boot of a guest it is, since a reboot keeps the pid; ``None`` where it is not a UML
             kernel or cannot be looked into.
+        groups: Its supplementary groups.
     """
 
     pid: int
     uid: int
     gid: int
     boot: Boot | None
+    groups: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,6 +117,12 @@ class Access:
     uids: frozenset[int] = frozenset()
     gids: frozenset[int] = frozenset()
 
+    def permits(self, peer: Peer | None) -> bool:
+        """Return whether a peer is one of those who may attach."""
+        if peer is None or not (self.uids or self.gids) or peer.uid in (0, os.geteuid(), *self.uids):
+            return True
+        return not self.gids.isdisjoint((peer.gid, *peer.groups))
+
 
 #: For the switch's own user alone.
 PRIVATE = Access()
@@ -142,6 +151,7 @@ class Listener(Protocol):
     kind: str
     #: Where it listens, for people, such as a path.
     where: str
+
     @property
     def arguments(self) -> tuple[Argument, ...]:
         """How to attach here, the best way first; none where an interface of the host does."""

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import socket
-import struct
 
 from umlab._boot import boot_of
+from umlab._peer_credentials import peer_credentials, peer_groups
 from umlab.transports.contract import Peer
-
-_CREDENTIALS = struct.Struct("=iII")
 
 
 def peer_of(sock: socket.socket) -> Peer:
@@ -17,7 +15,5 @@ def peer_of(sock: socket.socket) -> Peer:
     Raises:
         OSError: The socket is not connected.
     """
-    pid, uid, gid = _CREDENTIALS.unpack(
-        sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    )
-    return Peer(pid, uid, gid, boot_of(pid))
+    pid, uid, gid = peer_credentials(sock)
+    return Peer(pid, uid, gid, boot_of(pid), peer_groups(sock))

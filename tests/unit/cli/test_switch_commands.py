@@ -116,9 +116,10 @@ def test_arguments_are_printed_with_what_a_kernel_has(run: Run, runtime: Path) -
         (record,) = run("switch", "args", "lan", "--kernel", str(kernel), "--json").records
         missing = run("switch", "args", "lan", "--kernel", str(runtime / "nothing"))
     assert shown.out.splitlines()[1].split() == [
-        *("daemon", "no:", "CONFIG_UML_NET_DAEMON", "eth0=daemon,,unix,/run/lan.ctl"),
+        *("uml", "daemon", "no:", "CONFIG_UML_NET_DAEMON", "eth0=daemon,,unix,/run/lan.ctl"),
     ]
     assert record == {
+        "program": "uml",
         "transport": "daemon",
         "missing": ["CONFIG_UML_NET_DAEMON"],
         "argument": "eth0=daemon,,unix,/run/lan.ctl",

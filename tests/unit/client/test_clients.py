@@ -41,10 +41,17 @@ from umlab.errors import (
 )
 from umlab.guest.cmdline import BessNic, GuestSpec, TinyRoot
 from umlab.switch.model import SwitchConfig
+from umlab.transports.contract import Argument
 
 LAB = LabView("lan", "0.1.0", 7, 8, 1.5, ("lan",), ("left",))
 SWITCH = SwitchView(
-    "lan", "py", SwitchConfig(hub=True), (ListenerView("bess", "/x", "vec0:"),), 1, 1, {"learned": 2}
+    "lan",
+    "py",
+    SwitchConfig(hub=True),
+    (ListenerView("bess", "/x", (Argument("uml", "vec0:", "bess"),)),),
+    1,
+    1,
+    {"learned": 2},
 )
 PORT = PortView(1, "daemon", "v3", "up", 9, 0, "left", ("02:00:00:00:00:01",), 0, {"rx_frames": 4})
 ENTRY = FdbEntryView("02:00:00:00:00:01", 1, 2.5)

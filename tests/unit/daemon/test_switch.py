@@ -30,7 +30,7 @@ from umlab.errors import RemoteProtocolError, StateError, SwitchError, Transport
 from umlab.switch.counters import DropReason
 from umlab.switch.events import LinkClosed, MacLearned, PortAttached, PortDetached
 from umlab.switch.model import SECOND_NS, Framing, Link, SwitchConfig
-from umlab.transports.contract import KeptSession, Peer, Session, SessionSink, nothing_to_close
+from umlab.transports.contract import Argument, KeptSession, Peer, Session, SessionSink, nothing_to_close
 from umlab.transports.daemon import DaemonListener
 from umlab.wire.daemon import AttachRequest, parse_attach_reply, serialize_attach_request
 
@@ -41,7 +41,7 @@ class Plug:
 
     kind: str = "plug"
     where: str = "here"
-    guest_argument: str = ""
+    arguments: tuple[Argument, ...] = ()
     error: Exception | None = None
     log: list[str] = field(default_factory=list)
     sink: SessionSink | None = None

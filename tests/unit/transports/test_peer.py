@@ -13,7 +13,9 @@ from umlab.transports.contract import Peer
 def test_peer_is_the_process_that_connected() -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
-        assert peer.peer_of(ours) == Peer(os.getpid(), os.geteuid(), os.getegid(), None)
+        assert peer.peer_of(ours) == Peer(
+            os.getpid(), os.geteuid(), os.getegid(), None, tuple(os.getgroups())
+        )
 
 
 def test_peer_of_a_guest_has_its_boot() -> None:

@@ -27,6 +27,9 @@ _NEEDS = {
     "daemon": ("CONFIG_UML_NET", "CONFIG_UML_NET_DAEMON"),
     "bess": ("CONFIG_UML_NET_VECTOR",),
     "tap": ("CONFIG_UML_NET_VECTOR",),
+    "mcast": ("CONFIG_UML_NET", "CONFIG_UML_NET_MCAST"),
+    "l2tpv3": ("CONFIG_UML_NET_VECTOR",),
+    "gre": ("CONFIG_UML_NET_VECTOR",),
 }
 
 
@@ -35,7 +38,7 @@ class TransportSupport:
     """Whether a kernel has a transport.
 
     Attributes:
-        kind: ``daemon``, ``bess``, or ``tap`` (a tap device that the guest itself opens).
+        kind: ``daemon``, ``bess``, ``l2tpv3``, ``gre``, or ``tap`` (a tap device that the guest itself opens).
         missing: The options that it was built without; empty where it has the transport.
     """
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from umlab.errors import TransportError
-from umlab.transports import bess, daemon, tap
+from umlab.transports import bess, daemon, gre, l2tpv3, tap
 from umlab.transports.contract import PRIVATE, Access, Listener
 
 #: By kind, in the order in which they are shown.
-TRANSPORTS = {each.kind: each for each in (daemon.TRANSPORT, bess.TRANSPORT, tap.TRANSPORT)}
+TRANSPORTS = {
+    each.kind: each
+    for each in (daemon.TRANSPORT, bess.TRANSPORT, l2tpv3.TRANSPORT, gre.TRANSPORT, tap.TRANSPORT)
+}
 
 
 def parse_listen(spec: str, access: Access = PRIVATE) -> Listener:

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from umlab.errors import TransportError
-from umlab.transports import bess, daemon, gre, l2tpv3, tap
+from umlab.transports import bess, daemon, dgram, gre, l2tpv3, mcast, qemu, tap
 from umlab.transports.contract import PRIVATE, Access, Listener
 
 #: By kind, in the order in which they are shown.
 TRANSPORTS = {
     each.kind: each
-    for each in (daemon.TRANSPORT, bess.TRANSPORT, l2tpv3.TRANSPORT, gre.TRANSPORT, tap.TRANSPORT)
+    for each in (
+        daemon.TRANSPORT,
+        bess.TRANSPORT,
+        l2tpv3.TRANSPORT,
+        gre.TRANSPORT,
+        tap.TRANSPORT,
+        qemu.TRANSPORT,
+        dgram.TRANSPORT,
+        mcast.TRANSPORT,
+    )
 }
 
 

@@ -38,7 +38,7 @@ class TransportSupport:
     """Whether a kernel has a transport.
 
     Attributes:
-        kind: ``daemon``, ``bess``, ``l2tpv3``, ``gre``, or ``tap`` (a tap device that the guest itself opens).
+        kind: ``daemon``, ``bess``, ``l2tpv3``, ``gre``, or ``tap`` (a device that the guest itself opens).
         missing: The options that it was built without; empty where it has the transport.
     """
 

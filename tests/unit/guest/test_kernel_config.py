@@ -56,11 +56,9 @@ CONFIG_LAST=0x40"""
 def test_transport_lacks_the_options_that_are_not_there(
     config: dict[str, str], daemon: tuple[str, ...], vector: tuple[str, ...]
 ) -> None:
-    assert transports_of(config) == (
-        TransportSupport("daemon", daemon),
-        TransportSupport("bess", vector),
-        TransportSupport("tap", vector),
-    )
+    support = transports_of(config)
+    assert support[0] == TransportSupport("daemon", daemon)
+    assert {each.missing for each in support if each.kind in ("bess", "tap", "l2tpv3", "gre")} == {vector}
 
 
 def test_program_is_asked_by_its_own_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

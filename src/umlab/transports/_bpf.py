@@ -20,6 +20,8 @@ from typing import NamedTuple
 LOAD_WORD, LOAD_HALF, LOAD_BYTE = 0x20, 0x28, 0x30
 JUMP_IF_EQUAL = 0x15
 RETURN = 0x06
+#: The offset of no byte: what kind of frame the kernel takes it for, 0 for one that this host sends.
+PACKET_TYPE = 0xFFFF_F004
 #: What a program returns for a frame that comes through whole.
 WHOLE = 0xFFFF_FFFF
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import os
+import socket
 import struct
 
 import pytest
@@ -12,8 +14,12 @@ import pytest
 from support.recording_sink import RecordingSink
 from umlab.errors import StateError, SwitchError, TransportError
 from umlab.switch.model import Framing
+from umlab.transports._bpf import Instruction, attach_filter
 from umlab.transports.contract import KeptSession
 from umlab.transports.tap import TapListener, open_tap
+
+#: On a machine of 64 bits: struct sock_fprog has 16 bytes there.
+TUNATTACHFILTER = 0x401054D5
 
 
 class FakeKernel:
@@ -21,13 +27,17 @@ class FakeKernel:
 
     Attributes:
         error: What the device's ioctl answers, 0 for success.
+        filter_error: What it answers to a filter.
         asked: The interface's name and flags of each ioctl.
+        filters: Each filter's instructions.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.error = 0
+        self.filter_error = 0
         self.open_error = 0
         self.asked: list[tuple[bytes, int]] = []
+        self.filters: list[bytes] = []
         self.opened: list[int] = []
         self._open = os.open
         monkeypatch.setattr(os, "open", self._open_device)
@@ -43,12 +53,21 @@ class FakeKernel:
         return self.opened[-1]
 
     def _ioctl(self, fd: int, request: int, argument: bytes) -> bytes:
-        assert (fd, request, len(argument)) == (self.opened[-1], 0x400454CA, 40)
-        if self.error:
-            raise OSError(self.error, os.strerror(self.error))
+        assert fd == self.opened[-1]
+        if request == TUNATTACHFILTER:
+            self._answer(self.filter_error)
+            count, address = struct.unpack("@HP", argument)
+            self.filters.append(ctypes.string_at(address, count * 8))
+            return argument
+        assert (request, len(argument)) == (0x400454CA, 40)
+        self._answer(self.error)
         name, flags = struct.unpack_from("=16sH", argument)
         self.asked.append((name.rstrip(b"\0"), flags))
         return argument
+
+    def _answer(self, error: int) -> None:
+        if error:
+            raise OSError(error, os.strerror(error))
 
 
 @pytest.fixture
@@ -106,7 +125,54 @@ def test_missing_driver_says_what_helps(kernel: FakeKernel, error: int, help_tex
         open_tap("tap0")
 
 
-@pytest.mark.parametrize("name", ["", "x" * 16, "a/b", "a b", "a\n", "a:1", "tap%d", ".", ".."])
+@pytest.mark.parametrize("solicitations", [False, True])
+async def test_hosts_own_router_solicitations_stay_out_unless_they_are_wanted(
+    kernel: FakeKernel, sink: RecordingSink, solicitations: bool
+) -> None:
+    await TapListener("tap0", solicitations=solicitations).start(sink)
+    assert len(kernel.filters) == (not solicitations)
+
+
+def frame(ether_type: int = 0x86DD, next_header: int = 58, message: int = 133, size: int = 70) -> bytes:
+    """Return the start of what an IPv6 host sends to all routers."""
+    head = b"\x33\x33\0\0\0\2" + b"\2" * 6 + struct.pack("!HIHBB", ether_type, 6 << 28, 16, next_header, 255)
+    return (head + bytes(32) + bytes([message])).ljust(size, b"\0")[:size]
+
+
+def test_nothing_but_router_solicitations_stays_out(kernel: FakeKernel) -> None:
+    """The kernel runs the program; to it, what one unix socket sends another is a host's own frame."""
+    os.close(open_tap("tap0"))
+    program = [
+        Instruction(code, k, yes, no) for code, yes, no, k in struct.iter_unpack("=HBBI", kernel.filters[0])
+    ]
+    others = [
+        *(frame(message=message) for message in (128, 132, 134, 135)),
+        frame(next_header=17),
+        frame(next_header=0),
+        frame(ether_type=0x0800),
+        frame(ether_type=0x0806, size=42),
+        bytes(14),
+    ]
+    ours, hosts = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with ours, hosts:
+        attach_filter(ours, program)
+        for each in [frame(), *others, frame()]:
+            hosts.send(each)
+        hosts.send(b"")
+        assert [ours.recv(2000) for _ in others] == others
+        # Behind all of them, and too short to be looked at.
+        with pytest.raises(BlockingIOError):
+            ours.recv(2000, socket.MSG_DONTWAIT)
+
+
+def test_device_that_takes_no_filter_is_closed(kernel: FakeKernel) -> None:
+    kernel.filter_error = errno.ENOMEM
+    with pytest.raises(TransportError, match="tap device tap0: Cannot allocate memory"):
+        open_tap("tap0")
+    assert not is_open(kernel.opened[0])
+
+
+@pytest.mark.parametrize("name", ["", "x" * 16, "a/b", "a b", "a\n", "a:1", "tap%d", ".", "..", "\udcff"])
 def test_text_that_names_no_interface_is_refused_before_the_kernel_sees_it(
     kernel: FakeKernel, name: str
 ) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from umlab.daemon.spec import SwitchSpec
 from umlab.errors import LabFileError, LabFileErrors
-from umlab.guest.cmdline import BessNic, DaemonNic, DiskRoot, GuestSpec, TinyRoot
+from umlab.guest.cmdline import BessNic, DaemonNic, DiskRoot, FdNic, GuestSpec, Nic, TinyRoot
 from umlab.guest.kernel_config import parse_config
 from umlab.lab.file import LabFile, load
 from umlab.switch.model import MAX_FDB_CAPACITY, SwitchConfig
@@ -89,10 +89,10 @@ def nics(draw: st.DrawFn, names: list[str]) -> dict[str, Any]:
     """Draw the keys of a NIC on one of the segments."""
     nic: dict[str, Any] = {"segment": draw(st.sampled_from(names))}
     if draw(st.booleans()):
-        nic["transport"] = draw(st.sampled_from(["daemon", "bess"]))
+        nic["transport"] = draw(st.sampled_from(["daemon", "bess", "fd"]))
     if draw(st.booleans()):
         nic["mac"] = "02:" + ":".join(f"{byte:02x}" for byte in draw(st.binary(min_size=5, max_size=5)))
-    if nic.get("transport") == "bess" and draw(st.booleans()):
+    if nic.get("transport", "daemon") != "daemon" and draw(st.booleans()):
         nic["mtu"] = draw(st.integers(576, 65_534))
     return nic
 
@@ -125,18 +125,24 @@ def expected_switch(name: str, keys: dict[str, Any]) -> SwitchSpec:
     )
 
 
+def expected_nic(keys: dict[str, Any]) -> Nic:
+    segment, mac, mtu = keys["segment"], keys.get("mac"), keys.get("mtu")
+    match keys.get("transport"):
+        case "fd":
+            return FdNic(segment, mac, mtu)
+        case "bess":
+            return BessNic(f"/run/lab/{segment}.bess", mac, mtu)
+        case _:
+            return DaemonNic(f"/run/lab/{segment}.ctl", mac)
+
+
 def expected_guest(name: str, keys: dict[str, Any]) -> GuestSpec:
     spec = GuestSpec(name, kernel=keys.get("kernel", "/usr/bin/linux"), landlock=keys.get("landlock", True))
     spec = replace(spec, extra=tuple(keys.get("extra", ())), writable=tuple(keys.get("writable", ())))
     if "memory" in keys:
         spec = replace(spec, memory=int(keys["memory"].removesuffix("M")) << 20)
     root = keys.get("root")
-    made: list[DaemonNic | BessNic] = [
-        BessNic(f"/run/lab/{nic['segment']}.bess", nic.get("mac"), nic.get("mtu"))
-        if nic.get("transport") == "bess"
-        else DaemonNic(f"/run/lab/{nic['segment']}.ctl", nic.get("mac"))
-        for nic in keys.get("nics", ())
-    ]
+    made = [expected_nic(nic) for nic in keys.get("nics", ())]
     tiny = TinyRoot(tuple(keys.get("modules", ())))
     return replace(spec, nics=tuple(made), root=DiskRoot(root["disk"], root.get("backing")) if root else tiny)
 

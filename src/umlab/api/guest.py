@@ -68,7 +68,14 @@ def guest_routes(service: LabService, answers: AnswerMemory) -> APIRouter:
     @router.put(
         "/{guest}",
         responses=error_responses(
-            "AlreadyExists", "StateError", "GuestFailed", "LabError", "TransportError", "BodyTooLarge"
+            "AlreadyExists",
+            "StateError",
+            "GuestFailed",
+            "LabError",
+            "NoSuchSwitch",
+            "SwitchError",
+            "TransportError",
+            "BodyTooLarge",
         ),
         openapi_extra=GUEST_BODY.documented(),
     )

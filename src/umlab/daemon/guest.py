@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import TracebackType
 from typing import BinaryIO
 
@@ -43,9 +44,12 @@ class GuestService:
         log: BinaryIO | None = None,
         starter: Starter | None = None,
         terminal: bool = False,
+        nic_fds: Sequence[int] = (),
     ) -> GuestService:
         """Start a guest, as :meth:`umlab.guest.process.Guest.start` does."""
-        return cls(await Guest.start(spec, base, log=log, starter=starter, terminal=terminal))
+        return cls(
+            await Guest.start(spec, base, log=log, starter=starter, terminal=terminal, nic_fds=nic_fds)
+        )
 
     @property
     def is_ready(self) -> bool:

@@ -25,6 +25,7 @@ from umlab.daemon.event_log import EventLog
 from umlab.daemon.guest import GuestService
 from umlab.daemon.journal import UNUSABLE
 from umlab.daemon.place import GUESTS
+from umlab.daemon.socket_pair import SocketPairs
 from umlab.daemon.view import ConsoleView, DeviceView, GuestView, LogPiece
 from umlab.errors import (
     AlreadyExists,
@@ -42,6 +43,7 @@ from umlab.guest.console import TAIL_SIZE, Console
 from umlab.guest.process import Guest, GuestHandle
 from umlab.keeper.link import KeeperLink, KeptGroup, Thing, end_stray, watch_end
 from umlab.mconsole.aio import AsyncMconsole
+from umlab.transports.fd import FdListener
 
 _log = logging.getLogger(__name__)
 
@@ -94,13 +96,22 @@ class GuestSet:
         state: The lab's directory for logs; each guest has its own in it.
         keeper: Who holds the guests.
         events: Where their ends are published.
+        listener_of: Returns where a switch, by name, takes the sockets of ``fd`` NICs.
     """
 
-    def __init__(self, runtime: Path, state: Path, keeper: KeeperLink, events: EventLog) -> None:
+    def __init__(
+        self,
+        runtime: Path,
+        state: Path,
+        keeper: KeeperLink,
+        events: EventLog,
+        listener_of: Callable[[str], FdListener],
+    ) -> None:
         self._base = str(runtime / GUESTS)
         self._logs = state
         self._keeper = keeper
         self._events = events
+        self._listener_of = listener_of
         self._members: dict[str, _Member] = {}
         self._locks: dict[str, asyncio.Lock] = {}
 
@@ -137,7 +148,9 @@ class GuestSet:
 
         Raises:
             AlreadyExists: One of this name runs that is described otherwise.
+            NoSuchSwitch: It has an ``fd`` NIC on a switch that is not there.
             LabError: It cannot be started; says what is missing.
+            SwitchError: The switch of an ``fd`` NIC has no port left.
         """
         check_name("guest", spec.umid)
         async with self._lock(spec.umid):
@@ -316,10 +329,17 @@ class GuestSet:
                 os.makedirs(self._base, mode=0o700, exist_ok=True)
                 scrollback = Scrollback()
                 on_error.callback(scrollback.close)
-                service = await GuestService.start(
-                    spec, self._base, log=log, starter=self._keeper, terminal=True
-                )
-                on_error.push_async_callback(self._give_up, service.guest)
+                with SocketPairs(spec, self._listener_of) as pairs:
+                    service = await GuestService.start(
+                        spec,
+                        self._base,
+                        log=log,
+                        starter=self._keeper,
+                        terminal=True,
+                        nic_fds=pairs.guest_ends,
+                    )
+                    on_error.push_async_callback(self._give_up, service.guest)
+                    pairs.plug(service.guest.pid)
                 member = _Member(service, log, _plugged_at_boot(spec), scrollback)
             except OSError as error:
                 raise LabError(f"guest {name}: cannot be started: {error.strerror}") from None

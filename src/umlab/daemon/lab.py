@@ -30,6 +30,7 @@ from umlab.guest.cmdline import GuestSpec
 from umlab.keeper.link import KeeperLink
 from umlab.keeper.message import close_all
 from umlab.switch.model import SwitchConfig
+from umlab.transports.fd import FdListener
 
 _log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ class LabService:
         self.runtime = runtime
         self.events = EventLog()
         self._keeper = keeper
-        self._guests = GuestSet(runtime, state, keeper, self.events)
+        self._guests = GuestSet(runtime, state, keeper, self.events, self._fd_listener)
         self.switch_set = SwitchSet(keeper, self.events, self._guests.guest_of)
         self._started_at = time.time()
         self._chores: asyncio.Task[None] | None = None
@@ -123,6 +124,9 @@ class LabService:
         while True:
             await asyncio.sleep(FDB_TIME)
             self.switch_set.write_fdbs()
+
+    def _fd_listener(self, switch: str) -> FdListener:
+        return self.switch_set.service(switch).fd_listener
 
     # Lookups.
 
@@ -223,7 +227,7 @@ class LabService:
     async def put_guest(self, spec: GuestSpec) -> bool:
         """Have a guest of this description run; an ended one is started anew.
 
-        Raises AlreadyExists, LabError (its text says what is missing).
+        Raises AlreadyExists, NoSuchSwitch, SwitchError, LabError (its text says what is missing).
         """
         return await self._guests.put(spec)
 

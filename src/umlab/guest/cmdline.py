@@ -16,8 +16,9 @@ MIN_MEMORY = 32 << 20
 #: Debian's kernel for guests, package ``user-mode-linux``.
 DEFAULT_KERNEL = "/usr/bin/linux"
 
-#: Descriptors that a guest inherits: its agent's serial line and, where it has one, its terminal.
-AGENT_FD, TERMINAL_FD = 3, 4
+#: Descriptors that a guest inherits: its agent's serial line, its terminal where it has one, and behind
+#: these the sockets of its NICs.
+AGENT_FD, TERMINAL_FD, NIC_FD = 3, 4, 5
 #: The kernel's COMMAND_LINE_SIZE on UML, including the NUL; what is longer is cut.
 _COMMAND_LINE_SIZE = 4096
 _MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
@@ -56,6 +57,27 @@ class BessNic:
     path: str
     mac: str | None = None
     mtu: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FdNic:
+    """A NIC on a socket that the guest inherits: ``vecN:transport=fd,fd=N[,mac=..][,mtu=..]``.
+
+    The guest closes it when the interface goes down, and cannot open it again.
+
+    Attributes:
+        switch: The switch that has the other end, by name; the same lab's.
+        mac: As in :class:`DaemonNic`.
+        mtu: As in :class:`BessNic`.
+    """
+
+    switch: str
+    mac: str | None = None
+    mtu: int | None = None
+
+
+#: Every kind of NIC.
+Nic = DaemonNic | BessNic | FdNic
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +133,7 @@ class GuestSpec:
     kernel: str = DEFAULT_KERNEL
     memory: int = 128 << 20
     root: TinyRoot | DiskRoot = TinyRoot()
-    nics: tuple[DaemonNic | BessNic, ...] = ()
+    nics: tuple[Nic, ...] = ()
     extra: tuple[str, ...] = ()
     writable: tuple[str, ...] = ()
     landlock: bool = True
@@ -150,7 +172,8 @@ def kernel_arguments(
         spec: The guest.
         uml_dir: The directory under which the kernel makes its umid directory, absolute.
         initrd: The initramfs of a :class:`TinyRoot`.
-        terminal: Whether it inherits a terminal for its second console.
+        terminal: Whether it inherits a terminal for its second console.  Without one the descriptors of
+            its NICs begin in the terminal's place.
 
     Raises:
         LabError: A path is not usable, or all arguments together are too long for the kernel.
@@ -169,7 +192,11 @@ def kernel_arguments(
     elif initrd is not None:
         _check_path("initrd", initrd, "")
         arguments.append(f"initrd={initrd}")
-    arguments += _nic_arguments(spec.nics)
+    # The vector driver takes a colon, since its setting is a list of assignments.
+    arguments += [
+        f"{device}{':' if device.startswith('vec') else '='}{setting}"
+        for device, setting in nic_settings(spec.nics, NIC_FD if terminal else TERMINAL_FD)
+    ]
     arguments += spec.extra
     size = len(os.fsencode(" ".join(arguments)))
     if size >= _COMMAND_LINE_SIZE:
@@ -180,32 +207,34 @@ def kernel_arguments(
     return arguments
 
 
-def nic_settings(nics: tuple[DaemonNic | BessNic, ...]) -> list[tuple[str, str]]:
-    """Return each NIC's device name and its setting, as the management console's ``config`` takes it."""
+def nic_settings(nics: tuple[Nic, ...], first_fd: int = NIC_FD) -> list[tuple[str, str]]:
+    """Return each NIC's device name and its setting, as the management console's ``config`` takes it.
+
+    Args:
+        nics: The NICs.
+        first_fd: The inherited descriptor of the first :class:`FdNic`; the others' follow.
+    """
     settings: list[tuple[str, str]] = []
-    eth = vec = 0
+    eth, vec, fd = 0, 0, first_fd
     for nic in nics:
         if isinstance(nic, DaemonNic):
             data = f",{nic.data_path}" if nic.data_path else ""
             settings.append((f"eth{eth}", f"daemon,{nic.mac or ''},unix,{nic.control_path}{data}"))
             eth += 1
+            continue
+        if isinstance(nic, FdNic):
+            setting = f"transport=fd,fd={fd}"
+            fd += 1
         else:
-            mac = f",mac={nic.mac}" if nic.mac else ""
-            mtu = f",mtu={nic.mtu}" if nic.mtu else ""
-            settings.append((f"vec{vec}", f"transport=bess,dst={nic.path}{mac}{mtu}"))
-            vec += 1
+            setting = f"transport=bess,dst={nic.path}"
+        mac = f",mac={nic.mac}" if nic.mac else ""
+        mtu = f",mtu={nic.mtu}" if nic.mtu else ""
+        settings.append((f"vec{vec}", f"{setting}{mac}{mtu}"))
+        vec += 1
     return settings
 
 
-def _nic_arguments(nics: tuple[DaemonNic | BessNic, ...]) -> list[str]:
-    # The vector driver takes a colon, since its setting is a list of assignments.
-    return [
-        f"{device}{':' if device.startswith('vec') else '='}{setting}"
-        for device, setting in nic_settings(nics)
-    ]
-
-
-def _check_nic(nic: DaemonNic | BessNic) -> None:
+def _check_nic(nic: Nic) -> None:
     if nic.mac is not None and (not _MAC.fullmatch(nic.mac) or int(nic.mac[:2], 16) & 1):
         raise LabError(f"mac {nic.mac[:64]!r} is not a unicast address such as 02:00:00:00:00:01")
     if isinstance(nic, DaemonNic):
@@ -213,7 +242,10 @@ def _check_nic(nic: DaemonNic | BessNic) -> None:
         if nic.data_path is not None:
             _check_socket("data_path", nic.data_path, ",")
         return
-    _check_socket("path", nic.path, ",=")
+    if isinstance(nic, FdNic):
+        check_name("switch", nic.switch)
+    else:
+        _check_socket("path", nic.path, ",=")
     if nic.mtu is not None and not 576 <= nic.mtu <= 65534:
         raise LabError(f"mtu {nic.mtu} is not between 576 and 65534")
 

@@ -37,7 +37,8 @@ _PR_CAPBSET_DROP = 24
 _PR_SET_NO_NEW_PRIVS = 38
 _CAP_DAC_OVERRIDE = 1
 _EX_FAILED = 125
-#: The first descriptor behind the standard ones, and one beyond all that a guest is given.
+#: The first descriptor behind the standard ones, and the least one that they have meanwhile: it is higher,
+#: so that none of them is in the place of another one that has still to move.
 _FIRST_FILE, _ASIDE = 3, 16
 
 

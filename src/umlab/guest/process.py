@@ -18,7 +18,7 @@ from umlab._boot import Boot, boot_of
 from umlab.errors import GuestFailed, LabError, UmlabError
 from umlab.guest import landlock
 from umlab.guest.agent import Agent
-from umlab.guest.cmdline import DiskRoot, GuestSpec, TinyRoot, kernel_arguments
+from umlab.guest.cmdline import DiskRoot, FdNic, GuestSpec, TinyRoot, kernel_arguments
 from umlab.guest.console import Console
 from umlab.guest.group import Group, LocalStarter, Order, Starter
 from umlab.guest.root import build_tiny, kernel_release
@@ -136,6 +136,7 @@ class Guest:
         log: BinaryIO | None = None,
         starter: Starter | None = None,
         terminal: bool = False,
+        nic_fds: Sequence[int] = (),
     ) -> Guest:
         """Start a guest; returns when its process runs, long before it has booted.
 
@@ -145,17 +146,21 @@ class Guest:
             log: A file for its console output, beside the tail that is kept anyway.
             starter: Who holds its processes; they end with this process unless given.
             terminal: Give its second console, ``con1``, a terminal.
+            nic_fds: The descriptors that its ``fd`` NICs inherit, in order; they stay the caller's.
 
         Raises:
             LabError: Something that it needs is missing or not usable, its name is in use, or it cannot
                 be contained: root needs Landlock, unless ``spec.landlock`` gives it up.
         """
+        assert len(nic_fds) == sum(isinstance(nic, FdNic) for nic in spec.nics)
         check_containment(spec)
         _check_kernel(spec)
         run = RunDirectory(base, spec.umid)
         try:
             initrd = await asyncio.to_thread(_build_root, spec, run)
-            return await cls._spawn(spec, run, initrd, Console(log), starter or LocalStarter(), terminal)
+            return await cls._spawn(
+                spec, run, initrd, Console(log), starter or LocalStarter(), terminal, nic_fds
+            )
         except (OSError, ValueError) as error:
             run.remove()
             raise LabError(f"guest {spec.umid}: cannot be started: {error}") from None
@@ -291,6 +296,7 @@ class Guest:
         console: Console,
         starter: Starter,
         terminal: bool,
+        nic_fds: Sequence[int],
     ) -> Guest:
         arguments = kernel_arguments(spec, uml_dir=run.path, initrd=initrd, terminal=terminal)
         order = Order((*_restrictions(spec, run), spec.kernel, *arguments), run.path, _environment(run))
@@ -308,6 +314,7 @@ class Guest:
                 theirs.callback(os.close, slave)
                 on_error.callback(os.close, master)
                 files.append(slave)
+            files += nic_fds
             guest = cls(
                 spec, run, console, started_at=time.time(), output=output, channel=ours, terminal=master
             )

@@ -106,13 +106,17 @@ async def test_guest_is_put_shown_and_removed(api: ApiLab) -> None:
     body = {
         "memory": 64 << 20,
         "root": {"path": "/srv/right.cow", "backing": "/srv/debian.img"},
-        "nics": [{"control_path": "/run/lan.ctl", "mac": "02:00:00:00:00:01"}, {"path": "/run/lan.bess"}],
+        "nics": [
+            {"control_path": "/run/lan.ctl", "mac": "02:00:00:00:00:01"},
+            {"path": "/run/lan.bess"},
+            {"switch": "lan", "mtu": 16000},
+        ],
     }
     assert (await api.call("PUT", "/v1/guests/right", body)).json == {"changed": True}
     assert (await api.call("PUT", "/v1/guests/right", body)).json == {"changed": False}
     spec = api.lab.guest_by_name["right"].spec
     assert type(spec.root).__name__ == "DiskRoot"
-    assert [type(nic).__name__ for nic in spec.nics] == ["DaemonNic", "BessNic"]
+    assert [type(nic).__name__ for nic in spec.nics] == ["DaemonNic", "BessNic", "FdNic"]
     assert (await api.call("PUT", "/v1/guests/right", GUEST)).error == "AlreadyExists"
     assert (await api.call("GET", "/v1/guests/right")).json["memory"] == 64 << 20
     assert [each["name"] for each in (await api.call("GET", "/v1/guests")).json] == ["left", "right"]

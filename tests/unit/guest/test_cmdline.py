@@ -12,9 +12,12 @@ from umlab.guest.cmdline import (
     BessNic,
     DaemonNic,
     DiskRoot,
+    FdNic,
     GuestSpec,
+    Nic,
     TinyRoot,
     kernel_arguments,
+    nic_settings,
 )
 
 MAC = "02:00:00:00:00:0a"
@@ -60,14 +63,23 @@ def test_disk_root_is_ubd0_with_its_backing() -> None:
         (DaemonNic("/s/ctl", data_path="/s/data"), "eth0=daemon,,unix,/s/ctl,/s/data"),
         (BessNic("/s/bess"), "vec0:transport=bess,dst=/s/bess"),
         (BessNic("/s/bess", MAC, 9000), f"vec0:transport=bess,dst=/s/bess,mac={MAC},mtu=9000"),
+        (FdNic("lan"), "vec0:transport=fd,fd=4"),
+        (FdNic("lan", MAC, 16000), f"vec0:transport=fd,fd=4,mac={MAC},mtu=16000"),
     ],
 )
-def test_nic_becomes_its_transport(nic: DaemonNic | BessNic, argument: str) -> None:
+def test_nic_becomes_its_transport(nic: Nic, argument: str) -> None:
     assert arguments(nics=(nic,))[-1] == argument
 
 
+def test_inherited_sockets_come_behind_the_terminal() -> None:
+    spec = GuestSpec("g", nics=(FdNic("a"), BessNic("/b"), FdNic("c")))
+    whole = kernel_arguments(spec, uml_dir="/run/g", initrd="/i", terminal=True)
+    assert whole[-3:] == ["vec0:transport=fd,fd=5", "vec1:transport=bess,dst=/b", "vec2:transport=fd,fd=6"]
+    assert [setting for _, setting in nic_settings(spec.nics)] == [word[5:] for word in whole[-3:]]
+
+
 def test_each_kind_of_nic_counts_by_itself_and_extra_comes_last() -> None:
-    nics = (DaemonNic("/a"), BessNic("/b"), DaemonNic("/c"), BessNic("/d"))
+    nics = (DaemonNic("/a"), BessNic("/b"), DaemonNic("/c"), FdNic("d"))
     names = [
         word.replace(":", "=").partition("=")[0] for word in arguments(nics=nics, extra=("con2=pty",))[9:]
     ]
@@ -97,6 +109,9 @@ def test_each_kind_of_nic_counts_by_itself_and_extra_comes_last() -> None:
         ({"nics": (BessNic("/a", mac=""),)}, "mac"),
         ({"nics": (BessNic("/a", mtu=575),)}, "mtu"),
         ({"nics": (BessNic("/a", mtu=65535),)}, "mtu"),
+        ({"nics": (FdNic("a,b"),)}, "switch name"),
+        ({"nics": (FdNic("a", mac="01:00:00:00:00:00"),)}, "mac"),
+        ({"nics": (FdNic("a", mtu=65535),)}, "mtu"),
         ({"root": TinyRoot(("../evil",))}, "module"),
         ({"root": DiskRoot("/a:b")}, "root image"),
         ({"root": DiskRoot("/a", "/b,c")}, "backing image"),

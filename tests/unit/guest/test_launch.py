@@ -147,21 +147,29 @@ def test_parent_death_signal_does_not_reach_the_kernel() -> None:
     assert run(python(code), restrict=False).stdout == "0\n"
 
 
-@pytest.mark.parametrize("count", [1, 2, 5])
+@pytest.mark.parametrize("count", [1, 2, 5, 20])
 def test_files_become_3_and_on_in_their_order_and_no_other_is_left(count: int) -> None:
     pipes = [os.pipe2(os.O_CLOEXEC) for _ in range(count)]
     # The last one first, so that numbers have to be exchanged.
     files = [writer for _, writer in reversed(pipes)]
-    script = "".join(f"echo {n} >&{n + 3};" for n in range(count)) + "ls /proc/$$/fd | wc -l"
-    command = [*launch.command_line(files, ["0", "0", "/bin/sh", "-c", script])]
+    code = (
+        "import os\n"
+        # One more while it is listed.
+        "print(len(os.listdir('/proc/self/fd')) - 1)\n"
+        f"for number in range({count}): os.write(number + 3, b'%d' % number)"
+    )
+    command = launch.command_line(files, ["0", "0", sys.executable, "-I", "-S", "-c", code])
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=60, pass_fds=files, start_new_session=True
     )
-    assert done.stdout == f"{count + 3}\n"
-    for number, (reader, writer) in enumerate(reversed(pipes)):
+    for _, writer in pipes:
         os.close(writer)
-        assert os.read(reader, 10) == b"%d\n" % number
+    received = []
+    for reader, _ in reversed(pipes):
+        received.append(os.read(reader, 10))
         os.close(reader)
+    assert done.stdout == f"{count + 3}\n"
+    assert received == [b"%d" % number for number in range(count)]
 
 
 def test_files_that_have_the_first_numbers_already_stay_apart() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from umlab.daemon.spec import SwitchSpec
 from umlab.errors import LabFileError, LabFileErrors
-from umlab.guest.cmdline import BessNic, DaemonNic, DiskRoot, GuestSpec, TinyRoot
+from umlab.guest.cmdline import BessNic, DaemonNic, DiskRoot, FdNic, GuestSpec, TinyRoot
 from umlab.lab.document import MAX_SIZE
 from umlab.lab.file import MAX_ERRORS, LabFile, load
 from umlab.switch.model import SECOND_NS, SwitchConfig
@@ -75,6 +75,10 @@ def test_segment_has_what_its_keys_say(tmp_path: Path) -> None:
             f"nics: [lan, {{segment: lan, transport: bess, mac: {MAC}, mtu: 9000}}]",
             GuestSpec("g", nics=(DaemonNic("/run/lab/lan.ctl"), BessNic("/run/lab/lan.bess", MAC, 9000))),
         ),
+        (
+            f"nics: [{{segment: lan, transport: fd, mac: {MAC}, mtu: 16000}}]",
+            GuestSpec("g", nics=(FdNic("lan", MAC, 16000),)),
+        ),
     ],
 )
 def test_guest_has_what_its_keys_say(keys: str, spec: GuestSpec, tmp_path: Path) -> None:
@@ -88,6 +92,11 @@ def test_relative_paths_begin_at_the_files_folder(tmp_path: Path, monkeypatch: p
     spec = load(os.path.relpath(tmp_path / "lab.yaml"), runtime=RUNTIME).guests["g"]
     assert (spec.kernel, spec.writable) == (f"{tmp_path}/k/linux", (f"{tmp_path}/w",))
     assert spec.root == DiskRoot(f"{tmp_path}/c", f"{tmp_path.parent}/d")
+
+
+def test_inherited_socket_needs_no_place(tmp_path: Path) -> None:
+    text = "segments: {s: {listen: []}}\nguests: {g: {nics: [{segment: s, transport: fd}]}}"
+    assert read(tmp_path, text).guests["g"].nics == (FdNic("s"),)
 
 
 def test_nic_attaches_to_the_first_place_of_its_kind(tmp_path: Path) -> None:
@@ -164,7 +173,7 @@ def test_wrong_file_is_told_with_line_and_key(
 @pytest.mark.parametrize(
     ("nic", "line", "key", "words"),
     [
-        ("segment: lan\n      transport: tap", 6, "transport", "must be 'daemon' or 'bess'"),
+        ("segment: lan\n      transport: tap", 6, "transport", "must be 'daemon', 'bess' or 'fd'"),
         ("segment: lan\n      mac: 03:00:00:00:00:01", 6, "mac", "not a unicast address"),
         ("segment: lan\n      mac:", 6, "mac", "has no value"),
         ("segment: lan\n      transport: bess\n      mtu: 9", 7, "mtu", "between 576 and 65534"),

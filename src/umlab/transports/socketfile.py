@@ -43,26 +43,26 @@ class SocketFile:
         check_socket_path(given)
         try:
             self.path = os.path.abspath(given)
+            self._identity: tuple[int, int] | None = None
             self.socket = socket.socket(socket.AF_UNIX, kind | socket.SOCK_NONBLOCK)
             try:
                 with _alone_in(os.path.dirname(self.path)):
-                    _remove_stale(given, kind)
+                    remove_stale(given, kind)
                     if access.mode is not None:
                         # The kernel makes the file with the socket's own permissions, less the umask.
                         os.fchmod(self.socket.fileno(), 0o600)
                     self.socket.bind(given)
+                    self._identity = file_identity(given)
                     grant(given, access)
-                    status = os.lstat(given)
                     if kind != socket.SOCK_DGRAM:
                         self.socket.listen(_BACKLOG)
             except BaseException:
-                self.socket.close()
+                self.close()
                 raise
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise SocketInUse(given) from None
             raise TransportError(f"cannot bind the socket {given}: {error.strerror}") from None
-        self._identity: tuple[int, int] | None = (status.st_dev, status.st_ino)
 
     @classmethod
     def adopt(cls, path: str | os.PathLike[str], sock: socket.socket, *, remove: bool = True) -> SocketFile:
@@ -76,12 +76,8 @@ class SocketFile:
         file = cls.__new__(cls)
         file.path, file.socket = os.path.abspath(path), sock
         sock.setblocking(False)
-        file._identity = None
-        if remove:
-            # Somebody may have removed it, or put another in its place since.
-            with contextlib.suppress(OSError):
-                status = os.lstat(file.path)
-                file._identity = (status.st_dev, status.st_ino)
+        # Somebody may have removed it, or put another in its place since.
+        file._identity = file_identity(file.path) if remove else None
         return file
 
     def close(self) -> None:
@@ -89,11 +85,24 @@ class SocketFile:
         if self.socket.fileno() < 0:
             return
         # While the socket is open its inode cannot belong to another file.
-        with contextlib.suppress(OSError):
-            status = os.lstat(self.path)
-            if (status.st_dev, status.st_ino) == self._identity:
-                os.unlink(self.path)
+        remove_file(self.path, self._identity)
         self.socket.close()
+
+
+def file_identity(path: str) -> tuple[int, int] | None:
+    """Return what tells a file from another at the same path, ``None`` where there is none."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def remove_file(path: str, identity: tuple[int, int] | None) -> None:
+    """Remove a file, unless another one has taken its place."""
+    if identity is not None and file_identity(path) == identity:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
 
 
 def grant(path: str, access: Access) -> None:
@@ -161,8 +170,13 @@ def _alone_in(folder: str) -> Iterator[None]:
         os.close(fd)
 
 
-def _remove_stale(path: str, kind: int) -> None:
-    """Remove a socket that nobody serves; leave everything else alone."""
+def remove_stale(path: str, kind: int) -> None:
+    """Remove a socket that nobody serves; leave everything else alone.
+
+    Raises:
+        SocketInUse: A living process serves it.
+        TransportError: It is no socket, or cannot be removed.
+    """
     try:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from umlab.errors import TransportError
-from umlab.transports import bess, daemon, dgram, gre, l2tpv3, mcast, qemu, raw, tap
+from umlab.transports import bess, daemon, dgram, gre, l2tpv3, mcast, qemu, raw, tap, vde
 from umlab.transports.contract import PRIVATE, Access, Listener
 
 #: By kind, in the order in which they are shown.
@@ -12,6 +12,7 @@ TRANSPORTS = {
     for each in (
         daemon.TRANSPORT,
         bess.TRANSPORT,
+        vde.TRANSPORT,
         l2tpv3.TRANSPORT,
         gre.TRANSPORT,
         tap.TRANSPORT,

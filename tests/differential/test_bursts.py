@@ -12,20 +12,20 @@ import pytest
 
 from support.deadline import wait_until
 from support.engines import ENGINES
-from support.guest_end import BROADCAST, GuestEnd, frame, mac, plug, plug_unconnected, unread_limit
+from support.guest_end import BROADCAST, PLUGGED, GuestEnd, frame, mac, plug, plug_unconnected, unread_limit
 from umlab._clock import ManualClock
 from umlab.engine.contract import Engine
 from umlab.switch.counters import DropReason, PortCounters
 from umlab.switch.fdb import FdbEntry
-from umlab.switch.model import Framing, SwitchConfig
+from umlab.switch.model import SwitchConfig
 
-FRAMINGS = list(Framing) * 2
+FRAMINGS = PLUGGED * 2
 #: So many small frames fit a socket whose other end is not read.
 FRAMES = 150
 
 
 def held_engine(kind: str, config: SwitchConfig) -> tuple[Engine, list[GuestEnd]]:
-    """Return an engine that holds still, with six guests whose addresses it knows."""
+    """Return an engine that holds still, with eight guests whose addresses it knows."""
     engine = ENGINES[kind](config, ManualClock())
     engine.start(held=True)
     guests = [plug(engine, framing) for framing in FRAMINGS]

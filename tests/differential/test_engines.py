@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from support.engines import ENGINES
-from support.scenario import LIMITED, Profile, Send, Step, Stop, make_scenario
+from support.scenario import LIMITED, Attach, Garble, Profile, Send, Step, Stop, make_scenario
 from support.scenario_model import ModelSwitch, Observation
 from support.scenario_run import Divergence, compare
 from umlab.switch.counters import DropReason
@@ -132,6 +132,23 @@ def test_floods_and_bursts_are_as_wide_and_long_as_they_are_meant() -> None:
     longest = max(len(step.frames) for step, _ in observations("bursts") if isinstance(step, Send))
     assert longest > 100
     assert any(isinstance(step, Stop) for step, _ in observations("queues"))
+
+
+def test_a_third_of_the_scenarios_has_each_kind_of_link() -> None:
+    ways = [
+        {step.way for step in scenario(name, seed) if isinstance(step, Attach)}
+        for name in PROFILES
+        for seed in (*SEEDS, *HELD_SEEDS)
+    ]
+    for way in ("stream", "headed", "monitor"):
+        assert sum(way in each for each in ways) > len(ways) / 3, way
+
+
+def test_messages_without_their_header_are_sent_whole_and_cut() -> None:
+    garbled = {
+        len(step.message) for name in PROFILES for step, _ in observations(name) if isinstance(step, Garble)
+    }
+    assert {0, 12, 70} <= garbled, "nothing, one byte too few, and another header"
 
 
 def test_events_are_lost_in_storms() -> None:

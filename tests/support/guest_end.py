@@ -12,9 +12,11 @@ from pathlib import Path
 from support.deadline import scaled
 from umlab.engine.contract import Engine
 from umlab.switch.events import Event
-from umlab.switch.model import Framing, Link
+from umlab.switch.model import Encapsulation, Framing, Link
 
 BROADCAST = b"\xff" * 6
+#: What ``plug_headed`` has in front of its frames; the counter passes its end soon.
+HEADERS = Encapsulation(b"from guest", b"to guest", rx_skip=3, tx_counter=0xFFFF_FFF0)
 _READ_SIZE = 70_000
 
 
@@ -61,6 +63,49 @@ class GuestEnd:
         self.sock.close()
 
 
+class StreamEnd(GuestEnd):
+    """The same where each frame comes behind its length."""
+
+    def send(self, frame: bytes) -> None:
+        """Send one frame."""
+        self.sock.sendall(with_length(frame))
+
+    def receive(self) -> bytes:
+        """Return the next frame; raises EOFError at the end."""
+        return self._exactly(int.from_bytes(self._exactly(4), "big"))
+
+    def _exactly(self, size: int) -> bytes:
+        data = b""
+        while len(data) < size:
+            if not (more := self.sock.recv(size - len(data))):
+                raise EOFError(f"{len(data)} of {size} bytes")
+            data += more
+        return data
+
+
+@dataclass
+class HeadedEnd(GuestEnd):
+    """The same with ``HEADERS``, which it checks.
+
+    Attributes:
+        counter: What is to come next.
+    """
+
+    counter: int = 0xFFFF_FFF0
+
+    def send(self, frame: bytes) -> None:
+        """Send one frame; what nobody looks at is another each time."""
+        self.sock.send(HEADERS.rx_header + os.urandom(HEADERS.rx_skip) + frame)
+
+    def receive(self) -> bytes:
+        """Return the next frame."""
+        header = HEADERS.tx_header + self.counter.to_bytes(4, "big")
+        message = self.sock.recv(_READ_SIZE)
+        assert message.startswith(header), (message[:20], header)
+        self.counter = (self.counter + 1) % (1 << 32)
+        return message.removeprefix(header)
+
+
 def mac(number: int) -> bytes:
     """Return a locally administered unicast address."""
     return b"\x02" + number.to_bytes(5, "big")
@@ -71,11 +116,34 @@ def frame(dst: bytes, src: bytes, size: int = 60, payload: bytes = b"") -> bytes
     return (dst + src + b"\x88\xb5" + payload).ljust(size, b"\0")
 
 
+def with_length(frame: bytes) -> bytes:
+    """Return a frame as it lies in a stream."""
+    return len(frame).to_bytes(4, "big") + frame
+
+
+#: What socket pairs can be: an AF_PACKET socket wants privileges.
+PLUGGED = (Framing.DATAGRAM, Framing.SEQPACKET, Framing.DEVICE, Framing.STREAM)
+
+
 def plug(engine: Engine, framing: Framing = Framing.DATAGRAM, port_no: int | None = None) -> GuestEnd:
     """Attach a guest over a socket pair: both ends are connected to each other."""
-    kind = socket.SOCK_DGRAM if framing is Framing.DATAGRAM else socket.SOCK_SEQPACKET
-    ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
-    return _attach(engine, Link(_surrender(ours), framing), theirs, port_no)
+    kinds = {Framing.DATAGRAM: socket.SOCK_DGRAM, Framing.STREAM: socket.SOCK_STREAM}
+    ours, theirs = socket.socketpair(socket.AF_UNIX, kinds.get(framing, socket.SOCK_SEQPACKET))
+    guest = _attach(engine, Link(_surrender(ours), framing), theirs, port_no)
+    return StreamEnd(theirs, guest.port_no) if framing is Framing.STREAM else guest
+
+
+def plug_headed(engine: Engine, port_no: int | None = None) -> GuestEnd:
+    """Attach a guest that has ``HEADERS`` in front of its frames."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    link = Link(_surrender(ours), Framing.DATAGRAM, encapsulation=HEADERS)
+    return HeadedEnd(theirs, _attach(engine, link, theirs, port_no).port_no)
+
+
+def plug_monitor(engine: Engine, port_no: int | None = None) -> GuestEnd:
+    """Attach who is sent every frame, whomever it is for."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    return _attach(engine, Link(_surrender(ours), Framing.DATAGRAM, monitor=True), theirs, port_no)
 
 
 def plug_unconnected(engine: Engine, port_no: int | None = None) -> GuestEnd:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field, replace
 
-from support.guest_end import BROADCAST, mac
+from support.guest_end import BROADCAST, HEADERS, mac
 from umlab.switch.model import SECOND_NS, SwitchConfig
 
-#: How a guest is attached.
-WAYS = ("connected", "unconnected", "seqpacket", "device", "shared")
-#: An empty message is the end of file to those.
-_WITH_END = ("seqpacket", "device")
+#: How a guest is attached; a monitor never sends.
+WAYS = ("connected", "unconnected", "seqpacket", "device", "shared", "stream", "headed", "monitor")
+#: The switch sees the end of those by itself; they have no empty frame.
+WITH_END = ("seqpacket", "device", "stream")
 #: A socket of those takes a number of unread frames that is known, whatever their size.
 LIMITED = ("unconnected", "shared")
 _GROUPS = [BROADCAST, bytes.fromhex("0180c2000000"), bytes.fromhex("333300000001")]
@@ -96,11 +96,19 @@ class Stranger:
 
 
 @dataclass(frozen=True)
+class Garble:
+    """A guest sends a message without the header that belongs in front of a frame."""
+
+    port_no: int
+    message: bytes
+
+
+@dataclass(frozen=True)
 class Look:
     """The control side takes the events and reads the FDB."""
 
 
-Step = Attach | Detach | Die | Send | Configure | Flush | Handover | Stop | Resume | Stranger | Look
+Step = Attach | Detach | Die | Send | Configure | Flush | Handover | Stop | Resume | Stranger | Garble | Look
 
 
 @dataclass(frozen=True)
@@ -145,8 +153,9 @@ class _Maker:
     def step(self) -> Step:
         """Return a next step that is possible now."""
         living = [port_no for port_no in self.ways if port_no not in self.dead]
+        senders = [port_no for port_no in living if self.ways[port_no] != "monitor"]
         choice = self.rng.random()
-        few = len(living) < 2 or len(self.ways) < self.profile.least_ports
+        few = len(senders) < 2 or len(self.ways) < self.profile.least_ports
         if few or (choice < 0.06 and len(self.ways) < self.profile.most_ports):
             return self._attach()
         if choice < 0.08:
@@ -158,7 +167,7 @@ class _Maker:
         if choice < 0.13:
             self._reconfigure()
             # So short that it is never too long.
-            return Configure(self.config, Send(self.rng.choice(living), (self._frame(14),)))
+            return Configure(self.config, Send(self.rng.choice(senders), (self._frame(14),)))
         if choice < 0.15:
             return Flush(self.rng.choice([None, *self.ways]))
         if choice < 0.17:
@@ -167,9 +176,11 @@ class _Maker:
             return Look()
         if choice < 0.22 and "shared" in self.ways.values():
             return Stranger(self._frame(60))
-        if choice < 0.32 and self.profile.stops:
+        if choice < 0.25 and (headed := [no for no in senders if self.ways[no] == "headed"]):
+            return Garble(self.rng.choice(headed), self._garbled())
+        if choice < 0.35 and self.profile.stops:
             return self._stop_or_resume(living)
-        return self._send(self.rng.choice(living))
+        return self._send(self.rng.choice(senders))
 
     def _attach(self) -> Attach:
         lowest = self.config.first_port_no
@@ -211,7 +222,7 @@ class _Maker:
         return Stop(port_no)
 
     def _send(self, port_no: int) -> Send:
-        least = 1 if self.ways[port_no] in _WITH_END else 0
+        least = 1 if self.ways[port_no] in WITH_END else 0
         frames: list[bytes] = []
         memory = 0
         for _ in range(self.rng.randint(1, self.profile.most_frames)):
@@ -236,6 +247,13 @@ class _Maker:
             # The boundary between the small and the large buffers of the native engine.
             return min(rng.randint(1900, 2100), longest + 1)
         return rng.choice([longest - 1, longest, longest + 1])
+
+    def _garbled(self) -> bytes:
+        header = HEADERS.rx_header
+        whole = header + bytes(HEADERS.rx_skip)
+        place = self.rng.randrange(len(header))
+        other = header[:place] + bytes([header[place] ^ 1 << self.rng.randrange(8)]) + header[place + 1 :]
+        return self.rng.choice([whole[: self.rng.randrange(len(whole))], other + self._frame(60)])
 
     def _frame(self, size: int) -> bytes:
         head = self._address() + self._address() + b"\x88\xb5" + self.rng.randbytes(8)

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from support.guest_end import unread_limit
 from support.scenario import (
     LIMITED,
+    WITH_END,
     Attach,
     Configure,
     Detach,
     Die,
     Flush,
+    Garble,
     Handover,
     Look,
     Resume,
@@ -93,7 +95,7 @@ class ModelSwitch:
         core, now_ns = self._core, self._clock.now_ns()
         match step:
             case Attach(way, port_no):
-                self._wires[core.add_port(now_ns, port_no)] = _Wire(way)
+                self._wires[core.add_port(now_ns, port_no, monitor=way == "monitor")] = _Wire(way)
             case Detach(port_no):
                 del self._wires[port_no]
                 core.remove_port(port_no, now_ns)
@@ -118,6 +120,8 @@ class ModelSwitch:
                 self._wires[port_no].stopped = False
             case Stranger():
                 core.counters.unknown_sender += 1
+            case Garble(port_no):
+                core.port_counters(port_no).count_drop(DropReason.BAD_HEADER)
 
     def _send(self, port_no: int, frame: bytes) -> None:
         for egress in self._core.receive(port_no, frame, self._clock.now_ns()).egress:
@@ -136,14 +140,15 @@ class ModelSwitch:
 
     def _refuse(self, port_no: int, wire: _Wire) -> None:
         self._core.port_counters(port_no).count_drop(DropReason.PEER_GONE)
-        # A shared port is read elsewhere, where its guest may well send from another socket.
-        wire.down = wire.way != "shared"
+        # A shared port is read elsewhere, where its guest may well send from another socket, and a monitor
+        # is not read at all.
+        wire.down = wire.way not in ("shared", "monitor")
 
     def _die(self, port_no: int) -> None:
         wire = self._wires[port_no]
         wire.dead, wire.stopped = True, False
         wire.unread.clear()
-        if wire.way in ("seqpacket", "device"):
+        if wire.way in WITH_END:
             wire.down = True
             self._core.link_closed(port_no, 0, self._clock.now_ns())
         for _ in wire.queue:

@@ -8,7 +8,15 @@ import time
 from collections.abc import Callable
 
 from support.deadline import deadline, scaled
-from support.guest_end import GuestEnd, plug, plug_shared, plug_unconnected, unread_limit
+from support.guest_end import (
+    GuestEnd,
+    plug,
+    plug_headed,
+    plug_monitor,
+    plug_shared,
+    plug_unconnected,
+    unread_limit,
+)
 from support.scenario import (
     LIMITED,
     Attach,
@@ -16,6 +24,7 @@ from support.scenario import (
     Detach,
     Die,
     Flush,
+    Garble,
     Handover,
     Look,
     Resume,
@@ -29,7 +38,13 @@ from umlab._clock import Clock, ManualClock
 from umlab.engine.contract import Engine, SwitchSnapshot
 from umlab.switch.model import Framing, SwitchConfig
 
-_FRAMINGS = {"connected": Framing.DATAGRAM, "seqpacket": Framing.SEQPACKET, "device": Framing.DEVICE}
+_FRAMINGS = {
+    "connected": Framing.DATAGRAM,
+    "seqpacket": Framing.SEQPACKET,
+    "device": Framing.DEVICE,
+    "stream": Framing.STREAM,
+}
+_PLUGS = {"unconnected": plug_unconnected, "headed": plug_headed, "monitor": plug_monitor}
 EngineType = Callable[[SwitchConfig, Clock | None], Engine]
 
 
@@ -145,14 +160,17 @@ class _EngineRun:
             case Stranger(frame):
                 self._stranger.sendto(frame, self._shared.getsockname())
                 self._release()
+            case Garble(port_no, message):
+                self._guests[port_no].sock.send(message)
+                self._release()
             case Stop() | Resume() | Look():
                 self._release()
 
     def _attach(self, way: str, port_no: int | None) -> None:
         if way in _FRAMINGS:
             guest = plug(self._engine, _FRAMINGS[way], port_no)
-        elif way == "unconnected":
-            guest = plug_unconnected(self._engine, port_no)
+        elif way in _PLUGS:
+            guest = _PLUGS[way](self._engine, port_no)
         else:
             guest = plug_shared(self._engine, self._shared, port_no)
         self._guests[guest.port_no] = guest

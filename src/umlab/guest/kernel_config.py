@@ -22,6 +22,8 @@ TIMEOUT = 10.0
 #: Bytes of an answer; Debian's kernel has 82 KiB.
 MAX_CONFIG = 1 << 20
 _OPTION = re.compile(rb"^(CONFIG_[A-Za-z0-9_]+)=(.*)$", re.MULTILINE)
+#: Its second comment names the release, as in ``# Linux/um 6.1.176 Kernel Configuration``.
+_RELEASE = re.compile(rb"^# Linux/\S+ (\d{1,4}\.\d{1,4})\b", re.MULTILINE)
 #: The options without which a kernel does not have a transport.
 _NEEDS = {
     "daemon": ("CONFIG_UML_NET", "CONFIG_UML_NET_DAEMON"),
@@ -30,7 +32,11 @@ _NEEDS = {
     "mcast": ("CONFIG_UML_NET", "CONFIG_UML_NET_MCAST"),
     "l2tpv3": ("CONFIG_UML_NET_VECTOR",),
     "gre": ("CONFIG_UML_NET_VECTOR",),
+    "vde": ("CONFIG_UML_NET", "CONFIG_UML_NET_VDE"),
+    "vec-vde": ("CONFIG_UML_NET_VECTOR",),
 }
+#: The first releases with a transport that has no option of its own.
+_SINCE = {"vec-vde": (6, 12)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +44,10 @@ class TransportSupport:
     """Whether a kernel has a transport.
 
     Attributes:
-        kind: ``daemon``, ``bess``, ``l2tpv3``, ``gre``, or ``tap`` (a device that the guest itself opens).
-        missing: The options that it was built without; empty where it has the transport.
+        kind: ``daemon``, ``bess``, ``l2tpv3``, ``gre``, ``vde``, ``vec-vde`` (the vector drivers'), or
+            ``tap`` (a device that the guest itself opens).
+        missing: The options that it was built without, or the release that it is older than, such as
+            ``Linux 6.12``; empty where it has the transport.
     """
 
     kind: str
@@ -64,17 +72,31 @@ def read_kernel_config(kernel: str) -> dict[str, str]:
 def parse_config(data: bytes) -> dict[str, str]:
     """Return the options that are set in the text of a kernel configuration; other lines are passed over.
 
-    A value is as it is written, such as ``y``, ``m``, ``0x40`` or ``"text"``.
+    A value is as it is written, such as ``y``, ``m``, ``0x40`` or ``"text"``.  Where the text tells the kernel's
+    release, the first two numbers of it are under ``release``, such as ``6.12``.
     """
-    return {name.decode("ascii"): value.decode("utf-8", "replace") for name, value in _OPTION.findall(data)}
+    config = {name.decode("ascii"): value.decode("utf-8", "replace") for name, value in _OPTION.findall(data)}
+    if release := _RELEASE.search(data):
+        config["release"] = release[1].decode("ascii")
+    return config
 
 
 def transports_of(config: dict[str, str]) -> tuple[TransportSupport, ...]:
     """Return, for each transport, whether a kernel with these options has it."""
     return tuple(
-        TransportSupport(kind, tuple(name for name in needs if config.get(name) != "y"))
+        TransportSupport(
+            kind, (*(name for name in needs if config.get(name) != "y"), *_missing_release(kind, config))
+        )
         for kind, needs in _NEEDS.items()
     )
+
+
+def _missing_release(kind: str, config: dict[str, str]) -> tuple[str, ...]:
+    """Return the release that a transport came with, where a kernel is older or does not tell its own."""
+    since = _SINCE.get(kind)
+    if since is None or tuple(map(int, config.get("release", "0.0").split("."))) >= since:
+        return ()
+    return ("Linux {}.{}".format(*since),)
 
 
 def _output_of(kernel: str) -> bytes:

@@ -40,6 +40,7 @@ CONFIG_LAST=0x40"""
         "CONFIG_PATH": '"/run/\ufffd"',
         "CONFIG_EMPTY": "",
         "CONFIG_LAST": "0x40",
+        "release": "6.1",
     }
 
 
@@ -59,6 +60,41 @@ def test_transport_lacks_the_options_that_are_not_there(
     support = transports_of(config)
     assert support[0] == TransportSupport("daemon", daemon)
     assert {each.missing for each in support if each.kind in ("bess", "tap", "l2tpv3", "gre")} == {vector}
+
+
+@pytest.mark.parametrize(
+    ("config", "legacy", "vector"),
+    [
+        ({"CONFIG_UML_NET_VDE": "y", "release": "6.1"} | LEGACY | VECTOR, (), ("Linux 6.12",)),
+        ({"release": "6.11"} | LEGACY | VECTOR, ("CONFIG_UML_NET_VDE",), ("Linux 6.12",)),
+        ({"release": "6.12"} | VECTOR, ("CONFIG_UML_NET", "CONFIG_UML_NET_VDE"), ()),
+        ({"release": "7.0"}, ("CONFIG_UML_NET", "CONFIG_UML_NET_VDE"), ("CONFIG_UML_NET_VECTOR",)),
+        (VECTOR, ("CONFIG_UML_NET", "CONFIG_UML_NET_VDE"), ("Linux 6.12",)),
+        (
+            {"release": "new"},
+            ("CONFIG_UML_NET", "CONFIG_UML_NET_VDE"),
+            ("CONFIG_UML_NET_VECTOR", "Linux 6.12"),
+        ),
+    ],
+)
+def test_vde_of_the_vector_drivers_has_no_option_and_comes_with_a_release(
+    config: dict[str, str], legacy: tuple[str, ...], vector: tuple[str, ...]
+) -> None:
+    missing = {each.kind: each.missing for each in transports_of(config)}
+    assert (missing["vde"], missing["vec-vde"]) == (legacy, vector)
+
+
+@pytest.mark.parametrize(
+    ("text", "release"),
+    [
+        (b"#\n# Linux/um 6.12.117 Kernel Configuration\n", "6.12"),
+        (b"# Linux/x86 6.1.0-rc3+ Kernel Configuration", "6.1"),
+        (b"CONFIG_X=y # Linux/um 6.12 Kernel", None),
+        (b"# Linux/um 99999.1 Kernel Configuration", None),
+    ],
+)
+def test_release_is_in_the_head(text: bytes, release: str | None) -> None:
+    assert parse_config(text).get("release") == release
 
 
 def test_program_is_asked_by_its_own_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,8 +72,8 @@ def read_kernel_config(kernel: str) -> dict[str, str]:
 def parse_config(data: bytes) -> dict[str, str]:
     """Return the options that are set in the text of a kernel configuration; other lines are passed over.
 
-    A value is as it is written, such as ``y``, ``m``, ``0x40`` or ``"text"``.  Where the text tells the kernel's
-    release, the first two numbers of it are under ``release``, such as ``6.12``.
+    A value is as it is written, such as ``y``, ``m``, ``0x40`` or ``"text"``.  Where the text tells the
+    kernel's release, the first two numbers of it are under ``release``, such as ``6.12``.
     """
     config = {name.decode("ascii"): value.decode("utf-8", "replace") for name, value in _OPTION.findall(data)}
     if release := _RELEASE.search(data):

@@ -71,7 +71,7 @@ def test_transport_lacks_the_options_that_are_not_there(
         ({"release": "7.0"}, ("CONFIG_UML_NET", "CONFIG_UML_NET_VDE"), ("CONFIG_UML_NET_VECTOR",)),
         (VECTOR, ("CONFIG_UML_NET", "CONFIG_UML_NET_VDE"), ("Linux 6.12",)),
         (
-            {"release": "new"},
+            {},
             ("CONFIG_UML_NET", "CONFIG_UML_NET_VDE"),
             ("CONFIG_UML_NET_VECTOR", "Linux 6.12"),
         ),

@@ -13,15 +13,18 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from umlab.daemon.spec import SwitchSpec
+from umlab.daemon.spec import DEFAULT_KINDS, SwitchSpec, default_listen
 from umlab.errors import LabFileError, LabFileErrors
 from umlab.guest.cmdline import BessNic, DaemonNic, DiskRoot, FdNic, GuestSpec, Nic, TinyRoot
 from umlab.guest.kernel_config import parse_config
 from umlab.lab.file import LabFile, load
 from umlab.switch.model import MAX_FDB_CAPACITY, SwitchConfig
+from umlab.transports.contract import Access
 
 RUNTIME = Path("/run/lab")
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,23}", fullmatch=True)
+#: Of users and groups.
+IDS = st.integers(0, (1 << 32) - 2)
 SIGNS = [*"-:?,[]{}#&*!|>'\"%@`~= \n\t", "\n  ", "\n    ", "- ", ": ", "---\n", "*a", "&a ", "<<", "null"]
 KEYS = ["segments", "guests", "lan", "nics", "root", "disk", "listen", "bess", "hub", "true", "128M", "300s"]
 PARTS = ["\nsegments:\n  lan:\n", "\nguests:\n  g:\n    ", "mac: 02:00:00:00:00:01", "\r\n"]
@@ -80,6 +83,10 @@ def segments(draw: st.DrawFn) -> dict[str, Any]:
         "max_frame": draw(st.integers(14, 65_535)),
         "fdb_capacity": draw(st.integers(0, MAX_FDB_CAPACITY)),
         "listen": ["daemon", "bess"],
+        "mode": f"{draw(st.integers(0, 0o777)):04o}",
+        "group": draw(IDS),
+        "allow_users": draw(st.lists(IDS, max_size=3)),
+        "allow_groups": draw(st.lists(IDS, max_size=3)),
     }
     return {key: value for key, value in given_keys.items() if draw(st.booleans())}
 
@@ -117,11 +124,15 @@ def guests(draw: st.DrawFn, names: list[str]) -> dict[str, Any]:
 
 
 def expected_switch(name: str, keys: dict[str, Any]) -> SwitchSpec:
-    fields = {key: value for key, value in keys.items() if key not in ("ageing_time", "listen")}
+    fields = {key: keys[key] for key in ("hub", "max_frame", "fdb_capacity") if key in keys}
     if "ageing_time" in keys:
         fields["ageing_time_ns"] = int(keys["ageing_time"].removesuffix("ms")) * 1_000_000
+    users, groups = (tuple(sorted(set(keys.get(key, [])))) for key in ("allow_users", "allow_groups"))
     return SwitchSpec(
-        name, SwitchConfig(**fields), (f"daemon:/run/lab/{name}.ctl", f"bess:/run/lab/{name}.bess")
+        name,
+        SwitchConfig(**fields),
+        tuple(default_listen(kind, name, RUNTIME) for kind in keys.get("listen", DEFAULT_KINDS)),
+        Access(int(keys.get("mode", "0600"), 8), keys.get("group"), users, groups),
     )
 
 

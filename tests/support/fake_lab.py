@@ -113,7 +113,7 @@ class FakeLab(LabService):
         """Plug something in."""
         mac = f"02:00:00:00:{port_no >> 8:02x}:{port_no & 255:02x}"
         self.port_views[switch][port_no] = PortView(
-            port_no, "daemon", "v3", "up", 4711, 1000, guest, (mac,), 0, dict(PORT_COUNTERS)
+            port_no, "daemon", "v3", "up", 4711, 1000, "1000", guest, guest, (mac,), 1, 0, dict(PORT_COUNTERS)
         )
         self.addresses[switch].append(FdbEntryView(mac, port_no, 1.5))
 

@@ -11,12 +11,13 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from umlab.api.error import invalid_request
 from umlab.daemon.spec import SwitchSpec
-from umlab.guest.cmdline import BessNic, DaemonNic, DiskRoot, GuestSpec, TinyRoot
+from umlab.guest.cmdline import BessNic, DaemonNic, DiskRoot, FdNic, GuestSpec, TinyRoot
 from umlab.switch.model import SwitchConfig
+from umlab.transports.contract import Access
 
 #: Unknown keys are refused: that is also what tells the kinds of a NIC and of a root apart.
 _CLOSED = ConfigDict(extra="forbid")
-_PARTS: tuple[type, ...] = (SwitchConfig, TinyRoot, DiskRoot, DaemonNic, BessNic)
+_PARTS: tuple[type, ...] = (SwitchConfig, Access, TinyRoot, DiskRoot, DaemonNic, BessNic, FdNic)
 
 for _part in _PARTS:
     with_config(_CLOSED)(_part)
@@ -88,7 +89,14 @@ _CONFIG = {"hub": False, "ageing_time_ns": 300_000_000_000, "max_frame": 9018}
 
 SWITCH_BODY = JsonBody(
     _body_without(SwitchSpec, "name", "SwitchBody"),
-    {"a switch for both kinds of guests": {"config": _CONFIG, "listen": ["daemon:/run/user/1000/lan.ctl"]}},
+    {
+        "a switch for both kinds of guests": {"config": _CONFIG, "listen": ["daemon:/run/user/1000/lan.ctl"]},
+        "a switch for a group": {
+            "config": _CONFIG,
+            "listen": ["bess:/srv/lan.bess"],
+            "access": {"mode": 0o660, "gid": 1001, "gids": [1001]},
+        },
+    },
 )
 SWITCH_PATCH = JsonBody(_patch_of(SwitchConfig, "SwitchPatch"), {"a hub from now on": {"hub": True}})
 GUEST_BODY = JsonBody(

@@ -18,7 +18,7 @@ Examples:
 
   ./linux $(umlab switch args lan --json | jq -r 'select(.missing == []).argument' | head -n 1) ...
 
-  qemu-system-x86_64 $(umlab switch args lan --json | jq -r 'select(.program == "qemu").argument' | head -n 1) ...
+  umlab switch args lan --json | jq -r 'select(.program == "qemu").argument'
 """
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +18,8 @@ from umlab.cli.output import Output, event_text
 if TYPE_CHECKING:
     from umlab.daemon.lab import LabService
     from umlab.daemon.order import LabOrder
+    from umlab.switch.model import SwitchConfig
+    from umlab.transports.contract import Access
 
 EPILOG = """
 Examples:
@@ -29,6 +31,8 @@ Examples:
   umlab switch run lan --listen daemon:/tmp/net1.ctl --listen bess:/tmp/net1.bess
 
   umlab switch run old --listen daemon:/tmp/uml.ctl,/tmp/uml.data --hub
+
+  umlab switch run lan --listen bess:/srv/lan.bess --mode 0660 --group lab --allow-group lab
 
   umlab switch run office --file office.yaml
 """
@@ -61,9 +65,8 @@ def run(
         typer.Option(
             "--listen",
             metavar="SPEC",
-            help="Where guests attach, one of {forms}, or one of these kinds alone, in the runtime "
-            "directory: {kinds}. May be given several times; all are one broadcast domain. "
-            "Without it: {kinds}.",
+            help="Where guests attach: {forms}. May be given several times; all are one broadcast domain. "
+            "Without it: {kinds}, each in the runtime directory.",
             show_default=False,
         ),
     ] = None,
@@ -75,6 +78,35 @@ def run(
     max_frame: Annotated[
         int, typer.Option(min=1514, max=65_535, metavar="BYTES", help="The longest frame, without FCS.")
     ] = 9018,
+    mode: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODE",
+            help="Permission bits of the sockets, in octal, such as 0660. [default: 0600]",
+            show_default=False,
+        ),
+    ] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(metavar="GROUP", help="The group that the sockets are given.", show_default=False),
+    ] = None,
+    allow_user: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="USER",
+            help="A user who may attach, beside ourselves and root; all who can open a socket unless given. "
+            "May be given several times.",
+            show_default=False,
+        ),
+    ] = None,
+    allow_group: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="GROUP",
+            help="A group whose members may attach. May be given several times.",
+            show_default=False,
+        ),
+    ] = None,
     file: Annotated[
         Path | None,
         typer.Option(
@@ -93,35 +125,57 @@ def run(
 
     Where an earlier one was killed, its ports and guests are taken up as they were.
     """
-    if file is not None and (listen or hub):
-        raise typer.BadParameter("a file says itself where its segments listen", param_hint="--file")
-    order = _order(name, listen or (), hub, ageing_time, max_frame, file)
+    if file is not None:
+        if listen or hub or mode or group or allow_user or allow_group:
+            raise typer.BadParameter("a file says itself what its segments are", param_hint="--file")
+        order = _file_order(name, file)
+    else:
+        access = _access(mode, group, allow_user or [], allow_group or [])
+        order = _order(name, listen or (), _config(hub, ageing_time, max_frame), access)
     if background:
         _start(order, Output(as_json=as_json))
     else:
         _run(order, as_json=as_json)
 
 
-def _order(
-    name: str, listen: list[str] | tuple[()], hub: bool, ageing_time: float, max_frame: int, file: Path | None
-) -> LabOrder:
-    from umlab._name import check_name
+def _file_order(name: str, file: Path) -> LabOrder:
     from umlab.daemon.order import LabOrder
-    from umlab.daemon.place import runtime_base
+    from umlab.lab.file import load
+
+    lab = load(file, runtime=_runtime(name))
+    return LabOrder(name, tuple(lab.segments.values()), tuple(lab.guests.values()))
+
+
+def _order(name: str, listen: Sequence[str], config: SwitchConfig, access: Access) -> LabOrder:
+    from umlab.daemon.order import LabOrder
     from umlab.daemon.spec import DEFAULT_KINDS, SwitchSpec, resolve_listen
+
+    runtime = _runtime(name)
+    places = tuple(resolve_listen(spec, name, runtime) for spec in listen or DEFAULT_KINDS)
+    return LabOrder(name, (SwitchSpec(name, config, places, access),), alone=True)
+
+
+def _config(hub: bool, ageing_time: float, max_frame: int) -> SwitchConfig:
     from umlab.switch.model import SECOND_NS, SwitchConfig
 
-    check_name("switch", name)
-    # Made by the daemon: what cannot begin leaves no directory.
-    runtime = runtime_base() / name
-    if file is not None:
-        from umlab.lab.file import load
+    return SwitchConfig(hub=hub, ageing_time_ns=int(ageing_time * SECOND_NS), max_frame=max_frame)
 
-        lab = load(file, runtime=runtime)
-        return LabOrder(name, tuple(lab.segments.values()), tuple(lab.guests.values()))
-    places = tuple(resolve_listen(spec, name, runtime) for spec in listen or DEFAULT_KINDS)
-    config = SwitchConfig(hub=hub, ageing_time_ns=int(ageing_time * SECOND_NS), max_frame=max_frame)
-    return LabOrder(name, (SwitchSpec(name, config, places),), alone=True)
+
+def _access(mode: str | None, group: str | None, allow_users: list[str], allow_groups: list[str]) -> Access:
+    from umlab.daemon.access import make_access
+
+    try:
+        return make_access(mode, group, allow_users, allow_groups)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def _runtime(name: str) -> Path:
+    """Return where a lab's sockets are; made by the daemon, so what cannot begin leaves no directory."""
+    from umlab._name import check_name
+    from umlab.daemon.place import runtime_base
+
+    return runtime_base() / check_name("switch", name)
 
 
 def _start(order: LabOrder, output: Output) -> None:
@@ -235,11 +289,14 @@ _UNSAID = ("event", "at", "at_ns", "switch")
 def _port_table(ports: list[Record]) -> str:
     if not ports:
         return "no guest was attached"
-    lines = [f"{'port':>4}  {'kind':<8} {'pid':>8} {'rx frames':>12} {'tx frames':>12} {'dropped':>9}"]
+    lines = [
+        f"{'port':>4}  {'kind':<9} {'pid':>8} {'guest':<16} "
+        f"{'rx frames':>12} {'tx frames':>12} {'dropped':>9}"
+    ]
     for port in ports:
         dropped = sum(count for name, count in port["counters"].items() if name.startswith("drop_"))
         lines.append(
-            f"{port['port_no']:>4}  {port['kind']:<8} {port['pid'] or '?':>8} "
+            f"{port['port_no']:>4}  {port['kind']:<9} {port['pid'] or '?':>8} {port['umid'] or '-':<16} "
             f"{port['counters']['rx_frames']:>12} {port['counters']['tx_frames']:>12} {dropped:>9}"
         )
     return "\n".join(lines)

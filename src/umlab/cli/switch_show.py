@@ -37,10 +37,12 @@ Examples:
 _LS_HEADINGS = ("NAME", "LAB", "ENGINE", " PORTS", " GUESTS", " FDB", "STATE")
 _LS_SPARE = ("ENGINE", " FDB")
 _PORT_HEADINGS = (
-    *(" PORT", "KIND", "STATE", " PID", " UID", "GUEST", "MAC"),
-    *(" RX", " TX", " DROPPED", " QUEUED"),
+    *(" PORT", "KIND", "STATE", " PID", "USER", "GUEST", "MAC"),
+    *(" RX", " TX", " DROPPED", "REASONS", " QUEUED"),
 )
-_PORT_SPARE = (" QUEUED", " UID", " PID", "MAC", "STATE")
+_PORT_SPARE = ("REASONS", " QUEUED", "USER", " PID", "MAC", "STATE")
+#: Addresses of a port that its line shows.
+_SHOWN_MACS = 2
 
 
 def ls(as_json: AsJson = False, watch: Watch = None) -> None:
@@ -67,7 +69,7 @@ def show(
 
     def build() -> Page:
         with Client(lab) as client:
-            return _show(client, switch, fdb)
+            return _show(client, switch, with_fdb=fdb, all_macs=as_json)
 
     present(build, as_json=as_json, watch=watch)
 
@@ -125,14 +127,14 @@ def _count_guests(ports: list[PortView]) -> int:
     return len({pid for pid in pids if pid}) + pids.count(0)
 
 
-def _show(client: Client, switch: str, with_fdb: bool) -> Page:
+def _show(client: Client, switch: str, *, with_fdb: bool, all_macs: bool) -> Page:
     from umlab.cli.target import missing_switch
     from umlab.errors import NoSuchSwitch
 
     try:
         view = client.switch(switch)
         ports = client.ports(switch)
-        fdb = client.fdb(switch) if with_fdb else None
+        entries = client.fdb(switch) if with_fdb or all_macs else []
     except NoSuchSwitch as error:
         raise missing_switch(client, error) from None
     record: dict[str, Any] = {
@@ -141,9 +143,13 @@ def _show(client: Client, switch: str, with_fdb: bool) -> Page:
         "ports": [dataclasses.asdict(port) for port in ports],
     }
     parts = [*_switch_lines(client.name, view), _listener_table(view.listeners), "", _port_table(ports)]
-    if fdb is not None:
-        record["fdb"] = [dataclasses.asdict(entry) for entry in fdb]
-        parts += ["", _fdb_table(fdb)]
+    if all_macs:
+        # A port's own are the latest ones only.
+        for port in record["ports"]:
+            port["macs"] = [entry.mac for entry in entries if entry.port_no == port["port_no"]][::-1]
+    if with_fdb:
+        record["fdb"] = [dataclasses.asdict(entry) for entry in entries]
+        parts += ["", _fdb_table(entries)]
     return Page([record], parts)
 
 
@@ -170,10 +176,14 @@ def _listener_table(listeners: tuple[ListenerView, ...]) -> Table | str:
 def _port_table(ports: list[PortView]) -> Table | str:
     rows = []
     for port in ports:
-        dropped = sum(count for name, count in port.counters.items() if name.startswith("drop_"))
-        macs = port.macs[0] if port.macs else "-"
-        if len(port.macs) > 1:
-            macs += f" +{len(port.macs) - 1}"
+        drops = {
+            name.removeprefix("drop_"): count
+            for name, count in port.counters.items()
+            if name.startswith("drop_") and count
+        }
+        macs = " ".join(port.macs[:_SHOWN_MACS]) or "-"
+        if port.fdb_entries > _SHOWN_MACS:
+            macs += f" +{port.fdb_entries - _SHOWN_MACS}"
         rows.append(
             (
                 str(port.port_no),
@@ -181,12 +191,13 @@ def _port_table(ports: list[PortView]) -> Table | str:
                 port.state,
                 # 0: the process is there, and in a place that is not visible from here.
                 "-" if port.pid is None else str(port.pid or "?"),
-                "-" if port.uid is None else str(port.uid),
-                port.guest or "-",
+                port.user or "-",
+                port.guest or port.umid or "-",
                 macs,
                 str(port.counters.get("rx_frames", 0)),
                 str(port.counters.get("tx_frames", 0)),
-                str(dropped),
+                str(sum(drops.values())),
+                ", ".join(f"{reason} {count}" for reason, count in drops.items()) or "-",
                 str(port.queued),
             )
         )

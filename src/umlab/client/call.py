@@ -122,7 +122,11 @@ def switch(switch: str) -> Call[SwitchView]:
 
 def put_switch(spec: SwitchSpec) -> Call[Change]:
     """Have a switch of this description.  Raises AlreadyExists, TransportError."""
-    body = {"config": dataclasses.asdict(spec.config), "listen": spec.listen}
+    body = {
+        "config": dataclasses.asdict(spec.config),
+        "listen": spec.listen,
+        "access": dataclasses.asdict(spec.access),
+    }
     return _change("PUT", _path("switches", spec.name), body)
 
 

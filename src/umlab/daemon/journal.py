@@ -23,7 +23,7 @@ from umlab.keeper.link import KeeperLink, Thing
 from umlab.keeper.message import Message, close_all
 from umlab.switch.fdb import FdbEntry
 from umlab.switch.model import SwitchConfig
-from umlab.transports.contract import KeptSession, Listener, Peer, Session
+from umlab.transports.contract import Access, KeptSession, Listener, Peer, Session
 
 _log = logging.getLogger(__name__)
 
@@ -57,7 +57,12 @@ class SwitchJournal:
         named = [listener.descriptors() for listener in listeners]
         self._keeper.put(
             f"switch/{self._name}",
-            {"config": asdict(spec.config), "listen": spec.listen, "sockets": [list(each) for each in named]},
+            {
+                "config": asdict(spec.config),
+                "listen": spec.listen,
+                "access": asdict(spec.access),
+                "sockets": [list(each) for each in named],
+            },
             [fd for each in named for fd in each.values()],
         )
 
@@ -120,12 +125,18 @@ def kept_switches(keeper: KeeperLink) -> list[tuple[SwitchSpec, KeptSwitch]]:
 
 def _kept_spec(name: str, thing: Thing) -> tuple[SwitchSpec, list[dict[str, int]]]:
     meta = thing.meta
-    spec = SwitchSpec(name, SwitchConfig(**meta["config"]), tuple(meta["listen"]))
+    spec = SwitchSpec(name, SwitchConfig(**meta["config"]), tuple(meta["listen"]), _access(meta))
     fds = list(thing.fds)
     listeners = [{socket: fds.pop(0) for socket in sockets} for sockets in meta["sockets"]]
     if fds or len(listeners) != len(spec.listen):
         raise ValueError("other sockets than places to listen")
     return spec, listeners
+
+
+def _access(meta: Message) -> Access:
+    # An earlier version has not written it down.
+    access = meta.get("access", {})
+    return Access(**{key: tuple(each) if isinstance(each, list) else each for key, each in access.items()})
 
 
 def _kept_sessions(keeper: KeeperLink, name: str) -> list[tuple[int, int, KeptSession]]:
@@ -161,11 +172,12 @@ def _kept_fdb(keeper: KeeperLink, name: str) -> list[FdbEntry]:
 def _peer_record(peer: Peer | None) -> Message | None:
     if peer is None:
         return None
-    return {"pid": peer.pid, "uid": peer.uid, "gid": peer.gid, "boot": peer.boot}
+    return asdict(peer) | {"boot": peer.boot}
 
 
 def _peer(record: Message | None) -> Peer | None:
     if record is None:
         return None
     boot = record["boot"]
-    return Peer(record["pid"], record["uid"], record["gid"], None if boot is None else Boot(*boot))
+    groups = tuple(record.get("groups", ()))
+    return Peer(record["pid"], record["uid"], record["gid"], None if boot is None else Boot(*boot), groups)

@@ -45,6 +45,7 @@ def port_records(service: SwitchService) -> list[dict[str, Any]]:
             "detail": port.detail,
             "pid": port.peer.pid if port.peer else None,
             "uid": port.peer.uid if port.peer else None,
+            "umid": port.umid,
             "counters": counters_record(counters[port.port_no]),
         }
         for port in service.ports()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from umlab.errors import TransportError
 from umlab.switch.model import SwitchConfig
+from umlab.transports.contract import PRIVATE, Access
 from umlab.transports.registry import TRANSPORTS
 from umlab.transports.socketfile import check_socket_path
 
@@ -24,11 +25,13 @@ class SwitchSpec:
         config: What it is told to be.
         listen: Where guests attach, as :func:`umlab.transports.registry.parse_listen` takes it; paths are
             absolute.
+        access: Who may attach there.
     """
 
     name: str
     config: SwitchConfig
     listen: tuple[str, ...]
+    access: Access = PRIVATE
 
 
 def default_listen(kind: str, segment: str, runtime: Path) -> str:

@@ -12,19 +12,20 @@ from typing import Protocol
 
 from umlab._clock import Clock, MonotonicClock
 from umlab._descriptor_limit import raise_descriptor_limit
+from umlab.daemon.access import user_name
 from umlab.daemon.lease import LeaseBook
+from umlab.daemon.refusal import RefusalBook
 from umlab.engine.contract import Engine, SwitchSnapshot
 from umlab.engine.select import create_engine
 from umlab.errors import NoSuchPort, StateError, SwitchError, UmlabError
+from umlab.guest.umid import umid_of
 from umlab.switch.events import Event, LinkClosed, PortDetached
 from umlab.switch.fdb import FdbEntry
 from umlab.switch.model import SwitchConfig
-from umlab.transports.contract import KeptSession, Listener, Peer, Session
+from umlab.transports.contract import PRIVATE, Access, KeptSession, Listener, Peer, Session
+from umlab.transports.fd import FdListener
 
 _log = logging.getLogger(__name__)
-
-#: Nanoseconds between two warnings about refused requests; the events have them all.
-_WARNING_INTERVAL_NS = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +84,13 @@ ServiceEvent = Event | SessionOpened | SessionResumed | SessionClosed | SessionR
 
 @dataclass(frozen=True, slots=True)
 class PortInfo:
-    """A port and what is plugged in."""
+    """A port and what is plugged in; ``umid`` is that of the guest whose process the peer is."""
 
     port_no: int
     kind: str
     detail: str
     peer: Peer | None
+    umid: str | None = None
 
 
 @dataclass(slots=True)
@@ -163,11 +165,13 @@ class SwitchService:
         engine: What moves the frames; the best one unless given.
         clock: Where the time of its own events comes from; give the engine the same.
         journal: Where its ports are written down.
+        access: Who may attach; everybody who can open a listener's socket unless given.
 
     Attributes:
         name: The switch's name.
         engine: What moves the frames.
         listeners: Where guests attach.
+        fd_listener: Where the guests are plugged in that this process starts.
     """
 
     def __init__(
@@ -179,9 +183,13 @@ class SwitchService:
         engine: Engine | None = None,
         clock: Clock | None = None,
         journal: Journal | None = None,
+        access: Access = PRIVATE,
     ) -> None:
         self.name = name
         self.listeners = tuple(listeners)
+        self.fd_listener = FdListener()
+        #: Who makes sessions, in the order of their numbers.
+        self._sources: tuple[Listener, ...] = (*self.listeners, self.fd_listener)
         self._clock = clock or MonotonicClock()
         self.engine = engine or create_engine(config, self._clock)
         self._journal = journal or _NoJournal()
@@ -190,7 +198,10 @@ class SwitchService:
         self._subscribers: list[Callable[[ServiceEvent], None]] = []
         self._running = False
         self._event_fd = -1
-        self._warned_ns: int | None = None
+        self._access = access
+        self._refusals = RefusalBook()
+        #: Of the ports that somebody has asked about.
+        self._umids: dict[int, str | None] = {}
 
     def subscribe(self, callback: Callable[[ServiceEvent], None]) -> None:
         """Have every event of the engine and of the service given to ``callback``, in the loop's thread."""
@@ -222,6 +233,7 @@ class SwitchService:
                 await listener.start(_ListenerSink(self, number), sockets)
                 if kept is not None:
                     kept.unused.difference_update(listener.descriptors().values())
+            await self.fd_listener.start(_ListenerSink(self, len(self.listeners)))
             if kept is not None:
                 for port_no, number, session in kept.sessions:
                     self._resume(port_no, number, session, kept.unused)
@@ -257,7 +269,7 @@ class SwitchService:
     def ports(self) -> list[PortInfo]:
         """Return every port and what is plugged in, in port order."""
         return [
-            PortInfo(port_no, session.kind, session.detail, session.peer)
+            PortInfo(port_no, session.kind, session.detail, session.peer, self._umid(port_no, session.peer))
             for port_no, session in sorted(self._sessions.items())
         ]
 
@@ -299,6 +311,11 @@ class SwitchService:
         """Attach a session of a listener; see :class:`umlab.transports.contract.SessionSink`."""
         if not self._running:
             raise StateError(f"switch {self.name} does not run")
+        if session.peer is not None and not self._access.permits(session.peer):
+            user = user_name(session.peer.uid)
+            raise SwitchError(
+                f"user {user} may not attach to switch {self.name}; start it with --allow-user {user}"
+            )
         for port_no in self._leases.outdated_by(session.peer):
             self._detach(port_no, "retired")
         wanted = None if session.wanted_port_no in self._sessions else session.wanted_port_no
@@ -321,17 +338,16 @@ class SwitchService:
     def session_refused(self, kind: str, reason: UmlabError, peer: Peer | None) -> None:
         """Report a request that came to nothing."""
         now_ns = self._clock.now_ns()
-        if self._warned_ns is None or now_ns - self._warned_ns >= _WARNING_INTERVAL_NS:
-            self._warned_ns = now_ns
+        if told := self._refusals.note(now_ns, kind, reason, peer):
             _log.warning(
-                "switch %s: %s request of pid %s refused: %s", self.name, kind, peer and peer.pid, reason
+                "switch %s: %s request of pid %s refused: %s", self.name, kind, peer and peer.pid, told
             )
         self._publish(SessionRefused(now_ns, kind, reason, peer))
 
     def _resume(self, port_no: int, listener: int, kept: KeptSession, unused: set[int]) -> None:
         """Go on with a session; what it takes up is not ``unused`` any more."""
         try:
-            session = self.listeners[listener].resume(kept)
+            session = self._sources[listener].resume(kept)
             unused.difference_update(session.fds)
             try:
                 self.engine.attach(session.link, port_no)
@@ -354,9 +370,15 @@ class SwitchService:
         session = self._sessions.pop(port_no)
         self._journal.detached(port_no)
         self._leases.release(port_no)
+        self._umids.pop(port_no, None)
         session.close()
         self.engine.detach(port_no)
         self._publish(SessionClosed(self._clock.now_ns(), port_no, session.kind, cause))
+
+    def _umid(self, port_no: int, peer: Peer | None) -> str | None:
+        if port_no not in self._umids:
+            self._umids[port_no] = umid_of(peer.pid, peer.uid) if peer and peer.pid else None
+        return self._umids[port_no]
 
     def _take_events(self) -> None:
         try:

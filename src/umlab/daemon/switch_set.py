@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from umlab._name import check_name
+from umlab.daemon.access import user_name
 from umlab.daemon.event_log import EventLog
 from umlab.daemon.journal import UNUSABLE, SwitchJournal, kept_switches
 from umlab.daemon.record import counters_record, event_record
@@ -219,10 +221,12 @@ class SwitchSet:
     def _port_views(self, service: SwitchService, ports: list[PortInfo]) -> list[PortView]:
         snapshot = service.snapshot()
         macs: dict[int, list[str]] = {port.port_no: [] for port in ports}
-        for entry in reversed(service.fdb()):
+        entries = service.fdb()
+        for entry in reversed(entries):
             seen = macs.get(entry.port_no)
             if seen is not None and len(seen) < _MAX_MACS:
                 seen.append(format_mac(entry.mac))
+        known = Counter(entry.port_no for entry in entries)
         return [
             PortView(
                 port_no=port.port_no,
@@ -231,8 +235,11 @@ class SwitchSet:
                 state="down" if port.port_no in snapshot.down else "up",
                 pid=port.peer.pid if port.peer else None,
                 uid=port.peer.uid if port.peer else None,
+                user=user_name(port.peer.uid) if port.peer else None,
                 guest=self.guest_of(port.peer.pid) if port.peer else None,
+                umid=port.umid,
                 macs=tuple(macs[port.port_no]),
+                fdb_entries=known[port.port_no],
                 queued=snapshot.queued[port.port_no],
                 counters=counters_record(snapshot.ports[port.port_no]),
             )
@@ -263,8 +270,8 @@ class SwitchSet:
 
     def _make(self, spec: SwitchSpec) -> _Switch:
         journal = SwitchJournal(self.keeper, spec.name)
-        listeners = [parse_listen(each) for each in spec.listen]
-        service = SwitchService(spec.name, spec.config, listeners, journal=journal)
+        listeners = [parse_listen(each, spec.access) for each in spec.listen]
+        service = SwitchService(spec.name, spec.config, listeners, journal=journal, access=spec.access)
         switch = _Switch(spec, service, journal)
         service.subscribe(lambda event: self._take_event(switch, event))
         return switch

@@ -79,9 +79,12 @@ class PortView:
         detail: What a person would want to see beside the kind, such as ``v3``; may be empty.
         state: ``up``, or ``down`` once the guest's end of the data path is gone.
         pid: The process behind it, 0 where it is not visible, ``None`` where there is none (a tap).
-        uid: Its user.
+        uid: Its user,
+        user: and that one's name, the number where it has none.
         guest: The lab's guest that this process is, if it is one.
+        umid: What it calls itself, if it is a guest of this lab or elsewhere.
         macs: Addresses learnt here, such as ``02:00:00:00:00:01``; the latest 16.
+        fdb_entries: How many addresses were learnt here.
         queued: Frames that wait for the guest.
         counters: By name, such as ``rx_frames`` and ``drop_tail``.
     """
@@ -92,8 +95,11 @@ class PortView:
     state: str
     pid: int | None
     uid: int | None
+    user: str | None
     guest: str | None
+    umid: str | None
     macs: tuple[str, ...]
+    fdb_entries: int
     queued: int
     counters: dict[str, int]
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from umlab.daemon.spec import SwitchSpec
-from umlab.guest.cmdline import BessNic, DaemonNic, DiskRoot, GuestSpec, TinyRoot
+from umlab.guest.cmdline import DiskRoot, GuestSpec, Nic, TinyRoot
 from umlab.lab.schema import Guest, Segment, attached_nic
 from umlab.switch.model import SwitchConfig
+from umlab.transports.contract import Access
 
 
 def switch_spec(name: str, segment: Segment) -> SwitchSpec:
@@ -16,7 +17,8 @@ def switch_spec(name: str, segment: Segment) -> SwitchSpec:
         max_frame=segment.max_frame,
         fdb_capacity=segment.fdb_capacity,
     )
-    return SwitchSpec(name, config, segment.listen)
+    users, groups = (tuple(sorted(set(ids))) for ids in (segment.allow_users, segment.allow_groups))
+    return SwitchSpec(name, config, segment.listen, Access(segment.mode, segment.group, users, groups))
 
 
 def guest_spec(name: str, guest: Guest, switches: dict[str, SwitchSpec]) -> GuestSpec:
@@ -27,9 +29,9 @@ def guest_spec(name: str, guest: Guest, switches: dict[str, SwitchSpec]) -> Gues
         guest: As a schema has accepted it: its segments are there, and listen for it.
         switches: The switches of the segments.
     """
-    nics: list[DaemonNic | BessNic] = []
+    nics: list[Nic] = []
     for nic in guest.nics:
-        made = attached_nic(nic.transport, switches[nic.segment].listen, nic.mac, nic.mtu)
+        made = attached_nic(nic.transport, nic.segment, switches[nic.segment].listen, nic.mac, nic.mtu)
         assert made is not None
         nics.append(made)
     root: TinyRoot | DiskRoot = TinyRoot(guest.modules)

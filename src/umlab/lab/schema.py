@@ -14,11 +14,14 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationInfo
 
+from umlab.daemon.access import find_group, find_user, read_mode
 from umlab.daemon.spec import DEFAULT_KINDS, resolve_listen
 from umlab.errors import LabError, TransportError
-from umlab.guest.cmdline import BessNic, DaemonNic, DiskRoot, GuestSpec, TinyRoot
+from umlab.guest import cmdline
+from umlab.guest.cmdline import BessNic, DaemonNic, DiskRoot, FdNic, GuestSpec, TinyRoot
 from umlab.lab.text import read_count, read_size, read_text, read_time, read_truth
 from umlab.switch.model import MAX_AGEING_NS, SECOND_NS, SwitchConfig
+from umlab.transports.contract import PRIVATE
 
 _SWITCH = SwitchConfig()
 _GUEST = GuestSpec("guest")
@@ -54,6 +57,7 @@ def _to_absolute(path: str, info: ValidationInfo) -> str:
 _Text = Annotated[str, BeforeValidator(read_text)]
 _Truth = Annotated[bool, BeforeValidator(read_truth)]
 _Count = Annotated[int, BeforeValidator(read_count)]
+_Group = BeforeValidator(lambda value: find_group(read_text(value)))
 _Path = Annotated[_Text, AfterValidator(_to_absolute)]
 
 
@@ -94,6 +98,10 @@ class Segment:
     listen: Annotated[
         tuple[Annotated[_Text, AfterValidator(_resolve_listen)], ...], Field(validate_default=True)
     ] = DEFAULT_KINDS
+    mode: Annotated[int | None, BeforeValidator(lambda value: read_mode(read_text(value)))] = PRIVATE.mode
+    group: Annotated[int | None, _Group] = None
+    allow_users: tuple[Annotated[int, BeforeValidator(lambda value: find_user(read_text(value)))], ...] = ()
+    allow_groups: tuple[Annotated[int, _Group], ...] = ()
 
 
 def _by_guest(field_name: str, make: Callable[[Any], Any]) -> AfterValidator:
@@ -111,16 +119,23 @@ def _by_guest(field_name: str, make: Callable[[Any], Any]) -> AfterValidator:
 
 
 def attached_nic(
-    transport: str, listening: tuple[str, ...], mac: str | None = None, mtu: int | None = None
-) -> DaemonNic | BessNic | None:
+    transport: str,
+    segment: str,
+    listening: tuple[str, ...],
+    mac: str | None = None,
+    mtu: int | None = None,
+) -> cmdline.Nic | None:
     """Return a NIC on the first of a segment's places that takes it, or ``None`` where there is none.
 
     Args:
-        transport: ``daemon`` or ``bess``.
+        transport: ``daemon`` or ``bess``, or ``fd``, which needs no place.
+        segment: The segment's name.
         listening: Where the segment listens, with absolute paths.
         mac: As in :class:`DaemonNic`.
         mtu: As in :class:`BessNic`; a :class:`DaemonNic` has none.
     """
+    if transport == "fd":
+        return FdNic(segment, mac, mtu)
     for spec in listening:
         kind, _, place = spec.partition(":")
         if kind == transport:
@@ -138,9 +153,9 @@ def _check_attached(transport: str, info: ValidationInfo) -> str:
     scope = _scope(info)
     segment = info.data.get("segment")
     listening = scope.listening[segment] if segment is not None else None
-    if listening is None:
+    if segment is None or listening is None:
         return transport
-    nic = attached_nic(transport, listening)
+    nic = attached_nic(transport, segment, listening)
     if nic is None:
         raise ValueError(f"the segment {segment} does not listen for it; add {transport} to its listen")
     try:
@@ -152,7 +167,7 @@ def _check_attached(transport: str, info: ValidationInfo) -> str:
 
 def _check_mtu(mtu: int, info: ValidationInfo) -> int:
     if info.data.get("transport") == "daemon":
-        raise ValueError("transport: daemon has no such setting; take transport: bess")
+        raise ValueError("transport: daemon has no such setting; take transport: bess or fd")
     return mtu
 
 
@@ -168,7 +183,7 @@ class Nic:
 
     segment: Annotated[_Text, AfterValidator(_check_segment)]
     transport: Annotated[
-        Literal["daemon", "bess"],
+        Literal["daemon", "bess", "fd"],
         BeforeValidator(read_text),
         AfterValidator(_check_attached),
         Field(validate_default=True),

@@ -97,6 +97,10 @@ class SessionSink(Protocol):
         """An attach request came to nothing; the reason's text is one printable line."""
 
 
+#: Users and groups have smaller numbers; this one is no user.
+MAX_ID = (1 << 32) - 1
+
+
 @dataclass(frozen=True, slots=True)
 class Access:
     """Who may attach to a switch; the operating system enforces the first two, the switch the others.
@@ -105,8 +109,8 @@ class Access:
         mode: Permission bits of the socket files; a directory has an x wherever they have an r or a w.
             ``None`` leaves them to the umask.
         gid: The group that the socket files are given, ``None`` for our own.
-        uids: Users who may attach.
-        gids: Groups whose members may attach.
+        uids: Users who may attach, in ascending order.
+        gids: Groups whose members may attach, in ascending order.
 
     Where there are neither users nor groups everybody may attach who can open the socket.  We ourselves
     and root always may, and so may who has no credentials, such as a remote host that was named.
@@ -114,14 +118,20 @@ class Access:
 
     mode: int | None = 0o600
     gid: int | None = None
-    uids: frozenset[int] = frozenset()
-    gids: frozenset[int] = frozenset()
+    uids: tuple[int, ...] = ()
+    gids: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 0 <= (self.mode or 0) <= 0o777:
+            raise ValueError("mode must be between 0 and 0777")
+        if not all(0 <= number < MAX_ID for number in (self.gid or 0, *self.uids, *self.gids)):
+            raise ValueError(f"a user or group is a number below {MAX_ID}")
 
     def permits(self, peer: Peer | None) -> bool:
         """Return whether a peer is one of those who may attach."""
         if peer is None or not (self.uids or self.gids) or peer.uid in (0, os.geteuid(), *self.uids):
             return True
-        return not self.gids.isdisjoint((peer.gid, *peer.groups))
+        return any(gid in self.gids for gid in (peer.gid, *peer.groups))
 
 
 #: For the switch's own user alone.

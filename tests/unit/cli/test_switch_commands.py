@@ -51,22 +51,30 @@ def test_hung_lab_is_listed_and_holds_nobody_up(run: Run, runtime: Path) -> None
 def test_switch_is_shown_with_everything(run: Run, runtime: Path) -> None:
     with LabThread(runtime, "lan", ("lan",)) as daemon:
         daemon.call(lambda lab: lab.add_port("lan", 1, "left"))
-        tap = PortView(2, "tap", "tap0", "up", None, None, None, (), 3, {"drop_tail": 4, "drop_runt": 1})
-        daemon.call(lambda lab: lab.port_views["lan"].update({2: tap}))
+        counters = {"drop_tail": 4, "drop_runt": 1, "drop_refused": 0}
+        tap = PortView(2, "tap", "tap0", "up", None, None, None, None, None, (), 0, 3, counters)
+        macs = tuple(f"02:00:00:00:01:{number:02x}" for number in range(16))
+        other = PortView(3, "bess", "", "down", 0, 9, "news", None, "old", macs, 40, 0, {})
+        daemon.call(lambda lab: lab.port_views["lan"].update({2: tap, 3: other}))
         shown = run("switch", "show", "lan", "--fdb")
         (record,) = run("switch", "show", "lan", "--fdb", "--json").records
         without = run("switch", "show", "lan")
     lines = [line.split() for line in shown.out.splitlines()]
     assert "hub=off ageing_time=300s max_frame=9018" in shown.out
     assert ["daemon", "/run/lan.ctl", "eth0=daemon,,unix,/run/lan.ctl"] in lines
-    row = ["1", "daemon", "v3", "up", "4711", "1000", "left", "02:00:00:00:00:01", "7", "5", "2", "0"]
+    drops = ["2", "tail", "2"]
+    row = ["1", "daemon", "v3", "up", "4711", "1000", "left", "02:00:00:00:00:01", "7", "5", *drops, "0"]
     assert row in lines
-    assert ["2", "tap", "tap0", "up", "-", "-", "-", "-", "0", "0", "5", "3"] in lines
+    drops = ["5", "tail", "4,", "runt", "1"]
+    assert ["2", "tap", "tap0", "up", "-", "-", "-", "-", "0", "0", *drops, "3"] in lines
+    assert ["3", "bess", "down", "?", "news", "old", *macs[:2], "+38", "0", "0", "0", "-", "0"] in lines
     assert ["02:00:00:00:00:01", "1", "1.5", "s"] in lines
     assert ["02:00:00:00:00:01", "1", "1.5", "s"] not in [line.split() for line in without.out.splitlines()]
     assert record["lab"] == "lan"
     assert record["switch"]["config"]["ageing_time_ns"] == 300 * 10**9
-    assert [port["port_no"] for port in record["ports"]] == [1, 2]
+    assert [port["port_no"] for port in record["ports"]] == [1, 2, 3]
+    # All that the FDB has, and not what the port shows of it.
+    assert [port["macs"] for port in record["ports"]] == [["02:00:00:00:00:01"], [], []]
     assert record["ports"][1] == dataclasses.asdict(tap) | {"macs": []}
     assert record["fdb"] == [{"mac": "02:00:00:00:00:01", "port_no": 1, "age": 1.5}]
 

@@ -53,7 +53,9 @@ SWITCH = SwitchView(
     1,
     {"learned": 2},
 )
-PORT = PortView(1, "daemon", "v3", "up", 9, 0, "left", ("02:00:00:00:00:01",), 0, {"rx_frames": 4})
+PORT = PortView(
+    1, "daemon", "v3", "up", 9, 0, "root", "left", "left", ("02:00:00:00:00:01",), 1, 0, {"rx_frames": 4}
+)
 ENTRY = FdbEntryView("02:00:00:00:00:01", 1, 2.5)
 GUEST = GuestView("left", "ready", 9, None, "/usr/bin/linux", 1 << 27, 2.5, ("con0", "con1"), "/x/mconsole")
 CONSOLE = ConsoleView("con1", "terminal", 1)
@@ -77,7 +79,11 @@ CALLS: list[tuple[str, tuple[Any, ...], str, Any, Any, Any]] = [
         "put_switch",
         (SWITCH_SPEC,),
         "PUT /v1/switches/lan",
-        {"config": asdict(SwitchConfig()), "listen": ["bess:/x"]},
+        {
+            "config": asdict(SwitchConfig()),
+            "listen": ["bess:/x"],
+            "access": {"mode": 0o600, "gid": None, "uids": [], "gids": []},
+        },
         CHANGED,
         CHANGED,
     ),

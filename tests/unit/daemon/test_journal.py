@@ -13,16 +13,18 @@ from umlab.daemon.journal import MAX_FDB, SwitchJournal, kept_switches
 from umlab.daemon.spec import SwitchSpec
 from umlab.switch.fdb import FdbEntry
 from umlab.switch.model import Framing, Link, SwitchConfig
-from umlab.transports.contract import Peer, Session, nothing_to_close
+from umlab.transports.contract import Access, Peer, Session, nothing_to_close
 
 ENTRIES = [FdbEntry(mac(1), 1, 5), FdbEntry(mac(2), 4_000_000_000, (1 << 62) + 1)]
 
 
 @pytest.mark.parametrize(
-    "peer", [None, Peer(7, 8, 9, None), Peer(7, 8, 9, Boot(1 << 60, 1_700_000_000_000_000_001))], ids=str
+    "peer",
+    [None, Peer(7, 8, 9, None, (10, 11)), Peer(7, 8, 9, Boot(1 << 60, 1_700_000_000_000_000_001))],
+    ids=str,
 )
 async def test_everything_is_found_as_it_was_written(kept: KeptLab, peer: Peer | None) -> None:
-    spec = SwitchSpec("lan", SwitchConfig(hub=True, fdb_capacity=7), ())
+    spec = SwitchSpec("lan", SwitchConfig(hub=True, fdb_capacity=7), (), Access(0o660, 5, (1, 2), (3,)))
     journal = SwitchJournal(kept.link, "lan")
     journal.switch(spec, ())
     for port_no in (10, 9):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from umlab.daemon.order import LabOrder, order_from_json, order_to_json
@@ -9,6 +11,7 @@ from umlab.daemon.spec import SwitchSpec
 from umlab.errors import LabError
 from umlab.guest.cmdline import BessNic, DaemonNic, DiskRoot, GuestSpec, TinyRoot
 from umlab.switch.model import SwitchConfig
+from umlab.transports.contract import Access
 
 SWITCH = SwitchSpec("lan", SwitchConfig(hub=True, max_frame=1518), ("daemon:/x/ctl,/x/data", "bess:/x/bess"))
 
@@ -17,7 +20,7 @@ SWITCH = SwitchSpec("lan", SwitchConfig(hub=True, max_frame=1518), ("daemon:/x/c
     "order",
     [
         LabOrder("empty"),
-        LabOrder("lan", (SWITCH,), alone=True),
+        LabOrder("lan", (replace(SWITCH, access=Access(0o660, 5, (1, 2), (3,))),), alone=True),
         LabOrder(
             "lan",
             (SWITCH,),

@@ -37,7 +37,7 @@ def test_error_and_peer_are_plain() -> None:
     peer = Peer(7, 1000, 1000, None)
     refused = event_record(SessionRefused(5, "daemon", TransportError("no"), peer))
     assert refused["error"] == "no"
-    assert refused["peer"] == {"pid": 7, "uid": 1000, "gid": 1000, "boot": None}
+    assert refused["peer"] == {"pid": 7, "uid": 1000, "gid": 1000, "boot": None, "groups": []}
     assert json.loads(json.dumps(refused)) == refused
     assert event_record(SessionOpened(5, 1, "daemon", "v3", None))["peer"] is None
     assert event_record(SessionRefused(5, "x", LabError("a"), None))["event"] == "session_refused"

@@ -7,15 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from umlab.daemon.spec import SwitchSpec
+from umlab.daemon.spec import DEFAULT_KINDS, SwitchSpec, default_listen
 from umlab.errors import LabFileError, LabFileErrors
 from umlab.guest.cmdline import BessNic, DaemonNic, DiskRoot, FdNic, GuestSpec, TinyRoot
 from umlab.lab.document import MAX_SIZE
 from umlab.lab.file import MAX_ERRORS, LabFile, load
 from umlab.switch.model import SECOND_NS, SwitchConfig
+from umlab.transports.contract import Access
 
 RUNTIME = Path("/run/lab")
-LAN = SwitchSpec("lan", SwitchConfig(), ("daemon:/run/lab/lan.ctl", "bess:/run/lab/lan.bess"))
+LAN = SwitchSpec(
+    "lan",
+    SwitchConfig(),
+    tuple(default_listen(kind, "lan", Path("/run/lab")) for kind in DEFAULT_KINDS),
+)
 MAC = "02:00:00:00:00:01"
 
 
@@ -51,12 +56,14 @@ def test_part_may_be_missing(text: str, tmp_path: Path) -> None:
 
 def test_segment_has_what_its_keys_say(tmp_path: Path) -> None:
     keys = (
-        "hub: true, ageing_time: 100ms, max_frame: 1514, fdb_capacity: 0, listen: ['bess:b', daemon, 'tap:t']"
+        "hub: true, ageing_time: 100ms, max_frame: 1514, fdb_capacity: 0, "
+        "listen: ['bess:b', daemon, 'tap:t'], mode: 0660, group: 5, allow_users: [70000, root], allow_groups: [2, 1, 2]"
     )
     assert read(tmp_path, f"segments: {{s: {{{keys}}}}}").segments["s"] == SwitchSpec(
         "s",
         SwitchConfig(hub=True, ageing_time_ns=SECOND_NS // 10, max_frame=1514, fdb_capacity=0),
         (f"bess:{tmp_path}/b", "daemon:/run/lab/s.ctl", "tap:t"),
+        Access(0o660, 5, (0, 70000), (1, 2)),
     )
 
 
@@ -130,7 +137,7 @@ def test_nic_attaches_to_the_first_place_of_its_kind(tmp_path: Path) -> None:
         ("segments:\n  a:\n    fdb_capacity: 999999999\n", 3, "segments.a.fdb_capacity", "between 0 and"),
         ("segments:\n  a:\n    fdb_capacity: many\n", 3, "segments.a.fdb_capacity", "whole number"),
         ("segments:\n  a:\n    listen: bess\n", 3, "segments.a.listen", "must be a list"),
-        ("segments:\n  a:\n    listen:\n    - bess\n    - vde\n", 5, "segments.a.listen[1]", "write one of"),
+        ("segments:\n  a:\n    listen:\n    - bess\n    - none\n", 5, "segments.a.listen[1]", "write one of"),
         ("segments:\n  a: {listen: [bess, bess]}\n", 2, "segments.a.listen[1]", "/run/lab/a.bess is taken"),
         (
             "segments:\n  a: {listen: ['bess:/x']}\n  b: {listen: ['daemon:/y,/x']}\n",
@@ -138,6 +145,9 @@ def test_nic_attaches_to_the_first_place_of_its_kind(tmp_path: Path) -> None:
             "segments.b.listen[0]",
             "by segment a",
         ),
+        ("segments:\n  a:\n    mode: 888\n", 3, "segments.a.mode", "write one like 0660"),
+        ("segments:\n  a:\n    group: [1]\n", 3, "segments.a.group", "a single value"),
+        ("segments:\n  a:\n    allow_users: [root, no one]\n", 3, "segments.a.allow_users[1]", "no user"),
         # guests
         ("guests:\n  b/d:\n", 2, "guests.b/d", "guest name 'b/d'"),
         ("guests:\n  g: [x]\n", 2, "guests.g", "must have keys below it"),

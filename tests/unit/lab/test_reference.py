@@ -55,7 +55,7 @@ def test_defaults_of_the_page_change_nothing_where_they_are_written(
         return ", ".join(f"{name}: {ROWS[name].strip('`')}" for name in names if ROWS[name].startswith("`"))
 
     segment, guest, nic = written(Segment), written(Guest), written(Nic)
-    assert [part.count(": ") for part in (segment, guest, nic)] == [5, 8, 1]
+    assert [part.count(": ") for part in (segment, guest, nic)] == [7, 8, 1]
     monkeypatch.chdir(tmp_path)
     labs = []
     for text in (

@@ -1,0 +1,242 @@
+"""Guests on l2tpv3, gre and bess beside one on the daemon transport: under load, garbage and reboots."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import pytest
+
+from integration.peers.lan import bring_up, ping, shell
+from integration.peers.uml_kernel import running_guest
+from support.deadline import scaled, wait_until_async
+from umlab.daemon.guest import GuestService
+from umlab.daemon.switch import ServiceEvent, SessionClosed, SessionRefused, SwitchService
+from umlab.guest.cmdline import BessNic, DaemonNic
+from umlab.switch.counters import DropReason
+from umlab.switch.model import SwitchConfig
+from umlab.transports.contract import Listener
+from umlab.transports.registry import parse_listen
+from umlab.wire import gre, l2tpv3
+
+pytestmark = pytest.mark.integration
+
+#: A guest with several NICs on one segment answers for each on that one alone.
+STRICT_ARP = "cd /proc/sys/net/ipv4/conf/all && echo 1 >arp_ignore && echo 2 >arp_announce"
+
+
+def free_ports(count: int) -> list[int]:
+    """Return UDP ports of the loopback address that nobody has now."""
+    sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(count)]
+    for sock in sockets:
+        sock.bind(("127.0.0.1", 0))
+    ports = [int(sock.getsockname()[1]) for sock in sockets]
+    for sock in sockets:
+        sock.close()
+    return ports
+
+
+def vector_nics(listeners: list[Listener]) -> tuple[str, ...]:
+    """Return what a kernel is told to have one vector NIC on each of these, ``vec0`` on the first."""
+    told = [next(each.text for each in listener.arguments if each.program == "uml") for listener in listeners]
+    return tuple(text.replace("vec0", f"vec{number}", 1) for number, text in enumerate(told))
+
+
+@asynccontextmanager
+async def switch_on(listeners: list[Listener]) -> AsyncIterator[tuple[SwitchService, list[ServiceEvent]]]:
+    """Run a switch, and keep its events."""
+    switch = SwitchService("lan", SwitchConfig(), listeners)
+    events: list[ServiceEvent] = []
+    switch.subscribe(events.append)
+    await switch.start()
+    try:
+        yield switch, events
+    finally:
+        await switch.stop()
+
+
+@asynccontextmanager
+async def two_guests(
+    base: Path, vectors: list[Listener], daemon: DaemonNic
+) -> AsyncIterator[tuple[GuestService, GuestService]]:
+    """Boot a guest with a NIC on each place and one on the daemon transport, with addresses for each.
+
+    The second one has 10.0.N.1, the first one 10.0.N.2 on its ``vecN``.
+    """
+    async with (
+        running_guest(base, "vector", extra=vector_nics(vectors)) as vector,
+        running_guest(base, "old", nics=(daemon,)) as old,
+    ):
+        await shell(vector, STRICT_ARP)
+        await shell(old, "ip link set eth0 up")
+        for number in range(len(vectors)):
+            await shell(old, f"ip addr add 10.0.{number}.1/24 dev eth0")
+            await bring_up(vector, f"vec{number}", f"10.0.{number}.2")
+        yield vector, old
+
+
+async def serve_file(guest: GuestService) -> str:
+    """Let a guest offer six MiB of anything over HTTP, and return their sum."""
+    await shell(guest, "dd if=/dev/urandom of=/tmp/data bs=64k count=96 2>/dev/null")
+    await shell(guest, "busybox httpd -p 8000 -h /tmp")
+    return (await shell(guest, "md5sum </tmp/data")).split()[0]
+
+
+async def fetched(guest: GuestService, address: str) -> str:
+    """Let a guest fetch what another one offers, and return its sum."""
+    output = await shell(guest, f"busybox wget -q -O - http://{address}:8000/data | md5sum")
+    return output.split()[0]
+
+
+@contextmanager
+def flood(targets: list[tuple[str, int]], message: bytes) -> Iterator[None]:
+    """Send garbage to all targets as fast as it goes, from an address that nobody has named."""
+    ends = threading.Event()
+
+    def send() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            while not ends.wait(0.001):
+                for target in targets * 20:
+                    sock.sendto(message, target)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        yield
+    finally:
+        ends.set()
+        thread.join()
+
+
+async def test_guests_on_udp_tunnels_reach_one_on_the_daemon_transport_under_load_and_garbage(
+    short_dir: Path,
+) -> None:
+    named, theirs, awaited = free_ports(3)
+    ours = f"src=127.0.0.1,srcport={named}"
+    vectors = [
+        parse_listen(
+            f"l2tpv3:{ours},dst=127.0.0.1,dstport={theirs},rx_session=0x90000001,tx_session=2"
+            ",rx_cookie=0x01020304,tx_cookie=0xf5060708"
+        ),
+        parse_listen(
+            f"l2tpv3:src=127.0.0.1,srcport={awaited},rx_session=3,tx_session=4"
+            ",rx_cookie=0xf102030405060708,tx_cookie=9,cookie64=1,counter=1"
+        ),
+    ]
+    nic = DaemonNic(str(short_dir / "lan.ctl"))
+    async with (
+        switch_on([parse_listen(f"daemon:{nic.control_path}"), *vectors]) as (switch, events),
+        two_guests(short_dir, vectors, nic) as (vector, old),
+    ):
+        for number in range(2):
+            await ping(vector, f"10.0.{number}.1")
+            await ping(old, f"10.0.{number}.2")
+        ports = {port.kind + port.detail[:10]: port.port_no for port in switch.ports()}
+        assert len(ports) == 2
+        assert sorted(port.kind for port in switch.ports()) == ["daemon", "l2tpv3", "l2tpv3"]
+
+        old_sum, vector_sum = await serve_file(old), await serve_file(vector)
+        assert not [event for event in events if isinstance(event, SessionRefused)]
+        with flood([("127.0.0.1", named), ("127.0.0.1", awaited)], b"\0\3\0\0" + bytes(60)):
+            for number in range(2):
+                assert await fetched(vector, f"10.0.{number}.1") == old_sum
+                assert await fetched(old, f"10.0.{number}.2") == vector_sum
+        (refused,) = [event for event in events if isinstance(event, SessionRefused)]
+        assert "refused: session 0" in str(refused.error)
+        assert not any(counters.drops for counters in switch.snapshot().ports.values())
+
+        # From where the peer sends, while it does not: without its session or cookie, or too short.
+        await shell(vector, "ip link set vec0 down")
+        header = l2tpv3.serialize_header(0x90000001, b"\1\2\3\4", udp=True)
+        bad = [
+            l2tpv3.serialize_header(0x90000001, b"\1\2\3\5", udp=True) + bytes(60),
+            l2tpv3.serialize_header(0x90000002, b"\1\2\3\4", udp=True) + bytes(60),
+            header[:11],
+            b"",
+        ]
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as spoofer:
+            spoofer.bind(("127.0.0.1", theirs))
+            for message in bad:
+                spoofer.sendto(message, ("127.0.0.1", named))
+            spoofer.sendto(header + bytes(5), ("127.0.0.1", named))
+            (port_no,) = (port.port_no for port in switch.ports() if port.detail == f"127.0.0.1:{theirs}")
+
+            def drops() -> dict[DropReason, int]:
+                return switch.snapshot().ports[port_no].drops
+
+            await wait_until_async(lambda: drops().get(DropReason.RUNT), 10, "the last of them")
+        assert drops() == {DropReason.BAD_HEADER: len(bad), DropReason.RUNT: 1}
+        await ping(vector, "10.0.1.1")
+        await shell(old, "ping -c 2 -W 1 10.0.0.2 || true")  # nobody is there
+        await shell(vector, "ip link set vec0 up")
+        await ping(vector, "10.0.0.1")
+        await ping(old, "10.0.0.2")
+
+
+@pytest.mark.needs_root
+async def test_guests_on_raw_tunnels_reach_one_on_the_daemon_transport(short_dir: Path) -> None:
+    # Every raw socket of an address sees all that comes there: so each run has addresses of its own.
+    net = f"127.{os.getpid() >> 8 & 0xFF}.{os.getpid() & 0xFF}"
+    vectors = [
+        parse_listen(f"gre:src={net}.1,dst={net}.2,rx_key=0xfffffffe,tx_key=7,sequence=1"),
+        parse_listen(f"gre:src={net}.3,dst={net}.4"),
+        parse_listen(
+            f"l2tpv3:src={net}.5,dst={net}.6,udp=0,rx_session=1,tx_session=2,rx_cookie=5,tx_cookie=6"
+        ),
+    ]
+    nic = DaemonNic(str(short_dir / "lan.ctl"))
+    async with (
+        switch_on([parse_listen(f"daemon:{nic.control_path}"), *vectors]) as (switch, _),
+        two_guests(short_dir, vectors, nic) as (vector, old),
+    ):
+        for number in range(3):
+            await ping(vector, f"10.0.{number}.1")
+            await ping(old, f"10.0.{number}.2")
+        old_sum, vector_sum = await serve_file(old), await serve_file(vector)
+        assert await fetched(vector, "10.0.0.1") == old_sum
+        assert await fetched(old, "10.0.2.2") == vector_sum
+        with socket.socket(socket.AF_INET, socket.SOCK_RAW, gre.IP_PROTOCOL) as spoofer:
+            spoofer.bind((f"{net}.2", 0))
+            for header in (
+                gre.serialize_header(8, sequence=True),
+                gre.serialize_header(None, sequence=False),
+            ):
+                spoofer.sendto(header + bytes(64), (f"{net}.1", 0))
+            spoofer.sendto(gre.serialize_header(0xFFFFFFFE, sequence=True), (f"{net}.1", 0))
+        (port_no,) = (port.port_no for port in switch.ports() if port.detail == f"{net}.2")
+        counters = switch.snapshot().ports
+        await wait_until_async(
+            lambda: switch.snapshot().ports[port_no].drops == {DropReason.BAD_HEADER: 3}, 10, "three drops"
+        )
+        assert not any(each.drops for number, each in counters.items() if number != port_no)
+        await ping(vector, "10.0.0.1")
+
+
+async def test_guest_with_two_bess_nics_that_reboots_and_connects_at_once_has_two_ports(
+    short_dir: Path,
+) -> None:
+    """It keeps its process and the sockets of the boot before, whose interfaces were up."""
+    nic = BessNic(str(short_dir / "lan.bess"))
+    async with (
+        switch_on([parse_listen(f"bess:{nic.path}")]) as (switch, events),
+        running_guest(short_dir, nics=(nic, nic)) as guest,
+    ):
+        both = "ip link set vec0 up && ip link set vec1 up"
+        await shell(guest, both)
+        await wait_until_async(lambda: len(switch.ports()) == 2, 10, "two ports")
+        for _ in range(2):
+            events.clear()
+            await guest.reboot(scaled(30))
+            await shell(guest, both)
+
+            def closed() -> list[tuple[str, str]]:
+                return [(each.kind, each.cause) for each in events if isinstance(each, SessionClosed)]
+
+            await wait_until_async(lambda: len(closed()) == 2, 10, "the end of the old boot's ports")
+            assert closed() == [("bess", "retired")] * 2
+            await wait_until_async(lambda: len(switch.ports()) == 2, 10, "two ports")
+            assert {port.peer and port.peer.boot for port in switch.ports()} == {guest.guest.boot}

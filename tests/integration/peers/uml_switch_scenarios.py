@@ -12,6 +12,7 @@ from pathlib import Path
 
 from integration.peers.fake_guest import BROADCAST, attach_request, frame, mac
 from integration.peers.uml_switch_scene import Act, Prepare, Scenario, Scene
+from support.deadline import wait_until_async
 
 #: Frames that wait in a socket which nobody reads: net.unix.max_dgram_qlen and one.
 SOCKET_QUEUE = int(Path("/proc/sys/net/unix/max_dgram_qlen").read_text()) + 1
@@ -275,6 +276,17 @@ async def _hang_up(scene: Scene) -> None:
     await scene.switch.wait()
 
 
+async def _ask_for_every_frame(scene: Scene) -> None:
+    """Send Netkit's request for a dump; a good guest's frame comes after it."""
+    dump = scene.new_guest()
+    dump.stream.sendall(attach_request(3, dump.name, 1))
+    await wait_until_async(lambda: len(scene.switch.stdout) > 1, 10, "a word about the dump")
+    await scene.teach(await scene.attach(), 1)
+    scene.note_stream(dump)
+    if scene.notes[-1].endswith("answered"):
+        scene.notes.append(f"the dump got {len(dump.receive())} bytes")
+
+
 def _asks(version: int, request_type: int = 0) -> Callable[[bytes], bytes]:
     return lambda name: attach_request(version, name, request_type)
 
@@ -340,7 +352,7 @@ SCENARIOS: dict[str, Scenario] = {
     "request_version_4": Scenario(_CTL, _request(_asks(4), "version 4")),
     "request_version_99": Scenario(_CTL, _request(_asks(99), "version 99")),
     "request_type_7": Scenario(_CTL, _request(_asks(3, 7), "type : 7")),
-    "request_dump": Scenario(_CTL, _request(_asks(3, 1), "type : 1")),
+    "request_dump": Scenario(_CTL, _ask_for_every_frame),
     "request_v1_type_1": Scenario(_CTL, _request(_asks(1, 1), "type : 1")),
     "request_v0_type_7": Scenario(("-compat-v0", *_CTL, "data"), _request(_asks(0, 7), "type : 7")),
     "request_garbage": Scenario(_CTL, _request(_garbage, "type : 542393671")),

@@ -36,7 +36,8 @@ def open_socket(link: Link) -> socket.socket | None:
         sock = socket.socket(fileno=link.fd)
     except OSError as error:
         raise SwitchError(f"descriptor {link.fd} cannot be served: {error}") from error
-    if sock.type not in _SOCKET_TYPES[link.framing]:
+    is_packet = sock.family == socket.AF_PACKET
+    if sock.type not in _SOCKET_TYPES[link.framing] or is_packet != (link.framing is Framing.PACKET):
         sock.detach()
         raise SwitchError(f"descriptor {link.fd} is not a {link.framing.value} socket")
     return sock

@@ -17,6 +17,7 @@ from support.guest_end import (
     frame,
     mac,
     plug,
+    plug_headed,
     plug_shared,
     plug_unconnected,
     traffic_of,
@@ -57,15 +58,17 @@ def keep() -> Iterator[Keep]:
         guest.close()
 
 
-@pytest.fixture(params=["connected", "unconnected", "seqpacket", "device", "shared"])
+@pytest.fixture(params=["connected", "unconnected", "seqpacket", "device", "shared", "stream", "headed"])
 def plug_any(request: pytest.FixtureRequest, shared: socket.socket, keep: Keep) -> Plug:
     """Return each way to attach a guest."""
     if request.param == "shared":
         return lambda engine: keep(plug_shared(engine, shared))
     if request.param == "unconnected":
         return lambda engine: keep(plug_unconnected(engine))
-    framing = {"connected": Framing.DATAGRAM, "seqpacket": Framing.SEQPACKET, "device": Framing.DEVICE}
-    return lambda engine: keep(plug(engine, framing[request.param]))
+    if request.param == "headed":
+        return lambda engine: keep(plug_headed(engine))
+    framing = Framing.DATAGRAM if request.param == "connected" else Framing(request.param)
+    return lambda engine: keep(plug(engine, framing))
 
 
 @pytest.fixture

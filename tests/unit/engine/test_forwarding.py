@@ -16,6 +16,7 @@ from support.guest_end import (
     idle_cpu_ns,
     mac,
     plug,
+    plug_headed,
     plug_unconnected,
     traffic_of,
     unread_limit,
@@ -46,9 +47,13 @@ def plug_device(engine: Engine) -> GuestEnd:
     return plug(engine, Framing.DEVICE)
 
 
+def plug_stream(engine: Engine) -> GuestEnd:
+    return plug(engine, Framing.STREAM)
+
+
 @pytest.fixture(
-    params=[plug, plug_unconnected, plug_seqpacket, plug_device],
-    ids=["connected", "unconnected", "seqpacket", "device"],
+    params=[plug, plug_unconnected, plug_seqpacket, plug_device, plug_stream, plug_headed],
+    ids=["connected", "unconnected", "seqpacket", "device", "stream", "headed"],
 )
 def plug_any(request: pytest.FixtureRequest) -> Plug:
     chosen: Plug = request.param

@@ -39,6 +39,11 @@ from umlab.switch.fdb import FdbEntry
 from umlab.switch.model import MAX_AGEING_NS, Framing, Link, SwitchConfig
 
 EngineMaker = Callable[..., Engine]
+RIGHT_KINDS = {
+    Framing.DATAGRAM: socket.SOCK_DGRAM,
+    Framing.SEQPACKET: socket.SOCK_SEQPACKET,
+    Framing.STREAM: socket.SOCK_STREAM,
+}
 #: A thread that spins uses nearly all of the 100 ms that it is watched for.
 SPINNING_NS = 50_000_000
 
@@ -125,11 +130,19 @@ class TestAttach:
         for guest in guests:
             guest.close()
 
-    @pytest.mark.parametrize("framing", list(Framing))
+    @pytest.mark.parametrize(
+        ("framing", "kind"),
+        [
+            (framing, kind)
+            for framing in Framing
+            for kind in (socket.SOCK_DGRAM, socket.SOCK_SEQPACKET, socket.SOCK_STREAM)
+            if RIGHT_KINDS.get(framing) != kind
+        ],
+    )
     def test_descriptor_of_the_wrong_kind_is_refused_and_stays_the_callers(
-        self, engine: Engine, framing: Framing
+        self, engine: Engine, framing: Framing, kind: int
     ) -> None:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)  # blocking: no device either
+        ours, theirs = socket.socketpair(socket.AF_UNIX, kind)  # blocking: no device either
         with pytest.raises(SwitchError, match=str(ours.fileno())):
             engine.attach(Link(ours.fileno(), framing))
         ours.send(b"still mine")
@@ -225,7 +238,7 @@ class TestDetach:
 
 
 class TestBrokenLinks:
-    @pytest.mark.parametrize("framing", [Framing.SEQPACKET, Framing.DEVICE])
+    @pytest.mark.parametrize("framing", [Framing.SEQPACKET, Framing.DEVICE, Framing.STREAM])
     def test_end_of_file_is_reported_once_and_the_port_stays(self, engine: Engine, framing: Framing) -> None:
         sender, dead, other = plug(engine), plug(engine, framing), plug(engine)
         dead.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
@@ -26,7 +27,7 @@ from support.guest_end import (
 from umlab._clock import ManualClock
 from umlab.engine.contract import Engine
 from umlab.errors import SwitchError
-from umlab.switch.counters import DropReason
+from umlab.switch.counters import DropReason, PortCounters
 from umlab.switch.events import LinkClosed
 from umlab.switch.model import Framing, Link, SwitchConfig
 
@@ -171,7 +172,7 @@ def test_unbound_sender_does_not_have_an_address_of_nuls(shared: SharedSwitch) -
     other.close()
 
 
-@pytest.mark.parametrize("address", [b"", b"\0", b"\0short", bytes(107), bytes(109), b"/" * 109])
+@pytest.mark.parametrize("address", [b"\0", b"\0short", bytes(107), bytes(109), b"/" * 109])
 @pytest.mark.parametrize("first", [True, False])
 def test_address_that_no_sender_has_is_refused(shared: SharedSwitch, address: bytes, first: bool) -> None:
     if not first:
@@ -209,6 +210,96 @@ def test_address_of_another_port_is_refused(shared: SharedSwitch) -> None:
     assert is_open(link.fd)
     os.close(link.fd)
     assert shared.engine.debug_counts()["ports"] == 1
+
+
+def test_who_has_all_that_comes_gets_what_no_other_port_has(shared: SharedSwitch) -> None:
+    by_address, by_path = shared.attached(abstract(b"guest")), shared.attached(shared.path("path"))
+    sole = shared.attached(abstract(b"sole"), b"")
+    shared.send(by_address, frame(BROADCAST, mac(1)))
+    assert by_path.recv(100) == sole.recv(100) == frame(BROADCAST, mac(1))
+    stranger, short = shared.guest(shared.path("stranger")), shared.guest(b"\0short" + os.urandom(20))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as unbound:
+        for number, sender in enumerate((stranger, short, unbound), 2):
+            shared.send(sender, frame(BROADCAST, mac(number)))
+            assert by_path.recv(100) == by_address.recv(100) == frame(BROADCAST, mac(number))
+    shared.send(by_path, frame(BROADCAST, mac(5)))
+    assert by_address.recv(100) == sole.recv(100) == frame(BROADCAST, mac(5))
+    ports = {entry.mac: entry.port_no for entry in shared.engine.fdb()}
+    assert ports == {mac(1): 1, mac(2): 3, mac(3): 3, mac(4): 3, mac(5): 2}
+    assert shared.engine.snapshot().counters.unknown_sender == 0
+
+
+def test_what_comes_without_the_one_who_has_all_is_of_strangers_again(shared: SharedSwitch) -> None:
+    guest, other = shared.attached(abstract(b"guest")), plug(shared.engine)
+    shared.attached(abstract(b"sole"), b"")
+    stranger = shared.guest(shared.path("stranger"))
+    shared.send(stranger, frame(BROADCAST, mac(1)))
+    assert guest.recv(100) == other.receive() == frame(BROADCAST, mac(1))
+    shared.engine.detach(3)
+    shared.send(stranger, frame(BROADCAST, mac(66)))
+    shared.send(guest, frame(BROADCAST, mac(2)))
+    assert other.receive() == frame(BROADCAST, mac(2))
+    assert shared.engine.snapshot().counters.unknown_sender == 1
+    shared.engine.attach(shared.link(abstract(b"sole"), b""))
+    shared.engine.detach(1)
+    shared.send(stranger, frame(BROADCAST, mac(1)))
+    assert other.receive() == frame(BROADCAST, mac(1))
+    other.close()
+
+
+def test_only_one_has_all_that_comes(shared: SharedSwitch) -> None:
+    shared.attached(abstract(b"sole"), b"")
+    shared.guest(abstract(b"second"))
+    link = shared.link(abstract(b"second"), b"")
+    with pytest.raises(SwitchError, match="address"):
+        shared.engine.attach(link)
+    os.close(link.fd)
+
+
+def test_one_port_on_two_udp_sockets(engine: Engine) -> None:
+    """As multicast has it: one to send on, one where whatever comes is the port's."""
+    out, back, sender = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(3))
+    other = plug(engine)
+    with back, sender:
+        for each in (out, back, sender):
+            each.bind(("127.0.0.1", 0))
+            each.settimeout(scaled(10))
+        out.connect(sender.getsockname())
+        out.setblocking(False)
+        port_no = engine.attach(Link(out.detach(), Framing.DATAGRAM, back.fileno(), b""))
+        for number in range(3):
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as anybody:
+                anybody.sendto(frame(BROADCAST, mac(number)), back.getsockname())
+                assert other.receive() == frame(BROADCAST, mac(number))
+        other.send(frame(mac(1), mac(9)))
+        assert sender.recv(100) == frame(mac(1), mac(9))
+        snapshot = engine.snapshot()
+        assert snapshot.ports[port_no] == PortCounters(3, 180, 1, 60)
+        assert (snapshot.counters.unknown_sender, snapshot.down) == (0, frozenset())
+        before = engine.debug_counts()["descriptors"]
+        engine.detach(port_no)
+        assert engine.debug_counts()["descriptors"] == before - 2
+    other.close()
+
+
+@pytest.mark.needs_root
+def test_udp_senders_from_low_ports_are_no_strangers(engine: Engine) -> None:
+    """The first byte of such an address is 0, as an abstract name's is."""
+    back, out, low = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(3))
+    other = plug(engine)
+    with back, low:
+        back.bind(("127.0.0.1", 0))
+        for port in range(200, 256):
+            with contextlib.suppress(OSError):
+                low.bind(("127.0.0.1", port))
+                break
+        assert low.getsockname()[1] < 256
+        out.connect(back.getsockname())
+        out.setblocking(False)
+        engine.attach(Link(out.detach(), Framing.DATAGRAM, back.fileno(), b""))
+        low.sendto(frame(BROADCAST, mac(1)), back.getsockname())
+        assert other.receive() == frame(BROADCAST, mac(1))
+    other.close()
 
 
 @pytest.mark.parametrize("half", ["fd", "address"])

@@ -151,6 +151,52 @@ class TestForwarding:
         assert core.counters.learned == 2
 
 
+class TestMonitors:
+    @pytest.mark.parametrize("numbers", [(1, 3), (8, 9)])
+    def test_each_comes_behind_the_ports_that_a_frame_is_for(self, numbers: tuple[int, int]) -> None:
+        core = switch(0)
+        for number in (2, 4, 5):
+            core.add_port(0, number)
+        for number in reversed(numbers):
+            core.add_port(0, number, monitor=True)
+        assert core.receive(2, frame(BROADCAST, A), 1) == Verdict((4, 5, *numbers))
+        assert core.receive(4, frame(A, B), 2) == Verdict((2, *numbers))
+        assert core.receive(4, frame(C, B), 2) == Verdict((2, 5, *numbers))
+        core.remove_port(numbers[0], 3)
+        assert core.receive(4, frame(A, B), 3) == Verdict((2, numbers[1]))
+        assert core.receive(4, frame(BROADCAST, B), 3) == Verdict((2, 5, numbers[1]))
+
+    def test_hub_sends_it_everything_once(self) -> None:
+        core = switch(2, hub=True)
+        core.add_port(0, monitor=True)
+        assert core.receive(1, frame(B, A), 1) == Verdict((2, 3))
+
+    def test_flood_on_the_only_port_goes_there(self) -> None:
+        core = switch(1)
+        core.add_port(0, monitor=True)
+        assert core.receive(1, frame(BROADCAST, A), 1) == Verdict((2,))
+
+    def test_what_is_dropped_goes_nowhere(self) -> None:
+        core = switch(2, max_frame=1518)
+        core.add_port(0, monitor=True)
+        for bad in (b"", frame(BROADCAST, A, 1519), frame(A, A)):
+            assert core.receive(1, bad, 1).egress == ()
+
+    def test_number_is_an_ordinary_port_afterwards(self) -> None:
+        core = switch(1)
+        core.add_port(0, monitor=True)
+        core.remove_port(2, 1)
+        assert core.add_port(1) == 2
+        core.receive(2, frame(BROADCAST, B), 2)
+        assert core.receive(1, frame(B, A), 3) == Verdict((2,))
+
+    def test_no_address_is_restored_to_one(self) -> None:
+        core = switch(1)
+        core.add_port(0, monitor=True)
+        core.restore([FdbEntry(A, 1, 1), FdbEntry(B, 2, 2)], 3)
+        assert core.fdb(3) == [FdbEntry(A, 1, 1)]
+
+
 class TestLearning:
     def test_learn_is_counted_and_reported_once(self) -> None:
         core = switch()

@@ -273,7 +273,7 @@ def _resolve(place: str, absolute: Callable[[str], str]) -> str:
 
 TRANSPORT = Transport(
     "qemu",
-    "qemu:[connect=]PATH|HOST:PORT",
+    "qemu:[connect=]ADDRESS",
     _make,
     resolve=_resolve,
     default="{}.qemu",

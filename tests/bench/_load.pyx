@@ -54,6 +54,8 @@ cdef enum:
     STAMP_AT = 16
     #: Frames that wait for the socket at most, as in a guest's own queue; more are lost.
     WAITING = 1000
+    # A turn takes some ten microseconds.
+    AWAY_NS = 500000
     #: Sockets that a sleeping run watches at most, and how long it sleeps at most.
     WATCHED = 16
     SLEEP_MS = 10
@@ -278,6 +280,9 @@ cdef int64_t send_and_receive(run_t *job, int64_t end) noexcept nogil:
         then, now = now, now_ns()
         if now - then > job.longest_gap:
             job.longest_gap = now - then
+        if now - then > AWAY_NS and not job.blocks and not job.watched and not job.naps:
+            # Kept from running, though it never sleeps: what it did not do meanwhile is nobody's fault.
+            job.start += now - then
     return now
 
 

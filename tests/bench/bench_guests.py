@@ -1,10 +1,11 @@
 """TCP throughput and ping time between two real guests, on our switch and on the C ``uml_switch``.
 
 Run as ``python tests/bench/bench_guests.py``.  A contender is a switch process as a user starts it, with a
-pair of UML guests of its own.  All are started before the first round and stay until the end: an idle guest
-uses no processor, and a pair that is booted for each round begins it with a cold page cache and a kernel
-that still does its work of the first seconds.  Guests keep nothing of a connection for the next one
-(``tcp_no_metrics_save``).
+pair of UML guests of its own.  (With ``fd`` a lab's daemon is the switch and starts the guests; here
+``fd_switch.py`` is given its ends of the socket pairs instead.)  All are started before the first round and
+stay until the end: an idle guest uses no processor, and a pair that is booted for each round begins it with
+a cold page cache and a kernel that still does its work of the first seconds.  Guests keep nothing of a
+connection for the next one (``tcp_no_metrics_save``).
 
 Throughput is what iperf3 has received on one stream; beside it stand the processor time of the switch for
 each gigabyte and the segments that TCP had to send again.  Guests and switch share the machine's processors,
@@ -21,6 +22,7 @@ import json
 import os
 import re
 import signal
+import socket
 import statistics
 import sys
 import tempfile
@@ -35,7 +37,8 @@ from measure.rounds import Comparison, Unable, compare
 from measure.switch import SWITCHES, Switch, running
 
 from umlab.daemon.guest import GuestService
-from umlab.guest.cmdline import BessNic, DaemonNic, GuestSpec
+from umlab.guest.cmdline import BessNic, DaemonNic, FdNic, GuestSpec, Nic
+from umlab.transports.fd import socket_pair
 
 #: Seconds for a switch, a guest or a command in a guest.
 PATIENCE = 60
@@ -52,13 +55,14 @@ class Contender:
     Attributes:
         name: Its line of the table.
         engine: Ours, or None for the C ``uml_switch``.
-        bess: Guests attach with ``vec0`` to a SOCK_SEQPACKET socket, not with ``eth0`` to a control socket.
+        transport: Guests attach with ``eth0`` to a control socket (``daemon``), with ``vec0`` to a
+            SOCK_SEQPACKET socket (``bess``), or have the end of a socket pair as ``vec0`` (``fd``).
         mtu: Bytes, of the guests' NICs.
     """
 
     name: str
     engine: str | None
-    bess: bool = False
+    transport: str = "daemon"
     mtu: int = 1500
 
 
@@ -66,9 +70,11 @@ CONTENDERS = (
     Contender("C uml_switch, daemon", None),
     Contender("native, daemon", "native"),
     Contender("Python, daemon", "py"),
-    Contender("native, bess", "native", bess=True),
-    Contender("Python, bess", "py", bess=True),
-    Contender("native, bess, MTU 16000", "native", bess=True, mtu=16_000),
+    Contender("native, bess", "native", "bess"),
+    Contender("Python, bess", "py", "bess"),
+    Contender("native, bess, MTU 16000", "native", "bess", mtu=16_000),
+    Contender("native, fd", "native", "fd"),
+    Contender("native, fd, MTU 16000", "native", "fd", mtu=16_000),
 )
 
 
@@ -125,10 +131,16 @@ async def _shell(guest: GuestService, script: str) -> str:
     return output
 
 
-def switch_of(contender: Contender) -> Switch:
-    """Return how a contender's switch is run, on ``ctl`` and, ours, ``bess`` in its directory."""
+def switch_of(contender: Contender, ends: tuple[int, ...]) -> Switch:
+    """Return how a contender's switch is run, on ``ctl`` and, ours, ``bess`` in its directory, or on ends."""
     if contender.engine is None:
         return SWITCHES[0]
+    environment = {"UMLAB_ENGINE": contender.engine}
+    max_frame = str(contender.mtu + 18)
+    if ends:
+        program = str(Path(__file__).with_name("fd_switch.py"))
+        words = (sys.executable, program, "{}/ctl", max_frame, *map(str, ends))
+        return Switch(contender.name, words, environment=environment, inherited=ends)
     umlab = str(Path(sys.executable).with_name("umlab"))
     command = ("env", "XDG_RUNTIME_DIR={}", "XDG_STATE_HOME={}", umlab, "switch", "run", "bench")
     command += (
@@ -137,22 +149,35 @@ def switch_of(contender: Contender) -> Switch:
         "--listen",
         "bess:{}/bess",
         "--max-frame",
-        str(contender.mtu + 18),
+        max_frame,
     )
-    return Switch(contender.name, command, environment={"UMLAB_ENGINE": contender.engine})
+    return Switch(contender.name, command, environment=environment)
 
 
 @contextlib.contextmanager
 def running_guest(
-    runner: asyncio.Runner, contender: Contender, place: Path, tools: Path, address: str
+    runner: asyncio.Runner,
+    contender: Contender,
+    place: Path,
+    tools: Path,
+    address: str,
+    end: socket.socket | None,
 ) -> Iterator[GuestService]:
-    """Boot a guest that is ready to measure, and end it."""
-    nic = BessNic(f"{place}/bess", mtu=contender.mtu) if contender.bess else DaemonNic(f"{place}/ctl")
-    device = "vec0" if contender.bess else "eth0"
+    """Boot a guest that is ready to measure, and end it; the end of a socket pair is closed here."""
+    nics: dict[str, Nic] = {
+        "daemon": DaemonNic(f"{place}/ctl"),
+        "bess": BessNic(f"{place}/bess", mtu=contender.mtu),
+        "fd": FdNic("bench", mtu=contender.mtu),
+    }
+    device = "eth0" if contender.transport == "daemon" else "vec0"
 
     async def start() -> GuestService:
-        spec = GuestSpec(f"bench{address[-1]}", nics=(nic,))
-        guest = await GuestService.start(spec, os.fspath(place))
+        spec = GuestSpec(f"bench{address[-1]}", nics=(nics[contender.transport],))
+        guest = await GuestService.start(
+            spec, os.fspath(place), nic_fds=() if end is None else (end.fileno(),)
+        )
+        if end is not None:
+            end.close()
         try:
             await guest.ready(PATIENCE)
             await _shell(guest, guest_root.install_command(tools))
@@ -182,12 +207,18 @@ def running_pair(runner: asyncio.Runner, contender: Contender, tools: Path) -> I
     """
     print(f"{contender.name}: a switch and two guests", file=sys.stderr, flush=True)
     with contextlib.ExitStack() as stack:
+        pairs = [tuple(map(stack.enter_context, socket_pair())) for _ in ADDRESSES]
+        ours = [end for end, _ in pairs] if contender.transport == "fd" else []
+        theirs = [end for _, end in pairs] if ours else [None] * len(ADDRESSES)
         # Switch and guests run where they like, as a user's do.
-        switch = stack.enter_context(running(switch_of(contender), os.sched_getaffinity(0)))
+        described = switch_of(contender, tuple(end.fileno() for end in ours))
+        switch = stack.enter_context(running(described, os.sched_getaffinity(0)))
+        for end in ours:
+            end.close()
         place = switch.control.parent
         left, right = [
-            stack.enter_context(running_guest(runner, contender, place, tools, address))
-            for address in ADDRESSES
+            stack.enter_context(running_guest(runner, contender, place, tools, address, end))
+            for address, end in zip(ADDRESSES, theirs, strict=True)
         ]
         yield Pair(runner, switch.pid, left, right)
 

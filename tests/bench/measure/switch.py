@@ -32,6 +32,8 @@ class Switch:
         control: Its control socket in that directory.
         connected: Whether guests connect their sockets, as those that it is meant for do.
         environment: What it needs beside our own.
+        inherited: Descriptors of ours that it has as well.
+        is_vde: Whether guests ask for a port as libvdeplug does.
     """
 
     name: str
@@ -39,6 +41,8 @@ class Switch:
     control: str = "ctl"
     connected: bool = False
     environment: dict[str, str] = field(default_factory=dict)
+    inherited: tuple[int, ...] = ()
+    is_vde: bool = False
 
 
 _OURS = (str(Path(sys.executable).parent / "uml_switch"), "-unix", "{}/ctl")
@@ -89,6 +93,7 @@ def running(switch: Switch, processors: set[int]) -> Iterator[Running]:
         process = subprocess.Popen(
             command,
             env=os.environ | switch.environment,
+            pass_fds=switch.inherited,
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

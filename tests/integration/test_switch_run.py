@@ -3,60 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import signal
 import socket
+import stat
 import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from integration.peers.fake_guest import BROADCAST, FakeGuest, frame, mac
+from integration.peers.switch_process import UMLAB, switch_run
 from support.deadline import scaled
+from umlab.daemon.spec import DEFAULT_KINDS
 
 pytestmark = pytest.mark.integration
-
-UMLAB = Path(sys.executable).with_name("umlab")
-
-
-class RunningSwitch:
-    """``umlab switch run --json`` and its records so far."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process = process
-        self.records: list[dict[str, Any]] = []
-
-    def wait_for(self, event: str) -> dict[str, Any]:
-        """Read records until one of a kind comes."""
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.records.append(json.loads(line))
-            if self.records[-1]["event"] == event:
-                return self.records[-1]
-        raise AssertionError(f"no {event} before the end; {self.records}")
-
-
-@contextlib.contextmanager
-def switch_run(*options: str, runtime: Path | None = None) -> Iterator[RunningSwitch]:
-    """Run a switch until the block ends."""
-    process = subprocess.Popen(
-        [UMLAB, "switch", "run", *options, "--json"],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | ({"XDG_RUNTIME_DIR": str(runtime)} if runtime else {}),
-    )
-    with process:
-        try:
-            yield RunningSwitch(process)
-        finally:
-            if process.poll() is None:
-                process.terminate()
-            process.wait(scaled(20))
 
 
 def refused(*options: str) -> str:
@@ -130,9 +90,12 @@ def test_without_places_it_listens_in_the_runtime_directory(short_dir: Path) -> 
         started = switch.wait_for("started")
 
         places = {each["kind"]: Path(each["where"]) for each in started["listeners"]}
-        assert set(places) == {"daemon", "bess"}
-        assert all(place.is_socket() for place in places.values())
+        assert set(places) == set(DEFAULT_KINDS) > {"daemon", "bess"}
         assert all(place.parent == short_dir / "umlab/lan" for place in places.values())
+        for place in places.values():
+            mode = place.stat().st_mode
+            assert stat.S_ISSOCK(mode) or stat.S_ISDIR(mode)
+            assert stat.S_IMODE(mode) == (0o700 if stat.S_ISDIR(mode) else 0o600)
 
 
 def test_second_switch_is_refused_and_the_first_goes_on(short_dir: Path) -> None:

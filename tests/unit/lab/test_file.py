@@ -57,7 +57,8 @@ def test_part_may_be_missing(text: str, tmp_path: Path) -> None:
 def test_segment_has_what_its_keys_say(tmp_path: Path) -> None:
     keys = (
         "hub: true, ageing_time: 100ms, max_frame: 1514, fdb_capacity: 0, "
-        "listen: ['bess:b', daemon, 'tap:t'], mode: 0660, group: 5, allow_users: [70000, root], allow_groups: [2, 1, 2]"
+        "listen: ['bess:b', daemon, 'tap:t'], "
+        "mode: 0660, group: 5, allow_users: [70000, root], allow_groups: [2, 1, 2]"
     )
     assert read(tmp_path, f"segments: {{s: {{{keys}}}}}").segments["s"] == SwitchSpec(
         "s",

@@ -32,10 +32,14 @@ class NetworkNamespace:
             return os.readlink(f"/proc/{self._pid}/ns/net") != own
         return False
 
+    def words(self, *command: str) -> list[str]:
+        """Return what runs a program in it."""
+        return ["nsenter", "--net", "--target", str(self._pid), *command]
+
     def run(self, *command: str) -> str:
         """Run a program in it that must succeed, and return what it prints."""
         done = subprocess.run(
-            ["nsenter", "--net", "--target", str(self._pid), *command],
+            self.words(*command),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -13,7 +13,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -31,7 +31,7 @@ LEFT, RIGHT = mac(1), mac(2)
 
 
 class SwitchThread:
-    """A running switch with all its listeners in one directory.
+    """A running switch with all its listeners in one directory, and others if there are.
 
     Attributes:
         control, data, bess: Its sockets.
@@ -39,9 +39,9 @@ class SwitchThread:
         events: What it has published.
     """
 
-    def __init__(self, folder: Path, config: SwitchConfig) -> None:
+    def __init__(self, folder: Path, config: SwitchConfig, others: Iterable[Listener] = ()) -> None:
         self.control, self.data, self.bess = folder / "ctl", folder / "data", folder / "bess"
-        listeners: list[Listener] = [DaemonListener(self.control, self.data), BessListener(self.bess)]
+        listeners = [DaemonListener(self.control, self.data), BessListener(self.bess), *others]
         self.service = SwitchService("attacked", config, listeners)
         self.events: list[ServiceEvent] = []
         self.service.subscribe(self.events.append)
@@ -199,10 +199,10 @@ def _wait_for(receive: Callable[[], bytes], payload: bytes) -> None:
 
 @contextlib.contextmanager
 def switch_with_conversation(
-    folder: Path, config: SwitchConfig
+    folder: Path, config: SwitchConfig, others: Iterable[Listener] = ()
 ) -> Iterator[tuple[SwitchThread, Conversation]]:
     """Run a switch whose two guests talk before, during and after the block; nothing is left afterwards."""
-    switch = SwitchThread(folder, config)
+    switch = SwitchThread(folder, config, others)
     switch.start()
     try:
         conversation = Conversation(switch)

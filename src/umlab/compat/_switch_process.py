@@ -60,7 +60,7 @@ def run(options: Options) -> int:
         The exit status.  A signal that ends the switch is sent again when everything is cleaned up, so
         that the caller sees it in the status; this does not return then.
     """
-    _keep_standard_descriptors()
+    keep_standard_descriptors()
     # The lines about refused requests are this program's own.
     logging.getLogger("umlab.daemon.switch").setLevel(logging.ERROR)
     control = given_control_socket(options.control)
@@ -175,7 +175,7 @@ def _read_terminal(ended: asyncio.Future[int]) -> None:
     _end(ended, _INPUT_ENDED)
 
 
-def _keep_standard_descriptors() -> None:
+def keep_standard_descriptors() -> None:
     """Open what is closed of 0, 1 and 2, so that no guest's socket gets such a number and then our lines."""
     while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(fd, True)

@@ -318,8 +318,7 @@ class SwitchService:
             )
         for port_no in self._leases.outdated_by(session.peer):
             self._detach(port_no, "retired")
-        wanted = None if session.wanted_port_no in self._sessions else session.wanted_port_no
-        port_no = self.engine.attach(session.link, wanted)
+        port_no = self.engine.attach(session.link, self.choose_port(session))
         self._sessions[port_no] = session
         self._leases.grant(port_no, session.peer)
         self._journal.attached(port_no, listener, session)
@@ -327,6 +326,14 @@ class SwitchService:
             SessionOpened(self._clock.now_ns(), port_no, session.kind, session.detail, session.peer)
         )
         return port_no
+
+    def choose_port(self, session: Session) -> int | None:
+        """Return the number of the port that a session gets, ``None`` for the lowest that is free.
+
+        Raises:
+            SwitchError: It gets none.
+        """
+        return None if session.wanted_port_no in self._sessions else session.wanted_port_no
 
     def session_closed(self, session: Session) -> None:
         """Detach a session that its guest ended."""

@@ -1,0 +1,99 @@
+"""A switch whose ports can be reserved: how many there are, and who may have which."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from umlab.daemon.switch import SwitchService
+from umlab.errors import SwitchError
+from umlab.switch.counters import PortCounters
+from umlab.switch.model import SwitchConfig
+from umlab.transports.contract import Access, Listener, Session
+
+
+@dataclass(slots=True)
+class Port:
+    """A port that somebody has made, or has had.
+
+    Attributes:
+        allocatable: Whether a client that asks for no port may get it.
+        uid: The only user who may have it.
+        gid: The only group whose members may have it.
+        counted: What its counters were when they were last reset.
+    """
+
+    allocatable: bool = True
+    uid: int | None = None
+    gid: int | None = None
+    counted: PortCounters = field(default_factory=PortCounters)
+
+    def permits(self, session: Session) -> bool:
+        """Return whether a session's peer may have it."""
+        uids = () if self.uid is None else (self.uid,)
+        gids = () if self.gid is None else (self.gid,)
+        return Access(uids=uids, gids=gids).permits(session.peer)
+
+
+class VdeSwitch(SwitchService):
+    """A switch with the ports of ``vde_switch``.
+
+    Args:
+        config: What it is told to be.
+        listeners: Where clients attach.
+        end: The number behind its last port's; the first has 1.
+
+    Attributes:
+        table: Its ports by number: those that were made and those that were once taken.
+    """
+
+    def __init__(self, config: SwitchConfig, listeners: Iterable[Listener], end: int) -> None:
+        super().__init__("vde_switch", config, listeners)
+        self.table: dict[int, Port] = {}
+        self._end = end
+
+    @property
+    def end(self) -> int:
+        """The number behind its last port's."""
+        return self._end
+
+    def set_end(self, end: int) -> None:
+        """Have more ports or fewer.
+
+        Raises:
+            SwitchError: A port is there that would not be any more.
+        """
+        if any(port_no >= end for port_no in self.table):
+            raise SwitchError("a port with a higher number is there")
+        self._end = end
+
+    def unused_port(self) -> int | None:
+        """Return the lowest number that no port has yet, ``None`` where there is none."""
+        return next((port_no for port_no in range(1, self._end) if port_no not in self.table), None)
+
+    def choose_port(self, session: Session) -> int:
+        """Give a session the port that it asks for, or the lowest free one where it asks for none.
+
+        Where the port that it asks for is taken, it gets another one as well.
+
+        Raises:
+            SwitchError: It asks for what is not there or not for it, or all ports are taken.
+        """
+        taken = {port.port_no for port in self.ports()}
+        wanted = session.wanted_port_no
+        if wanted is not None:
+            if not 1 <= wanted < self._end:
+                raise SwitchError(f"there is no port {wanted}")
+            if not self.table.get(wanted, Port()).permits(session):
+                raise SwitchError(f"port {wanted} is for another user")
+        if wanted is None or wanted in taken:
+            wanted = self._free_port(session, taken)
+        self.table.setdefault(wanted, Port()).counted = PortCounters()
+        return wanted
+
+    def _free_port(self, session: Session, taken: set[int]) -> int:
+        for port_no in range(1, self._end):
+            port = self.table.get(port_no, Port())
+            if port_no not in taken and port.allocatable and port.permits(session):
+                return port_no
+        raise SwitchError("every port is taken")

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from integration.peers.lan import bring_up, ping, shell
+from integration.peers.lan import shell
+from integration.peers.typed_guest import INIT, typed_guest
 from integration.peers.uml_kernel import running_guest
 from support.deadline import scaled, wait_until_async
-from umlab.daemon.guest import GuestService
+from support.require import require_program
 from umlab.daemon.switch import ServiceEvent, SessionClosed, SessionRefused, SwitchService
+from umlab.guest import cpio
 from umlab.guest.cmdline import BessNic, DaemonNic
 from umlab.switch.counters import DropReason
 from umlab.switch.model import SwitchConfig
@@ -24,6 +28,9 @@ from umlab.transports.registry import parse_listen
 from umlab.wire import gre, l2tpv3
 
 pytestmark = pytest.mark.integration
+
+#: Runs a command in a guest, which must succeed, and returns its output.
+Shell = Callable[[str], Awaitable[str]]
 
 #: A guest with several NICs on one segment answers for each on that one alone.
 STRICT_ARP = "cd /proc/sys/net/ipv4/conf/all && echo 1 >arp_ignore && echo 2 >arp_announce"
@@ -46,6 +53,22 @@ def vector_nics(listeners: list[Listener]) -> tuple[str, ...]:
     return tuple(text.replace("vec0", f"vec{number}", 1) for number, text in enumerate(told))
 
 
+def typed_root(folder: Path) -> Path:
+    """Write an initramfs for a guest that is typed to."""
+    busybox = require_program("busybox")
+    applets = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True).stdout.split()
+    members = [
+        *(cpio.directory(name) for name in ("bin", "dev", "proc", "root", "sys", "tmp")),
+        cpio.file("bin/busybox", busybox.read_bytes(), 0o755),
+        *(cpio.symlink(f"bin/{applet}", "busybox") for applet in applets if applet != "busybox"),
+        cpio.file("init", INIT.encode(), 0o755),
+        cpio.character_device("dev/console", 5, 1),
+    ]
+    path = folder / "typed.cpio"
+    path.write_bytes(cpio.serialize_archive(members))
+    return path
+
+
 @asynccontextmanager
 async def switch_on(listeners: list[Listener]) -> AsyncIterator[tuple[SwitchService, list[ServiceEvent]]]:
     """Run a switch, and keep its events."""
@@ -59,37 +82,34 @@ async def switch_on(listeners: list[Listener]) -> AsyncIterator[tuple[SwitchServ
         await switch.stop()
 
 
-@asynccontextmanager
-async def two_guests(
-    base: Path, vectors: list[Listener], daemon: DaemonNic
-) -> AsyncIterator[tuple[GuestService, GuestService]]:
-    """Boot a guest with a NIC on each place and one on the daemon transport, with addresses for each.
-
-    The second one has 10.0.N.1, the first one 10.0.N.2 on its ``vecN``.
-    """
-    async with (
-        running_guest(base, "vector", extra=vector_nics(vectors)) as vector,
-        running_guest(base, "old", nics=(daemon,)) as old,
-    ):
-        await shell(vector, STRICT_ARP)
-        await shell(old, "ip link set eth0 up")
-        for number in range(len(vectors)):
-            await shell(old, f"ip addr add 10.0.{number}.1/24 dev eth0")
-            await bring_up(vector, f"vec{number}", f"10.0.{number}.2")
-        yield vector, old
+async def connect(vector: Shell, old: Shell, count: int) -> None:
+    """Give two guests addresses and have them ping each other: 10.0.N.2 on ``vecN``, 10.0.N.1 on ``eth0``."""
+    await vector(STRICT_ARP)
+    await old("ip link set eth0 up")
+    for number in range(count):
+        await old(f"ip addr add 10.0.{number}.1/24 dev eth0")
+        await vector(f"ip addr add 10.0.{number}.2/24 dev vec{number} && ip link set vec{number} up")
+        # What only names a peer goes no further.
+        await vector(f"ping -A -c 1 -W 10 10.0.{number}.1")
+        await ping(vector, f"10.0.{number}.1")
+        await ping(old, f"10.0.{number}.2")
 
 
-async def serve_file(guest: GuestService) -> str:
-    """Let a guest offer six MiB of anything over HTTP, and return their sum."""
-    await shell(guest, "dd if=/dev/urandom of=/tmp/data bs=64k count=96 2>/dev/null")
-    await shell(guest, "busybox httpd -p 8000 -h /tmp")
-    return (await shell(guest, "md5sum </tmp/data")).split()[0]
+async def ping(guest: Shell, address: str) -> None:
+    """Let a guest ping an address; every ping must be answered."""
+    assert "3 packets transmitted, 3 packets received" in await guest(f"ping -A -c 3 -W 10 {address}")
 
 
-async def fetched(guest: GuestService, address: str) -> str:
+async def serve_file(guest: Shell) -> str:
+    """Let a guest offer three MiB of anything over HTTP, and return their sum."""
+    await guest("dd if=/dev/urandom of=/tmp/data bs=64k count=48 2>/dev/null")
+    await guest("busybox httpd -p 8000 -h /tmp")
+    return (await guest("md5sum </tmp/data")).split()[0]
+
+
+async def fetched(guest: Shell, address: str) -> str:
     """Let a guest fetch what another one offers, and return its sum."""
-    output = await shell(guest, f"busybox wget -q -O - http://{address}:8000/data | md5sum")
-    return output.split()[0]
+    return (await guest(f"busybox wget -q -O - http://{address}:8000/data | md5sum")).split()[0]
 
 
 @contextmanager
@@ -100,7 +120,7 @@ def flood(targets: list[tuple[str, int]], message: bytes) -> Iterator[None]:
     def send() -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             while not ends.wait(0.001):
-                for target in targets * 20:
+                for target in targets * 10:
                     sock.sendto(message, target)
 
     thread = threading.Thread(target=send)
@@ -130,27 +150,24 @@ async def test_guests_on_udp_tunnels_reach_one_on_the_daemon_transport_under_loa
     nic = DaemonNic(str(short_dir / "lan.ctl"))
     async with (
         switch_on([parse_listen(f"daemon:{nic.control_path}"), *vectors]) as (switch, events),
-        two_guests(short_dir, vectors, nic) as (vector, old),
+        running_guest(short_dir, "vector", extra=vector_nics(vectors)) as vector_guest,
+        running_guest(short_dir, "old", nics=(nic,)) as old_guest,
     ):
-        for number in range(2):
-            await ping(vector, f"10.0.{number}.1")
-            await ping(old, f"10.0.{number}.2")
-        ports = {port.kind + port.detail[:10]: port.port_no for port in switch.ports()}
-        assert len(ports) == 2
+        vector, old = partial(shell, vector_guest), partial(shell, old_guest)
+        await connect(vector, old, 2)
         assert sorted(port.kind for port in switch.ports()) == ["daemon", "l2tpv3", "l2tpv3"]
 
         old_sum, vector_sum = await serve_file(old), await serve_file(vector)
         assert not [event for event in events if isinstance(event, SessionRefused)]
         with flood([("127.0.0.1", named), ("127.0.0.1", awaited)], b"\0\3\0\0" + bytes(60)):
-            for number in range(2):
-                assert await fetched(vector, f"10.0.{number}.1") == old_sum
-                assert await fetched(old, f"10.0.{number}.2") == vector_sum
+            assert await fetched(vector, "10.0.1.1") == old_sum
+            assert await fetched(old, "10.0.0.2") == vector_sum
         (refused,) = [event for event in events if isinstance(event, SessionRefused)]
         assert "refused: session 0" in str(refused.error)
         assert not any(counters.drops for counters in switch.snapshot().ports.values())
 
         # From where the peer sends, while it does not: without its session or cookie, or too short.
-        await shell(vector, "ip link set vec0 down")
+        await vector("ip link set vec0 down")
         header = l2tpv3.serialize_header(0x90000001, b"\1\2\3\4", udp=True)
         bad = [
             l2tpv3.serialize_header(0x90000001, b"\1\2\3\5", udp=True) + bytes(60),
@@ -171,8 +188,8 @@ async def test_guests_on_udp_tunnels_reach_one_on_the_daemon_transport_under_loa
             await wait_until_async(lambda: drops().get(DropReason.RUNT), 10, "the last of them")
         assert drops() == {DropReason.BAD_HEADER: len(bad), DropReason.RUNT: 1}
         await ping(vector, "10.0.1.1")
-        await shell(old, "ping -c 2 -W 1 10.0.0.2 || true")  # nobody is there
-        await shell(vector, "ip link set vec0 up")
+        await old("ping -c 2 -W 1 10.0.0.2 || true")  # nobody is there
+        await vector("ip link set vec0 up")
         await ping(vector, "10.0.0.1")
         await ping(old, "10.0.0.2")
 
@@ -189,13 +206,16 @@ async def test_guests_on_raw_tunnels_reach_one_on_the_daemon_transport(short_dir
         ),
     ]
     nic = DaemonNic(str(short_dir / "lan.ctl"))
+    vector_words = ("umid=vector", "mem=128M", f"initrd={typed_root(short_dir)}")
     async with (
         switch_on([parse_listen(f"daemon:{nic.control_path}"), *vectors]) as (switch, _),
-        two_guests(short_dir, vectors, nic) as (vector, old),
+        # Our own guests have no privileges.
+        typed_guest(short_dir, *vector_words, *vector_nics(vectors)) as typed,
+        running_guest(short_dir, "old", nics=(nic,)) as old_guest,
     ):
-        for number in range(3):
-            await ping(vector, f"10.0.{number}.1")
-            await ping(old, f"10.0.{number}.2")
+        vector, old = typed.type, partial(shell, old_guest)
+        await vector("mount -t devtmpfs devtmpfs /dev")
+        await connect(vector, old, len(vectors))
         old_sum, vector_sum = await serve_file(old), await serve_file(vector)
         assert await fetched(vector, "10.0.0.1") == old_sum
         assert await fetched(old, "10.0.2.2") == vector_sum

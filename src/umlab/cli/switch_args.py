@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from umlab.cli.option import AsJson, SwitchName
 from umlab.cli.page import Page, Table, present
+
+if TYPE_CHECKING:
+    from umlab.transports.contract import Argument
 
 EPILOG = """
 Examples:
@@ -60,6 +64,15 @@ def args(
     ]
     table = Table(("PROGRAM", "TRANSPORT", "KERNEL HAS IT", "ARGUMENT"), rows)
     present(lambda: Page(records, [table] if rows else ["no guest attaches here"]), as_json=as_json)
+
+
+def best_argument(arguments: Iterable[Argument]) -> str:
+    """Return how a guest attaches, or where none does how another program; empty where nothing does."""
+    found = list(arguments)
+    for each in found:
+        if each.program == "uml":
+            return each.text
+    return f"{found[0].program} {found[0].text}" if found else ""
 
 
 def _missing_options(kernel: str | None) -> dict[str, list[str]]:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import typer
 from typer.core import TyperCommand, TyperOption
 
 from umlab.cli.output import Output, event_text
+from umlab.cli.switch_args import best_argument
 
 if TYPE_CHECKING:
     from umlab.daemon.lab import LabService
@@ -43,16 +44,17 @@ Record = dict[str, Any]
 class RunCommand(TyperCommand):
     """A command whose help names the transports that there are."""
 
-    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the help."""
+    def format_help(self, *args: Any, **settings: Any) -> None:
+        """Write the help; see ``TyperCommand``."""
         from umlab.daemon.spec import DEFAULT_KINDS
         from umlab.transports.registry import TRANSPORTS
 
-        forms = ", ".join(each.form for each in TRANSPORTS.values())
+        # A bracket would begin a style.
+        forms = ", ".join(each.form for each in TRANSPORTS.values()).replace("[", "\\[")
         (listen,) = (each for each in self.params if each.name == "listen")
         assert isinstance(listen, TyperOption)
         listen.help = (listen.help or "").format(forms=forms, kinds=", ".join(DEFAULT_KINDS))
-        super().format_help(ctx, formatter)
+        super().format_help(*args, **settings)
 
 
 def run(
@@ -82,7 +84,7 @@ def run(
         str | None,
         typer.Option(
             metavar="MODE",
-            help="Permission bits of the sockets, in octal, such as 0660. [default: 0600]",
+            help="Permission bits of the sockets, in octal, such as 0660; 0600 unless given.",
             show_default=False,
         ),
     ] = None,
@@ -186,7 +188,7 @@ def _start(order: LabOrder, output: Output) -> None:
     with Client(order.name) as client:
         switches = [(each.name, each.engine, each.listeners) for each in client.switches()]
         record = _started(order.name, switches, [guest.name for guest in client.guests()])
-    output.record(record, _started_text(record))
+    output.record(record, _started_text(record, switches))
 
 
 def _run(order: LabOrder, *, as_json: bool) -> None:
@@ -224,7 +226,7 @@ class _Front:
         """Say that everything runs."""
         switches = [(each.name, each.engine, each.listeners) for each in lab.switches()]
         started = _started(lab.name, switches, [guest.name for guest in lab.guests()])
-        self._output.record(started, _started_text(started))
+        self._output.record(started, _started_text(started, switches))
         self._take = self._report
         for record in self._early:
             self._report(record)
@@ -256,7 +258,7 @@ def _started(name: str, switches: list[tuple[str, str, Any]], guests: list[str])
                 "switch": switch,
                 "kind": each.kind,
                 "where": each.where,
-                "arguments": [argument.text for argument in each.arguments],
+                "arguments": [dataclasses.asdict(argument) for argument in each.arguments],
             }
             for switch, _, listeners in switches
             for each in listeners
@@ -265,8 +267,9 @@ def _started(name: str, switches: list[tuple[str, str, Any]], guests: list[str])
     }
 
 
-def _started_text(record: Record) -> str:
-    arguments = [argument for each in record["listeners"] for argument in each["arguments"]]
+def _started_text(record: Record, switches: Iterable[tuple[str, str, Any]]) -> str:
+    listeners = [listener for _, _, listeners in switches for listener in listeners]
+    arguments = [text for each in listeners if (text := best_argument(each.arguments))]
     head = f"switch {record['name']} is up ({record['engine']} engine)"
     if record["engine"] is None:
         head = f"lab {record['name']} is up"

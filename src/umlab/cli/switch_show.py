@@ -9,6 +9,7 @@ import typer
 
 from umlab.cli.option import AsJson, SwitchName, Watch
 from umlab.cli.page import Page, Table, present
+from umlab.cli.switch_args import best_argument
 
 if TYPE_CHECKING:
     from umlab.client.sync import Client
@@ -169,7 +170,7 @@ def _switch_lines(lab: str, view: SwitchView) -> list[str | Table]:
 
 
 def _listener_table(listeners: tuple[ListenerView, ...]) -> Table | str:
-    rows = [(each.kind, each.where, each.arguments[0].text if each.arguments else "-") for each in listeners]
+    rows = [(each.kind, each.where, best_argument(each.arguments) or "-") for each in listeners]
     return Table(("LISTENS", "WHERE", "ATTACH WITH"), rows) if rows else "it listens nowhere"
 
 

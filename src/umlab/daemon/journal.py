@@ -23,7 +23,7 @@ from umlab.keeper.link import KeeperLink, Thing
 from umlab.keeper.message import Message, close_all
 from umlab.switch.fdb import FdbEntry
 from umlab.switch.model import SwitchConfig
-from umlab.transports.contract import Access, KeptSession, Listener, Peer, Session
+from umlab.transports.contract import PRIVATE, Access, KeptSession, Listener, Peer, Session
 
 _log = logging.getLogger(__name__)
 
@@ -134,9 +134,11 @@ def _kept_spec(name: str, thing: Thing) -> tuple[SwitchSpec, list[dict[str, int]
 
 
 def _access(meta: Message) -> Access:
-    # An earlier version has not written it down.
-    access = meta.get("access", {})
-    return Access(**{key: tuple(each) if isinstance(each, list) else each for key, each in access.items()})
+    access = meta.get("access")
+    if access is None:
+        # An earlier version has not written it down.
+        return PRIVATE
+    return Access(access["mode"], access["gid"], tuple(access["uids"]), tuple(access["gids"]))
 
 
 def _kept_sessions(keeper: KeeperLink, name: str) -> list[tuple[int, int, KeptSession]]:

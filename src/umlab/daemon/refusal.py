@@ -40,7 +40,7 @@ class RefusalBook:
         if self._seen_ns is not None:
             self._credit_ns = min(self._credit_ns + now_ns - self._seen_ns, _BURST * _REFILL_NS)
         self._seen_ns = now_ns
-        key = kind, peer and peer.uid, str(reason)
+        key = kind, None if peer is None else peer.uid, str(reason)
         told = self._told.get(key)
         if told is None:
             return self._note_new(now_ns, key)

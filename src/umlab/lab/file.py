@@ -162,7 +162,9 @@ class _Loader:
 
     def _check_places(self, key: Key, switch: SwitchSpec) -> None:
         for number, spec in enumerate(switch.listen):
-            for place in spec.partition(":")[2].split(","):
+            kind, _, whole = spec.partition(":")
+            # Other commas are between what is no path, or is another's.
+            for place in whole.split(",") if kind == "daemon" else [whole]:
                 if place in self._places:
                     reason = f"{place} is taken already, by segment {self._places[place]}"
                     self._problem((*key, "listen", number), reason)

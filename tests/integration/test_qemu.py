@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -54,7 +55,6 @@ class Lan:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._boots = ExitStack()
         tcp = free_port(socket.SOCK_STREAM)
         udp = [free_port(socket.SOCK_DGRAM) for _ in range(3)]
         places = (
@@ -72,20 +72,14 @@ class Lan:
         self.switch = SwitchThread(folder, SwitchConfig(), listeners)
         self.guest: QemuGuest
 
-    def start(self) -> None:
-        """Start the switch and boot the guest."""
-        self.switch.start()
-        self.boot()
+    @contextlib.contextmanager
+    def booted(self) -> Iterator[QemuGuest]:
+        """Run the guest for a block: each NIC is up and knows the tester."""
+        with running_qemu_guest(self._folder, self._nics) as self.guest:
+            self.guest.run(" && ".join(self._commands()))
+            yield self.guest
 
-    def stop(self) -> None:
-        """End both."""
-        self._boots.close()
-        self.switch.stop()
-
-    def boot(self) -> None:
-        """Boot the guest, again where it had been: each NIC is up and knows the tester."""
-        self._boots.close()
-        self.guest = self._boots.enter_context(running_qemu_guest(self._folder, self._nics))
+    def _commands(self) -> list[str]:
         # An address is answered for by the NIC that has it.
         commands = ["echo 1 >/proc/sys/net/ipv4/conf/all/arp_ignore"]
         for number in range(len(NICS)):
@@ -93,9 +87,9 @@ class Lan:
                 f"grep -q {nic_mac(number)} /sys/class/net/eth{number}/address",
                 f"ip addr add 10.0.{number}.2/24 dev eth{number}",
                 f"ip link set eth{number} up",
-                f"ip neigh add 10.0.{number}.1 lladdr {TESTER.hex(':')} dev eth{number}",
+                f"arp -i eth{number} -s 10.0.{number}.1 {TESTER.hex(':')}",
             ]
-        self.guest.run(" && ".join(commands))
+        return commands
 
     def ports(self) -> list[PortInfo]:
         """Return the ports of the guest's NICs."""
@@ -113,10 +107,13 @@ def lan() -> Iterator[Lan]:
     folder = Path(tempfile.mkdtemp(prefix="uml"))
     made = Lan(folder)
     try:
-        made.start()
-        yield made
+        made.switch.start()
+        try:
+            with made.booted():
+                yield made
+        finally:
+            made.switch.stop()
     finally:
-        made.stop()
         shutil.rmtree(folder)
 
 
@@ -180,7 +177,7 @@ def test_frames_go_both_ways_and_under_load(lan: Lan, tester: BessGuest, number:
     assert after.drops == before.drops
 
 
-@pytest.mark.parametrize("number", range(len(NICS)), ids=NICS)
+@pytest.mark.parametrize("number", range(5), ids=NICS[:5])
 def test_burst_waits_until_the_guest_takes_it(lan: Lan, tester: BessGuest, number: int) -> None:
     ping_flood(tester, number, 1)
     statistics = f"cat /sys/class/net/eth{number}/statistics/rx_packets"
@@ -224,10 +221,11 @@ def test_qemu_that_is_killed_in_a_burst_is_served_again(lan: Lan, tester: BessGu
         if sent == 250:
             os.killpg(lan.guest.process.pid, signal.SIGKILL)
     wait_until(lambda: lan.ports() == endless, 20, "only ports that know no end are left")
-    lan.boot()
-    wait_until(lambda: len(lan.ports()) == len(NICS), 20, "all are back")
-    for number in range(len(NICS)):
-        ping_flood(tester, number, 20)
+    # This is the last test of the guest that all have shared.
+    with lan.booted():
+        wait_until(lambda: len(lan.ports()) == len(NICS), 20, "all are back")
+        for number in range(len(NICS)):
+            ping_flood(tester, number, 20)
 
 
 # Faults, by peers that are none.

@@ -33,6 +33,7 @@ class BackgroundLab:
         name: The lab and the switch.
         listen: Where the switch listens; its own sockets in the runtime directory unless given.
         guests: What is started with it.
+        config: What the switch is told to be.
     """
 
     def __init__(
@@ -40,11 +41,12 @@ class BackgroundLab:
         name: str = "lan",
         listen: tuple[str, ...] = ("daemon", "bess"),
         guests: tuple[GuestSpec, ...] = (),
+        config: SwitchConfig | None = None,
     ) -> None:
         self.name = name
         self.runtime = runtime_directory(name)
         places = tuple(resolve_listen(each, name, self.runtime) for each in listen)
-        self.order = LabOrder(name, (SwitchSpec(name, SwitchConfig(), places),), guests)
+        self.order = LabOrder(name, (SwitchSpec(name, config or SwitchConfig(), places),), guests)
 
     @property
     def client(self) -> Client:

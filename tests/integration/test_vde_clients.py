@@ -37,6 +37,8 @@ BROADCAST = b"\xff" * 6
 ARP, IPV4 = b"\x08\x06", b"\x08\x00"
 #: Frames each way where a test loads a path.
 LOAD = 3000
+#: Frames that fit between two programs that a pipe of 64 KiB joins: full both ways, they wait for each other.
+PIPE_WINDOW = 20
 
 
 @pytest.fixture
@@ -50,6 +52,11 @@ def directory(short_dir: Path) -> Path:
     return short_dir / "sw"
 
 
+def names_in(directory: Path) -> list[str]:
+    """Return the names of sockets, without what follows the port's number."""
+    return sorted(each.name.partition(".")[0] for each in directory.iterdir())
+
+
 async def test_vde_plugs_talk_both_ways_and_under_load(directory: Path, switch: SwitchService) -> None:
     async with vde_plug(directory, "--descr", "left") as left, vde_plug(f"vde://{directory}[7]") as right:
         ports = await wait_ports(switch, 2)
@@ -59,9 +66,8 @@ async def test_vde_plugs_talk_both_ways_and_under_load(directory: Path, switch: 
             assert port.detail.endswith(f"pid={plug.process.pid}")
             assert port.peer is not None
             assert port.peer.pid == plug.process.pid
-        # Each plug has removed its own socket; ours are named after the ports.
-        names = sorted(each.name for each in directory.iterdir())
-        assert [name.split(".")[0] for name in names] == ["001", "007", "ctl"]
+        # Each plug removes its own socket; ours are named after the ports.
+        await wait_until_async(lambda: names_in(directory) == ["001", "007", "ctl"], 10, "our sockets alone")
         await meet(left, right)
         await exchange(left, right, LOAD)
         drops = [sum(port.drops.values()) for port in switch.snapshot().ports.values()]
@@ -83,7 +89,9 @@ async def test_port_that_is_taken_gives_another_and_one_out_of_range_gives_none(
         assert [port.port_no for port in await wait_ports(switch, 1)] == [7]
 
 
-async def test_dpipe_joins_two_switches_of_ours(short_dir: Path, directory: Path, switch: SwitchService) -> None:
+async def test_dpipe_joins_two_switches_of_ours(
+    short_dir: Path, directory: Path, switch: SwitchService
+) -> None:
     program = require_program("dpipe"), require_program("vde_plug")
     async with AsyncExitStack() as stack:
         other = await stack.enter_async_context(vde_directory(short_dir / "other"))
@@ -93,7 +101,7 @@ async def test_dpipe_joins_two_switches_of_ours(short_dir: Path, directory: Path
         await wait_ports(switch, 2)
         await wait_ports(other, 2)
         await meet(left, right)
-        await exchange(left, right, LOAD)
+        await exchange(left, right, LOAD, window=PIPE_WINDOW)
 
 
 async def test_wirefilter_joins_two_switches_of_ours(
@@ -128,7 +136,7 @@ async def test_vde_switch_and_ours_are_one_network(
         right = await stack.enter_async_context(vde_plug(theirs))
         await wait_ports(switch, 2)
         await meet(left, right)
-        await exchange(left, right, LOAD // 3)
+        await exchange(left, right, LOAD // 3, window=PIPE_WINDOW)
 
 
 # slirpvde: a network behind a program.
@@ -214,7 +222,7 @@ async def test_vde_pcapplug_brings_an_interface_onto_the_switch(
         async with vde_plug(directory) as plug:
             await wait_ports(switch, 2)
             station = b"\x02\xee\0\0\0\1"
-            spoken = (plug.mac + station + b"\x88\xb5out").ljust(60, b"\0")
+            spoken = (plug.mac + station + b"\x88\xb5out").ljust(1400, b"\0")
             heard = plug.frame(station, 1)
 
             def is_heard() -> bool:
@@ -224,7 +232,12 @@ async def test_vde_pcapplug_brings_an_interface_onto_the_switch(
                         frames.append(os.read(tap, 2000))
                 return heard in frames
 
-            os.write(tap, spoken)
-            assert await plug.receive_from(station) == spoken
+            speaking = asyncio.ensure_future(plug.receive_from(station))
+            # It has a port before it listens to the interface, and reads from that by the 256 KiB.
+            while not speaking.done():
+                for _ in range(100):
+                    os.write(tap, spoken)
+                await asyncio.wait([speaking], timeout=0.1)
+            assert await speaking == spoken
             await plug.send(heard)
             await wait_until_async(is_heard, 10, "the frame on the interface")

@@ -37,7 +37,10 @@ async def vde_directory(
 
 async def wait_ports(switch: SwitchService, count: int) -> list[PortInfo]:
     """Wait until a switch has so many ports, and return them."""
-    await wait_until_async(lambda: len(switch.ports()) == count, 20, f"{count} ports")
+    try:
+        await wait_until_async(lambda: len(switch.ports()) == count, 20, f"{count} ports")
+    except TimeoutError as error:
+        raise TimeoutError(f"{error}; there are {switch.ports()}") from None
     return switch.ports()
 
 
@@ -78,6 +81,11 @@ class VdePlug:
                 if frame[6:14] == source + kind:
                     return frame
 
+    async def drained(self) -> None:
+        """Read what is left until its end."""
+        while await self._reader.read(65_536):
+            pass
+
     def frame(self, destination: bytes, number: int, size: int = 60) -> bytes:
         """Return a numbered frame from this plug."""
         return (destination + self.mac + EXPERIMENTAL + number.to_bytes(4, "big")).ljust(size, b"\xa5")
@@ -109,29 +117,27 @@ async def vde_plug(url: object, *options: str, prefix: Sequence[str] = ()) -> As
         with contextlib.suppress(ProcessLookupError):
             process.terminate()
         async with asyncio.timeout(scaled(10)):
-            await process.wait()
+            await asyncio.gather(process.wait(), plug.drained())
 
 
 @contextmanager
 def running(*words: object) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a program and what it starts, its standard input open and silent, and end it with its group."""
+    """Run a program, its standard input open and silent, and end it, with its group where it leads one."""
+    # dpipe makes a group of its own, and cannot where it is given one.
     process = subprocess.Popen(
         list(map(str, words)),
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        start_new_session=True,
     )
     try:
         yield process
     finally:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.communicate(timeout=scaled(10))
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
+            if os.getpgid(process.pid) == process.pid:
+                os.killpg(process.pid, signal.SIGTERM)
+        process.terminate()
+        process.communicate(timeout=scaled(10))
 
 
 async def meet(*plugs: VdePlug) -> None:

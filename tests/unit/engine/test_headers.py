@@ -209,6 +209,20 @@ class TestReceiving:
         assert [entry.mac for entry in engine.fdb()] == [mac(1)]
         wire.close()
 
+    def test_longest_frame_of_all_has_its_headers_in_front_of_it(self, make_engine: EngineMaker) -> None:
+        """The native engine took them off its room for the frame, and forwarded what was left of it."""
+        engine = make_engine(SwitchConfig(max_frame=65_535))
+        wire = Wire(engine)
+        given = replace(LONGEST, ip_header=True)
+        peer = wire.attach(given)
+        front = ipv4_header(15) + given.rx_header + bytes(given.rx_skip)
+        longest = frame(BROADCAST, mac(1), 65_535, os.urandom(65_000))
+        peer.send(front + longest)
+        assert wire.other.receive() == longest
+        peer.send(front + longest + b"\0")
+        wait_until(lambda: engine.snapshot().ports[2].drops == {DropReason.OVERSIZE: 1}, 10, "it is dropped")
+        wire.close()
+
     def test_nothing_at_all_is_a_runt_where_no_header_is_wanted(self, engine: Engine, wire: Wire) -> None:
         peer = wire.attach(Encapsulation(b"", b"out"))
         peer.send(b"")

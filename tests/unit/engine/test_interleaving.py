@@ -89,7 +89,7 @@ def test_burst_of_one_guest_ends_for_the_next(
     clock: GatedClock, engine: PyEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     burst = 8  # so that the kernel holds many bursts of one guest
-    monkeypatch.setattr("umlab.engine._py.BURST", burst)
+    monkeypatch.setattr("umlab.engine._pyframing.BURST", burst)
     flooder, other, reader = plug(engine), plug(engine), plug(engine)
     halt(clock, flooder)
     flood = [frame(BROADCAST, mac(1), payload=bytes([number])) for number in range(5 * burst)]

@@ -462,7 +462,8 @@ class TestWriting:
         for guest in streams:
             stack.callback(guest.close)
             guest.send(frame(mac(guest.port_no), mac(guest.port_no)))
-        wait_until(lambda: len(engine.fdb()) == len(hoarders) + len(streams), 10, "all are known")
+        known = len(hoarders) + len(streams) + 1  # the flooder
+        wait_until(lambda: len(engine.fdb()) == known, 10, "all are known")
         with running_exchange(left, right):
             for guest in streams:
                 for each in numbered(3, 9000, mac(guest.port_no)):

@@ -9,8 +9,9 @@ cdef enum:
     #: Bytes of a frame that a small buffer holds.  Its head and headroom come on top, which also keeps the
     #: beginnings of frames from all falling into the same few sets of the cache.
     SMALL_ROOM = 2048
-    #: The same of a large buffer: the longest frame, and one byte to see that it was longer.
-    LARGE_ROOM = 65_536
+    #: The same of a large buffer: the longest frame, one byte to see that it was longer, and the longest
+    #: headers in front of it, in whole cache lines.
+    LARGE_ROOM = 65_664
     #: Frames that are read, or written, in one system call, and before the next port has its turn.
     BURST = 64
 

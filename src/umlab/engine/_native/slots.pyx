@@ -71,7 +71,7 @@ cdef void _arrange(Slots *slots, int i) noexcept nogil:
 cdef void slots_arrange(Slots *slots, uint32_t max_frame) noexcept nogil:
     """Receive frames of up to ``max_frame`` bytes and their headers, and one more: a longer one is seen."""
     cdef int i
-    slots.read_size = min(<size_t>max_frame + 1 + MAX_HEADER + MAX_IP_HEADER, <size_t>LARGE_ROOM)
+    slots.read_size = <size_t>max_frame + 1 + MAX_HEADER + MAX_IP_HEADER
     for i in range(BURST):
         _arrange(slots, i)
 

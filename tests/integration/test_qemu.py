@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import struct
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -23,6 +24,7 @@ from integration.peers.uml_kernel import running_guest
 from support.deadline import scaled, wait_until
 from support.qemu_guest import QemuGuest, nic_mac
 from support.qemu_guest import running_guest as running_qemu_guest
+from support.require import require_program, unavailable
 from umlab.daemon.switch import PortInfo, SessionClosed
 from umlab.guest.cmdline import DaemonNic
 from umlab.switch.counters import DropReason
@@ -226,6 +228,52 @@ def test_qemu_that_is_killed_in_a_burst_is_served_again(lan: Lan, tester: BessGu
         wait_until(lambda: len(lan.ports()) == len(NICS), 20, "all are back")
         for number in range(len(NICS)):
             ping_flood(tester, number, 20)
+
+
+# The way out.
+
+
+@contextlib.contextmanager
+def running_passt(path: Path) -> Iterator[None]:
+    """Run passt on a socket; as root it becomes the user nobody."""
+    path.parent.chmod(0o777)
+    network = ("--ipv4-only", "--address", "10.9.9.2", "--netmask", "24", "--gateway", "10.9.9.1")
+    process = subprocess.Popen(
+        [require_program("passt"), "--foreground", "--socket", str(path), *network],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    try:
+        wait_until(lambda: process.poll() is not None or path.exists(), 10, "passt listens")
+        if process.returncode is not None:
+            unavailable(f"passt does not run here: {process.communicate()[0].decode()[-300:]}")
+        yield
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_passt_is_a_way_out_again_and_again(short_dir: Path) -> None:
+    path = short_dir / "passt"
+    sender, receiver = mac(9) + bytes((10, 9, 9, 2)), bytes(6) + bytes((10, 9, 9, 1))
+    question = BROADCAST + mac(9) + struct.pack("!HHHBBH", 0x806, 1, 0x800, 6, 4, 1) + sender + receiver
+    switch = SwitchThread(short_dir, SwitchConfig(), [parse_listen(f"qemu:connect={path}")])
+    switch.start()
+    try:
+        with BessGuest(switch.bess) as guest:
+            switch.wait_ports(1)
+            for _ in range(2):
+                with running_passt(path):
+                    (_, port) = switch.wait_ports(2)
+                    assert port.kind == "qemu"
+                    guest.send(question)
+                    answer = guest.receive()
+                    assert answer[:6] == mac(9)
+                    assert answer[28:32] == bytes((10, 9, 9, 1)), "it is the gateway"
+                switch.wait_ports(1)
+                path.unlink(missing_ok=True)
+    finally:
+        switch.stop()
 
 
 # Faults, by peers that are none.

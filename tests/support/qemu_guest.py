@@ -69,7 +69,7 @@ def running_qemu(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
         [
             require_program("qemu-system-x86_64"),
             *("-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio"),
-            *("-accel", "tcg", "-cpu", "max", "-m", "128"),
+            *("-machine", "q35", "-accel", "tcg", "-m", "128"),
             *arguments,
         ],
         stdin=subprocess.PIPE,
@@ -159,7 +159,7 @@ def running_guest(folder: Path, nics: Sequence[str]) -> Iterator[QemuGuest]:
     root.write_bytes(initramfs(files))
     with running_qemu(
         *("-kernel", str(files / "vmlinuz"), "-initrd", str(root)),
-        *("-append", "console=ttyS0 quiet panic=-1 rdinit=/init no_timer_check"),
+        *("-append", "console=ttyS0 quiet panic=-1 no_timer_check mitigations=off"),
         *(word for number, nic in enumerate(nics) for word in nic_arguments(nic, number)),
     ) as process:
         guest = QemuGuest(process)

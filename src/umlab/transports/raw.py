@@ -4,17 +4,14 @@ The socket takes what comes in at the interface and nothing that the host sends 
 is down is no end; that it is gone is one, of which the socket itself says nothing: every change of an
 interface is told on a netlink socket.
 
-Source: packet(7), netlink(7), rtnetlink(7), Linux include/uapi/linux/if_packet.h,
-include/uapi/linux/ethtool.h.
+Source: packet(7), netlink(7), rtnetlink(7), Linux include/uapi/linux/if_packet.h.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import errno
-import fcntl
 import os
 import socket
 import struct
@@ -39,9 +36,6 @@ _RECEIVE_BUFFER = 4 << 20
 _SO_RCVBUFFORCE = 33
 #: Bytes of a message about an interface that are read; nobody looks at them.
 _NEWS_SIZE = 64
-_SIOCETHTOOL, _ETHTOOL_GDRVINFO = 0x8946, 3
-#: struct ethtool_drvinfo: the command, the driver, two versions, where it is plugged in, the rest.
-_DRIVER_INFO = struct.Struct("=I32s32x32x32s64x")
 _FIXES = {
     errno.ENODEV: "there is no such interface",
     errno.EPERM: "not permitted; run the switch as root, or let root run: setcap cap_net_raw+ep {python}",
@@ -56,10 +50,10 @@ class RawListener:
     """
 
     kind = "raw"
+    arguments: tuple[Argument, ...] = ()
 
     def __init__(self, interface: str) -> None:
         self.where = interface
-        self.arguments: tuple[Argument, ...] = ()
         self._watch: _Watch | None = None
         self._sink: SessionSink
 
@@ -108,8 +102,6 @@ class RawListener:
         return session
 
     def _session(self, sock: socket.socket, news: socket.socket) -> Session:
-        if _is_tap(sock, self.where):
-            self.arguments = (Argument("uml", f"vec0:transport=tap,ifname={self.where}", "tap"),)
         self._watch = watch = _Watch(sock, news, lambda: self._sink.session_closed(session))
         link = Link(sock.fileno(), Framing.PACKET)
         session = Session(self.kind, link, None, self.where, watch.close, (news.fileno(),))
@@ -190,19 +182,6 @@ def _open_news() -> socket.socket:
         sock.close()
         raise
     return sock
-
-
-def _is_tap(sock: socket.socket, interface: str) -> bool:
-    """Say whether an interface is a tap device, which a guest can open by itself."""
-    answer = ctypes.create_string_buffer(_DRIVER_INFO.pack(_ETHTOOL_GDRVINFO, b"", b""), _DRIVER_INFO.size)
-    request = struct.pack("@16sP16x", interface_name(interface), ctypes.addressof(answer))
-    try:
-        fcntl.ioctl(sock, _SIOCETHTOOL, request)
-    except OSError:
-        # Not every driver says what it is.
-        return False
-    _, driver, bus = _DRIVER_INFO.unpack(answer.raw)
-    return (driver.rstrip(b"\0"), bus.rstrip(b"\0")) == (b"tun", b"tap")
 
 
 TRANSPORT = Transport("raw", "raw:INTERFACE", lambda place, access: RawListener(place))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
-import fcntl
 import os
 import socket
 import struct
@@ -18,7 +16,7 @@ from support.deadline import wait_until_async
 from support.recording_sink import RecordingSink
 from umlab.errors import StateError, SwitchError, TransportError
 from umlab.switch.model import Framing
-from umlab.transports.contract import Argument, KeptSession
+from umlab.transports.contract import KeptSession
 from umlab.transports.raw import RawListener, open_raw
 
 INDEX, ETHERNET, LOOPBACK = 7, 1, 772
@@ -40,7 +38,6 @@ class FakeKernel:
         hardware_type: The interface's.
         present: Whether the interface is still there.
         looks: How often that was asked.
-        driver: What it is by its driver, and where it is plugged in.
         asked: What packet sockets were told, in order.
         made: The sockets that were made.
         news: The other end of the netlink socket.
@@ -51,7 +48,6 @@ class FakeKernel:
         self.hardware_type = ETHERNET
         self.present = True
         self.looks = 0
-        self.driver = (b"veth", b"")
         self.asked: list[tuple[Any, ...]] = []
         self.made: list[socket.socket] = []
         self.news: list[socket.socket] = []
@@ -60,15 +56,6 @@ class FakeKernel:
         """Let a call fail that is to."""
         if call in self.errors:
             raise OSError(self.errors[call], os.strerror(self.errors[call]))
-
-    def ethtool(self, sock: socket.socket, request: int, argument: bytes) -> bytes:
-        """Answer SIOCETHTOOL with ETHTOOL_GDRVINFO."""
-        self.answer("ethtool")
-        name, address = struct.unpack("@16sP16x", argument)
-        assert (request, name.rstrip(b"\0"), ctypes.string_at(address, 4)) == (0x8946, b"eth7", b"\3\0\0\0")
-        drvinfo = struct.pack("=I32s64x32s", 3, *self.driver)
-        ctypes.memmove(address, drvinfo, len(drvinfo))
-        return argument
 
 
 class FakeSocket(socket.socket):
@@ -124,7 +111,6 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeKernel]:
     FakeSocket.kernel = kernel = FakeKernel()
     monkeypatch.setattr(socket, "socket", FakeSocket)
     monkeypatch.setattr(socket, "if_nametoindex", {"eth7": INDEX}.__getitem__)
-    monkeypatch.setattr(fcntl, "ioctl", kernel.ethtool)
     yield kernel
     for sock in kernel.news:
         sock.close()
@@ -146,36 +132,11 @@ async def test_interface_becomes_one_session_at_once(kernel: FakeKernel, sink: R
     assert session.link.framing is Framing.PACKET
     assert not os.get_blocking(session.link.fd)
     assert kernel.asked == OPENED
-    assert listener.arguments == ()
     await listener.close()
     await listener.close()
     session.close()
     assert is_open(session.link.fd), "the engine owns it"
     assert not is_open(session.fds[0])
-
-
-@pytest.mark.parametrize(
-    ("driver", "is_tap"), [((b"tun", b"tap"), True), ((b"tun", b"tun"), False), ((b"veth", b"tap"), False)]
-)
-async def test_guest_may_take_a_tap_for_its_own_end(
-    kernel: FakeKernel, sink: RecordingSink, driver: tuple[bytes, bytes], is_tap: bool
-) -> None:
-    kernel.driver = driver
-    listener = RawListener("eth7")
-    await listener.start(sink)
-    argument = Argument("uml", "vec0:transport=tap,ifname=eth7", "tap")
-    assert listener.arguments == ((argument,) if is_tap else ())
-    await listener.close()
-
-
-async def test_driver_that_does_not_say_what_it_is_makes_no_tap(
-    kernel: FakeKernel, sink: RecordingSink
-) -> None:
-    kernel.errors["ethtool"] = errno.EOPNOTSUPP
-    listener = RawListener("eth7")
-    await listener.start(sink)
-    assert listener.arguments == ()
-    await listener.close()
 
 
 async def test_end_of_the_interface_is_the_end_of_the_session(
@@ -254,7 +215,6 @@ async def test_refused_session_closes_the_interface(
 
 
 async def test_another_process_goes_on_with_the_interface(kernel: FakeKernel, sink: RecordingSink) -> None:
-    kernel.driver = (b"tun", b"tap")
     first = RawListener("eth7")
     assert first.descriptors() == {}
     await first.start(sink)
@@ -268,7 +228,6 @@ async def test_another_process_goes_on_with_the_interface(kernel: FakeKernel, si
     resumed = listener.resume(KeptSession(None, "eth7", {}, kept))
     assert (resumed.kind, resumed.detail, resumed.peer) == ("raw", "eth7", None)
     assert (resumed.link.fd, resumed.link.framing, resumed.fds) == (kept[0], Framing.PACKET, kept[1:])
-    assert [each.text for each in listener.arguments] == ["vec0:transport=tap,ifname=eth7"]
 
     kernel.present = False
     kernel.news[0].send(b"ours")

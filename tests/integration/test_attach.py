@@ -65,13 +65,13 @@ async def test_kernel_attaches_over_daemon_v3_at_boot_and_stays_while_its_nic_is
         memory = [each for each in held if each.st_ino == peer.boot.inode and each.st_size >= 32 << 20]
         assert [each.st_nlink for each in memory[:1]] == [0], "its memory is a deleted file"
 
-        assert switch.ports() == [PortInfo(1, "daemon", "v3", peer)]
+        assert switch.ports() == [PortInfo(1, "daemon", "v3", peer, "guest")]
         (opened,) = [event for event in events if isinstance(event, SessionOpened)]
         assert (opened.port_no, opened.kind, opened.detail, opened.peer) == (1, "daemon", "v3", peer)
 
         await bring_up(guest, "eth0", "10.0.0.1")
         await shell(guest, "ip link set eth0 down && ip link set eth0 up && ip link set eth0 down")
-        assert switch.ports() == [PortInfo(1, "daemon", "v3", peer)]
+        assert switch.ports() == [PortInfo(1, "daemon", "v3", peer, "guest")]
 
         await guest.mconsole.remove("eth0")
         assert (await closed(events)).cause == "guest"
@@ -88,7 +88,7 @@ async def test_kernel_attaches_over_bess_while_its_nic_is_up(short_dir: Path) ->
             events = recorded(switch)
             await shell(guest, "ip link set vec0 up")
             await wait_until_async(switch.ports, 10, "a port")
-            assert switch.ports() == [PortInfo(1, "bess", "", identity(guest))]
+            assert switch.ports() == [PortInfo(1, "bess", "", identity(guest), "guest")]
             await shell(guest, "ip link set vec0 down")
             end = await closed(events)
             assert (end.kind, end.cause) == ("bess", "link")

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from support.api_lab import GUEST, SWITCH, ApiLab
+from umlab.transports.contract import Access
 
 
 async def test_lab(api: ApiLab) -> None:
@@ -42,6 +43,15 @@ async def test_switch_is_put_shown_and_removed(api: ApiLab) -> None:
     assert (await api.call("DELETE", "/v1/switches/wan")).json == {"changed": True}
     assert (await api.call("DELETE", "/v1/switches/wan")).json == {"changed": False}
     assert (await api.call("GET", "/v1/switches/wan")).error == "NoSuchSwitch"
+
+
+async def test_who_may_attach_is_said_in_numbers(api: ApiLab) -> None:
+    body = {"config": {}, "listen": ["bess:/x"], "access": {"mode": 0o660, "gids": [5, 7]}}
+    assert (await api.call("PUT", "/v1/switches/wan", body)).json == {"changed": True}
+    assert api.lab.specs["wan"].access == Access(0o660, gids=(5, 7))
+    for wrong in ({"mode": 0o1777}, {"mode": "0660"}, {"uids": [-1]}, {"uids": ["root"]}, {"users": [1]}):
+        answer = await api.call("PUT", "/v1/switches/lot", body | {"access": wrong})
+        assert (answer.status, answer.error) == (422, "InvalidRequest")
 
 
 async def test_patch_changes_what_is_given_and_nothing_else(api: ApiLab) -> None:

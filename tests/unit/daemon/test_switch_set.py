@@ -6,6 +6,7 @@ import os
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from support.deadline import scaled, wait_until_async
 from support.guest_end import BROADCAST, frame, mac
 from support.kept_lab import KeptLab
 from umlab.daemon import switch_set
+from umlab.daemon.access import user_name
 from umlab.daemon.journal import SwitchJournal
 from umlab.errors import (
     AlreadyExists,
@@ -25,7 +27,9 @@ from umlab.errors import (
     SwitchError,
     TransportError,
 )
-from umlab.switch.model import SwitchConfig
+from umlab.switch.model import Framing, Link, SwitchConfig
+from umlab.transports.contract import PRIVATE, Access, Peer, Session, nothing_to_close
+from umlab.wire.ethernet import format_mac
 
 Change = Callable[[dict[str, Any], list[int]], list[int] | None]
 
@@ -315,3 +319,40 @@ async def test_place_that_cannot_be_had_leaves_nothing(kept: KeptLab) -> None:
         await kept.lab.put_switch(kept.switch(f"bess:{kept.runtime}/a", f"bess:{kept.runtime}/none/b"))
     assert kept.lab.switches() == []
     assert os.listdir(kept.runtime) == []
+
+
+async def test_who_may_attach_outlives_a_crash(kept: KeptLab) -> None:
+    spec = replace(kept.switch(), access=Access(0o640, uids=(1,)))
+    await kept.lab.put_switch(spec)
+    await kept.crash()
+    await kept.start()
+    assert not await kept.lab.put_switch(spec)
+    with pytest.raises(AlreadyExists):
+        await kept.lab.put_switch(kept.switch())
+    assert (kept.runtime / "b").stat().st_mode & 0o777 == 0o640
+    stranger = Session("bess", Link(-1, Framing.SEQPACKET), Peer(1, 2, 2, None), "", nothing_to_close)
+    with pytest.raises(SwitchError, match="may not attach to switch lan"):
+        kept.lab.switch_set.service("lan").session_opened(stranger)
+
+
+async def test_switch_of_an_earlier_version_is_private(kept: KeptLab) -> None:
+    await kept.lab.put_switch(kept.switch())
+
+    def without_access(meta: dict[str, Any], fds: list[int]) -> None:
+        del meta["access"]
+
+    await kept.alter("switch/lan", without_access)
+    await kept.start()
+    assert kept.lab.switch_set.spec("lan").access == PRIVATE
+
+
+async def test_port_is_shown_with_its_user_and_its_addresses(kept: KeptLab) -> None:
+    await kept.lab.put_switch(kept.switch())
+    with BessGuest(kept.runtime / "b", 1) as guest:
+        for number in range(20):
+            guest.sock.send(frame(BROADCAST, mac(number)))
+        await wait_until_async(lambda: len(kept.lab.fdb("lan")) == 20, 10, "addresses")
+        (port,) = kept.lab.ports("lan")
+    assert (port.pid, port.uid, port.user) == (os.getpid(), os.geteuid(), user_name(os.geteuid()))
+    assert (port.guest, port.umid) == (None, None)
+    assert (port.fdb_entries, len(port.macs), port.macs[0]) == (20, 16, format_mac(mac(19)))

@@ -9,6 +9,7 @@ import socket
 import struct
 import termios
 from pathlib import Path
+from typing import Self
 
 from support.deadline import scaled
 from umlab.wire.daemon import AttachRequest, parse_attach_reply, serialize_attach_request
@@ -35,7 +36,7 @@ class LoopGuest:
         self.stream.connect(os.fspath(control))
         self.stream.setblocking(False)
 
-    def __enter__(self) -> LoopGuest:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,10 +1,10 @@
-"""The list of deliberate differences between ``uml_switch`` and the original, read from the manual."""
+"""The lists of deliberate differences between our switches and the originals, read from the manual."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-PAGE = Path(__file__).parents[2] / "docs" / "reference" / "uml_switch-differences.md"
+PAGES = Path(__file__).parents[2] / "docs" / "reference"
 HEADER = ["Scenes", "Differs in", "Original", "Ours, and why"]
 #: The parts of a transcript: how its lines begin, and how the page calls it.
 PARTS = {
@@ -17,15 +17,15 @@ PARTS = {
 }
 
 
-def listed_differences() -> dict[str, set[str]]:
-    """Return, for each scene that differs, in which parts of its transcript.
+def listed_differences(program: str = "uml_switch") -> dict[str, set[str]]:
+    """Return, for each scene of a program that differs, in which parts of its transcript.
 
     Raises:
         AssertionError: The page's table is missing, or names a scene twice.
     """
     rows = [
         [cell.strip() for cell in line.strip().strip("|").split("|")]
-        for line in PAGE.read_text().splitlines()
+        for line in (PAGES / f"{program}-differences.md").read_text().splitlines()
         if line.startswith("|")
     ]
     assert rows[0] == HEADER, rows[0]

@@ -226,8 +226,8 @@ class Console:
         file, text = _read_script(path)
         if file in within:
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-        lines = map(read_command, text.splitlines())
-        return ((line, self.execute(line, within=(*within, file))) for line in lines)
+        lines = text.decode("utf-8", "surrogateescape").splitlines()
+        return ((line, self.execute(read_command(line), within=(*within, file))) for line in lines)
 
     def _load(self, path: str, within: Files) -> Outcome:
         said = []
@@ -297,7 +297,7 @@ class Console:
         for entry in self._switch.fdb():
             if mac in (None, entry.mac):
                 age = max(0, now_ns - entry.last_seen_ns) // SECOND_NS
-                yield format_station(entry.mac, entry.port_no, age, self._hash_size)
+                yield format_station(entry.mac, entry.port_no, age)
 
     def _port_showinfo(self, argument: str) -> str:
         hub = "true" if self._switch.config.hub else "false"

@@ -194,9 +194,9 @@ def _remove(path: str) -> None:
 
 
 def _begin(console: Console, path: str | None, log: Callable[[str], None]) -> None:
-    """Execute the script that is named, or else the system's, or else the user's; tell what fails."""
+    """Execute the script that is named, or else the user's, or else the system's; tell what fails."""
     own = os.path.join(os.path.expanduser("~"), USER_SCRIPT)
-    for script in (SYSTEM_SCRIPT, own) if path is None else (path,):
+    for script in (own, SYSTEM_SCRIPT) if path is None else (path,):
         try:
             for line, outcome in console.script(script):
                 if outcome.code:
@@ -252,7 +252,7 @@ class StandardInput:
         self._out = out
         self._end = end
         self._loop = asyncio.get_running_loop()
-        self._terminal = os.isatty(0)
+        self._terminal = os.isatty(0) and os.isatty(1)
         self._open = True
         try:
             self._loop.add_reader(0, self._read)
@@ -278,7 +278,7 @@ class StandardInput:
             self.close()
             self._end(_INPUT_ENDED)
             return
-        outcome = self._console.execute(read_command(data))
+        outcome = self._console.execute(read_command(os.fsdecode(data)))
         if outcome.reply:
             self._out.write(os.fsdecode(outcome.reply.removesuffix(b"\n")))
         if outcome.end is End.SWITCH:

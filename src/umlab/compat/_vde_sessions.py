@@ -74,7 +74,7 @@ class _Session:
         if not data:
             self.close()
             return
-        outcome = self._sessions.console.execute(read_command(data), owner=self._owner)
+        outcome = self._sessions.console.execute(read_command(os.fsdecode(data)), owner=self._owner)
         if outcome.end is End.NOTHING:
             self._say(outcome.reply + PROMPT)
             return

@@ -22,7 +22,7 @@ __all__ = ["main"]
 SYSTEM_DIRECTORY = "/var/run/vde.ctl"
 USER_DIRECTORY = "/tmp/vde.ctl"
 SYSTEM_SCRIPT = "/etc/vde2/vde_switch.rc"
-USER_SCRIPT = ".vderc"
+USER_SCRIPT = ".vde2/vde_switch.rc"
 HASH_SIZE = 128
 
 #: Options, and whether they take an argument.  Old names are kept that scripts still use.
@@ -187,7 +187,7 @@ A virtual Ethernet switch for VDE clients.
   -d, --daemon               go on in the background
   -p, --pidfile FILE         write the process number there
   -f, --rcfile FILE          commands to begin with, instead of those in
-                             {SYSTEM_SCRIPT} or ~/{USER_SCRIPT}
+                             ~/{USER_SCRIPT} or {SYSTEM_SCRIPT}
   -M, --mgmt SOCK            socket of the console
       --mgmtmode MODE        its permissions, octal (0600)
       --mgmtgroup GROUP      whose it is

@@ -20,7 +20,6 @@ PROMPT = b"\nvde$ "
 END_OF_SESSION = b"9999 END OF SESSION"
 
 _MENU = "============"
-_MASK = (1 << 64) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +79,13 @@ def title(program: str) -> str:
     return f"VDE switch V.{VERSION}\n({program})\n"
 
 
-def read_command(data: bytes) -> str:
-    """Return the command in what a read gave; empty where there is none.
+def read_command(text: str) -> str:
+    """Return the command in what a read gave, or in a line of a script; empty where there is none.
 
     It ends with the line, or with a NUL; what comes behind is nobody's.  A comment begins with ``#``.
     """
-    line = data.split(b"\n", 1)[0].split(b"\0", 1)[0]
-    text = line.decode("utf-8", "surrogateescape").strip(" \t\r")
-    return "" if text.startswith("#") else text
+    command = text.split("\n", 1)[0].split("\0", 1)[0].strip(" \t\r")
+    return "" if command.startswith("#") else command
 
 
 def find_command(line: str, paths: Iterable[str]) -> tuple[str, str] | None:
@@ -141,22 +139,13 @@ def format_vlan_port(port_no: int, *, active: bool) -> str:
     return f" -- Port {port_no:04d} tagged=0 active={active:d} status={status}\n"
 
 
-def format_station(mac: bytes, port_no: int, age: int, hash_size: int) -> str:
+def format_station(mac: bytes, port_no: int, age: int) -> str:
     """Return the line about a learnt address.
 
     Args:
         mac: 6 bytes.
         port_no: Where it was last seen.
         age: Seconds since then.
-        hash_size: Buckets that the table is said to have, a power of 2.
     """
-    address = mac.hex(":")
-    bucket = _mixed(int.from_bytes(mac, "little")) % hash_size
-    return f"Hash: {bucket:04d} Addr: {address} VLAN 0000 to port: {port_no:03d}  age {age} secs\n"
-
-
-def _mixed(key: int) -> int:
-    """Return 64 bits of which each depends on all of a key's: the last step of MurmurHash3."""
-    for factor in (0xFF51AFD7ED558CCD, 0xC4CEB9FE1A85EC53):
-        key = (key ^ key >> 33) * factor & _MASK
-    return key ^ key >> 33
+    # The original has its bucket there; we have none.
+    return f"Hash: 0000 Addr: {mac.hex(':')} VLAN 0000 to port: {port_no:03d}  age {age} secs\n"

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from integration.peers.background_lab import BackgroundLab
 from integration.peers.fake_guest import BROADCAST, frame, mac
 from integration.peers.lan import bring_up, ping
 from integration.peers.switch_thread import BessGuest, SwitchThread, switch_with_conversation
@@ -24,6 +25,7 @@ from integration.peers.uml_kernel import running_guest
 from support.deadline import scaled, wait_until
 from support.qemu_guest import QemuGuest, nic_mac
 from support.qemu_guest import running_guest as running_qemu_guest
+from support.qemu_peer import QemuPeer, free_address
 from support.require import require_program, unavailable
 from umlab.daemon.switch import PortInfo, SessionClosed
 from umlab.guest.cmdline import DaemonNic
@@ -41,12 +43,6 @@ NICS = ("unix stream", "TCP stream", "old TCP stream", "QEMU listens", "unix dat
 TESTER = mac(0xAA)
 
 
-def free_port(kind: int) -> int:
-    with socket.socket(socket.AF_INET, kind) as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
 class Lan:
     """A switch with a listener for each NIC, and the guest that has them all.
 
@@ -57,8 +53,8 @@ class Lan:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        tcp = free_port(socket.SOCK_STREAM)
-        udp = [free_port(socket.SOCK_DGRAM) for _ in range(3)]
+        tcp = free_address(socket.SOCK_STREAM)[1]
+        udp = [free_address(socket.SOCK_DGRAM)[1] for _ in range(3)]
         places = (
             f"qemu:{folder}/stream",
             f"qemu:127.0.0.1:{tcp}",
@@ -274,6 +270,52 @@ def test_passt_is_a_way_out_again_and_again(short_dir: Path) -> None:
                 path.unlink(missing_ok=True)
     finally:
         switch.stop()
+
+
+# A daemon that dies, and peers that notice nothing.
+
+
+def test_every_port_outlives_a_killed_daemon(short_dir: Path) -> None:
+    tcp = free_address(socket.SOCK_STREAM)
+    ours, theirs, (_, group_port) = (free_address(socket.SOCK_DGRAM) for _ in range(3))
+    group = "239.192.168.8"
+    places = (
+        "qemu",
+        f"qemu:{tcp[0]}:{tcp[1]}",
+        f"qemu:connect={short_dir}/server",
+        f"dgram:{short_dir}/ours,{short_dir}/theirs",
+        f"dgram:{ours[0]}:{ours[1]},{theirs[0]}:{theirs[1]}",
+        f"mcast:{group}:{group_port},127.0.0.1",
+    )
+    with ExitStack() as stack:
+        server = stack.enter_context(socket.socket(socket.AF_UNIX))
+        server.bind(f"{short_dir}/server")
+        server.listen()
+        server.settimeout(scaled(10))
+        datagrams = QemuPeer(stack, socket.SOCK_DGRAM, f"{short_dir}/theirs", f"{short_dir}/ours")
+        lab = stack.enter_context(BackgroundLab("qemu", places))
+        stack.enter_context(server.accept()[0])
+        member = QemuPeer(stack, socket.SOCK_DGRAM, (group, group_port), (group, group_port))
+        member.join(group)
+        peers = [
+            QemuPeer(stack, socket.SOCK_STREAM, None, f"{lab.runtime}/qemu.qemu"),
+            QemuPeer(stack, socket.SOCK_STREAM, None, tcp),
+            datagrams,
+            QemuPeer(stack, socket.SOCK_DGRAM, theirs, ours),
+        ]
+        wait_until(lambda: len(lab.client.ports("qemu")) == len(places), 10, "all ports")
+        before = [(port.port_no, port.kind, port.uid) for port in lab.client.ports("qemu")]
+        lab.kill_daemon()
+        lab.start()
+        assert [(port.port_no, port.kind, port.uid) for port in lab.client.ports("qemu")] == before
+        for number, sender in enumerate(peers):
+            sent = frame(BROADCAST, mac(number), b"after the crash")
+            sender.send(sent)
+            for peer in (*peers, member):
+                assert peer is sender or peer.receive() == sent
+        server.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            server.accept()
 
 
 # Faults, by peers that are none.

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import struct
 from pathlib import Path
 
 import pytest
 
 from support.deadline import scaled, wait_until_async
+from support.qemu_peer import Address, free_address
 from support.recording_sink import RecordingSink
 from umlab.errors import SocketInUse, StateError, SwitchError, TransportError
 from umlab.switch.model import Framing
@@ -17,17 +19,9 @@ from umlab.transports import qemu
 from umlab.transports.contract import PRIVATE, KeptSession, Listener
 from umlab.transports.qemu import TRANSPORT, QemuConnector, QemuListener
 
-Address = str | tuple[str, int]
-
 
 def make(place: str) -> Listener:
     return TRANSPORT.make(place, PRIVATE)
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def connect(address: Address) -> socket.socket:
@@ -39,7 +33,7 @@ def connect(address: Address) -> socket.socket:
 
 @pytest.fixture(params=["unix", "tcp"])
 def address(request: pytest.FixtureRequest, short_dir: Path) -> Address:
-    return f"{short_dir}/q" if request.param == "unix" else ("127.0.0.1", free_port())
+    return f"{short_dir}/q" if request.param == "unix" else free_address(socket.SOCK_STREAM)
 
 
 @pytest.fixture
@@ -138,10 +132,26 @@ async def test_place_that_is_taken_or_not_ours_is_refused(
         await make("192.0.2.1:1").start(sink)
 
 
+async def test_connection_that_was_reset_before_it_was_taken_is_the_engines_to_close(
+    sink: RecordingSink,
+) -> None:
+    address = free_address(socket.SOCK_STREAM)
+    listener = QemuListener(address)
+    await listener.start(sink)
+    guest = connect(address)
+    guest.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("=ii", 1, 0))
+    guest.close()
+    await wait_until_async(lambda: bool(sink.opened), 10, "a session")
+    assert (sink.opened[0].detail, sink.opened[0].peer) == ("", None)
+    with pytest.raises(ConnectionResetError):
+        os.read(sink.opened[0].link.fd, 100)
+    await listener.close()
+
+
 async def test_ipv6_address_takes_ipv6_only(sink: RecordingSink) -> None:
     if not os.path.exists("/proc/net/if_inet6"):
         pytest.skip("this kernel has no IPv6")
-    port = free_port()
+    port = free_address(socket.SOCK_STREAM)[1]
     listener = make(f"[::]:{port}")
     await listener.start(sink)
     with socket.socket() as other, pytest.raises(ConnectionRefusedError):

@@ -2,8 +2,8 @@
 
 Run as ``python tests/bench/bench_switch.py``.  The load (``_load.pyx``) has one processor, the switch all the
 others.  Guests behave as those do that a switch is meant for: as the UML kernel's ``daemon`` transport, whose
-socket holds 11 frames, and to ``vde_switch`` as libvdeplug.  ``hop`` is one Unix datagram socket alone, from
-the load to itself: no switch can be faster with this load.
+socket holds 11 frames; and to ``vde_switch``, and to ours where it stands in for that, as libvdeplug.
+``hop`` is one Unix datagram socket alone, from the load to itself: no switch can be faster with this load.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from measure.bed import Bed, Load, bed
 from measure.extension import load
 from measure.rounds import Comparison, Unable, compare
 from measure.search import highest_rate
-from measure.switch import SWITCHES, Switch, raise_descriptor_limit, separate
+from measure.switch import OUR_VDE, SWITCHES, Switch, raise_descriptor_limit, separate
 
 #: Bytes of a full frame, with its header of 14.
 FULL = 1514
@@ -65,10 +65,11 @@ def on(
 
 
 def each_switch(
-    what: Load, measure: Callable[[Bed], Figures], apart: bool = True
+    what: Load, measure: Callable[[Bed], Figures], apart: bool = True, *, vde: bool = False
 ) -> dict[str, Callable[[], Figures]]:
-    """Return such calls for all switches."""
-    return {switch.name: on(switch, what, measure, apart) for switch in SWITCHES}
+    """Return such calls for all switches, ours for VDE as well if that is wanted."""
+    switches = (*SWITCHES, OUR_VDE) if vde else SWITCHES
+    return {switch.name: on(switch, what, measure, apart) for switch in switches}
 
 
 def lossless(at: Bed, plan: Plan, asleep: bool = False) -> Figures:
@@ -121,7 +122,7 @@ def comparisons(plan: Plan) -> Iterator[tuple[str, Callable[[str], Comparison]]]
     """Yield the name of everything that is compared, and what compares it under that name."""
 
     def saturation(title: str, what: Load) -> Callable[[str], Comparison]:
-        contenders = each_switch(what, lambda at: at.saturate(plan.seconds))
+        contenders = each_switch(what, lambda at: at.saturate(plan.seconds), vde=what == Load())
         return lambda name: compare(name, f"At saturation, {title}", SATURATION, contenders, plan.rounds)
 
     def window(name: str) -> Comparison:
@@ -135,7 +136,9 @@ def comparisons(plan: Plan) -> Iterator[tuple[str, Callable[[str], Comparison]]]
         return lambda name: compare(name, title, SATURATION, contenders, plan.rounds)
 
     def no_loss(title: str, what: Load, asleep: bool = False) -> Callable[[str], Comparison]:
-        contenders = each_switch(what, lambda at: lossless(at, plan, asleep), apart=not asleep)
+        contenders = each_switch(
+            what, lambda at: lossless(at, plan, asleep), apart=not asleep, vde=what == Load()
+        )
         # A search takes long, and the Python engine has nothing to prove here.
         del contenders[SWITCHES[3].name]
 

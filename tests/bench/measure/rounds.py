@@ -1,7 +1,8 @@
 """Contenders take turns, round by round, because the machine's speed drifts.
 
 A round whose baseline is more than 30 % off the median of the baselines was disturbed: it is repeated, and
-counted as such.  The baseline is the first contender that can do what is measured.
+counted as such.  The baseline is the first contender that can do what is measured.  Once it is seen that a
+round is disturbed, nobody else is asked: the others' figures would not count.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 DISTURBED = 0.3
+#: Baselines that must be known before one is said to be off.
+LEAST_KNOWN = 3
 #: Rounds that are repeated at most, as a multiple of the rounds that are wanted.
 PATIENCE = 3
 
@@ -43,7 +46,7 @@ class Comparison:
         units: The unit of every figure, in the table's order; the first figure judges the rounds.
         wanted: Rounds that were asked for; a restless machine has given fewer.
         rounds: What each contender did in each round that counts.
-        repeated: The disturbed rounds.
+        repeated: The disturbed rounds, of which some have a figure of the baseline alone.
     """
 
     name: str
@@ -52,6 +55,11 @@ class Comparison:
     wanted: int
     rounds: list[Round] = field(default_factory=list)
     repeated: list[Round] = field(default_factory=list)
+
+    @property
+    def figure(self) -> str:
+        """The figure that judges the rounds."""
+        return next(iter(self.units))
 
     @property
     def contenders(self) -> list[str]:
@@ -99,39 +107,65 @@ def compare(
     comparison = Comparison(name, title, dict(units), rounds)
     unable: dict[str, str] = {}
     while len(comparison.rounds) < rounds and len(comparison.repeated) < PATIENCE * rounds:
-        while len(comparison.rounds) < rounds:
-            print(f"{name}: round {len(comparison.rounds) + 1} of {rounds}", end="", file=sys.stderr)
-            comparison.rounds.append(_round(contenders, unable))
-            print(file=sys.stderr, flush=True)
-        _set_disturbed_aside(comparison)
+        print(f"{name}: round {len(comparison.rounds) + 1} of {rounds}", end="", file=sys.stderr)
+        one = _round(comparison, contenders, unable)
+        print(file=sys.stderr, flush=True)
+        (comparison.rounds if len(one) == len(contenders) else comparison.repeated).append(one)
+        if len(comparison.rounds) == rounds:
+            _set_disturbed_aside(comparison)
+    _set_disturbed_aside(comparison)
     return comparison
 
 
 def _round(
-    contenders: Mapping[str, Callable[[], Mapping[str, float]]], unable: dict[str, str]
-) -> dict[str, Outcome]:
+    comparison: Comparison,
+    contenders: Mapping[str, Callable[[], Mapping[str, float]]],
+    unable: dict[str, str],
+) -> Round:
+    """Ask each contender, or all up to the baseline if that is off."""
     outcomes: Round = {}
+    is_baseline = True
     for contender, measure in contenders.items():
         if contender not in unable:
             print(f" · {contender}", end="", file=sys.stderr, flush=True)
             try:
                 outcomes[contender] = dict(measure())
-                continue
             except Unable as error:
                 unable[contender] = str(error)
+            else:
+                known = _values(comparison, contender)
+                if is_baseline and len(known) >= LEAST_KNOWN:
+                    value = _value(outcomes, contender, comparison.figure)
+                    if _is_off(value, statistics.median([*known, value])):
+                        break
+                is_baseline = False
+                continue
         outcomes[contender] = unable[contender]
     return outcomes
 
 
 def _set_disturbed_aside(comparison: Comparison) -> None:
-    baseline, figure = comparison.baseline, next(iter(comparison.units))
+    baseline = comparison.baseline
     if baseline is None:
         return
-    median = comparison.spread(baseline, figure).median
+    median = statistics.median(_values(comparison, baseline))
     for each in list(comparison.rounds):
-        if abs(_value(each, baseline, figure) - median) > DISTURBED * median:
+        if _is_off(_value(each, baseline, comparison.figure), median):
             comparison.rounds.remove(each)
             comparison.repeated.append(each)
+
+
+def _values(comparison: Comparison, contender: str) -> list[float]:
+    """Return the figures of all rounds, also of those that are repeated.
+
+    Should the machine have another speed by now, that is soon the usual one.
+    """
+    outcomes = [one.get(contender) for one in (*comparison.rounds, *comparison.repeated)]
+    return [each[comparison.figure] for each in outcomes if isinstance(each, dict)]
+
+
+def _is_off(value: float, median: float) -> bool:
+    return abs(value - median) > DISTURBED * median
 
 
 def _value(one: Round, contender: str, figure: str) -> float:

@@ -33,7 +33,6 @@ class Switch:
         connected: Whether guests connect their sockets, as those that it is meant for do.
         environment: What it needs beside our own.
         inherited: Descriptors of ours that it has as well.
-        is_vde: Whether guests ask for a port as libvdeplug does.
     """
 
     name: str
@@ -42,7 +41,6 @@ class Switch:
     connected: bool = False
     environment: dict[str, str] = field(default_factory=dict)
     inherited: tuple[int, ...] = ()
-    is_vde: bool = False
 
 
 _OURS = (str(Path(sys.executable).parent / "uml_switch"), "-unix", "{}/ctl")
@@ -57,6 +55,24 @@ SWITCHES = (
     ),
     Switch("umlab native", _OURS, environment={"UMLAB_ENGINE": "native"}),
     Switch("umlab py", _OURS, environment={"UMLAB_ENGINE": "py"}),
+)
+#: Ours for those whom ``vde_switch`` is meant for.
+OUR_VDE = Switch(
+    "umlab native, vde",
+    (
+        "env",
+        "XDG_RUNTIME_DIR={}",
+        "XDG_STATE_HOME={}",
+        str(Path(sys.executable).with_name("umlab")),
+        "switch",
+        "run",
+        "bench",
+        "--listen",
+        "vde:{}/vde",
+    ),
+    control="vde/ctl",
+    connected=True,
+    environment={"UMLAB_ENGINE": "native"},
 )
 
 

@@ -56,6 +56,24 @@ def test_round_whose_baseline_is_30_percent_off_is_repeated(rate: float, repeate
     assert done.spread("ours", "rate").greatest == 5 + repeated
 
 
+def test_nobody_else_is_asked_once_a_round_is_seen_to_be_disturbed() -> None:
+    calls: list[str] = []
+    contenders = {
+        "base": giving(100, 101, 99, 10, 1000, 100, 100, calls=calls, name="b"),
+        "ours": giving(200, calls=calls, name="o"),
+    }
+    done = compare("name", "title", UNITS, contenders, 5)
+    assert "".join(calls) == "bobobo" + "b" + "b" + "bobo"
+    assert done.repeated == [{"base": {"rate": rate, "cpu": 2.0}} for rate in (10, 1000)]
+    assert len(done.rounds) == 5
+
+
+def test_machine_that_has_another_speed_from_now_on_is_not_waited_for() -> None:
+    done = compare("name", "title", UNITS, {"base": giving(10, 10, 10, 100), "ours": giving(1)}, 5)
+    assert [each["base"] for each in done.rounds] == [{"rate": 100, "cpu": 2.0}] * 5
+    assert len(done.repeated) < PATIENCE * 5
+
+
 def test_other_contenders_disturb_no_round() -> None:
     done = compare("name", "title", UNITS, {"base": giving(100), "ours": giving(1, 1000, 1)}, 3)
     assert done.repeated == []

@@ -149,7 +149,9 @@ def test_who_is_not_listed_is_refused_with_the_reason_and_others_go_on(place: Pa
         shown = subprocess.run(
             [UMLAB, "switch", "show", "lan", "--json"], capture_output=True, check=True, timeout=scaled(20)
         )
-        ports = json.loads(shown.stdout)["ports"]
+        view = json.loads(shown.stdout)
+        assert view["switch"]["counters"]["refused_sessions"] == 3
+        ports = view["ports"]
         assert [(port["kind"], port["user"]) for port in ports] == [
             ("bess", "daemon"),
             ("bess", "nobody"),

@@ -42,7 +42,10 @@ PORT_COUNTERS = {
     **{f"drop_{reason.value}": 0 for reason in DropReason},
     "drop_tail": 2,
 }
-SWITCH_COUNTERS = {"learned": 3, "moved": 1, "aged": 0, "learn_refused": 0, "unknown_sender": 0}
+SWITCH_COUNTERS = {
+    **{"learned": 3, "moved": 1, "aged": 0, "learn_refused": 0, "unknown_sender": 0},
+    "refused_sessions": 5,
+}
 
 
 class FakeGuest:

@@ -49,6 +49,7 @@ _SWITCH_COUNTERS = {
         "umlab_switch_unknown_sender_frames",
         "Frames on the shared v0 socket from an address that never attached.",
     ),
+    "refused_sessions": ("umlab_switch_refused_sessions", "Requests for a port that came to nothing."),
 }
 
 

@@ -43,7 +43,7 @@ def _fact_text(value: Any) -> str:
     if isinstance(value, dict):
         return " ".join(f"{key} {_fact_text(each)}" for key, each in value.items())
     if isinstance(value, list | tuple):
-        return "/".join(map(_fact_text, value))
+        return "/".join(map(_fact_text, value)) or "-"
     return "-" if value is None else str(value)
 
 

@@ -172,6 +172,7 @@ class SwitchService:
         engine: What moves the frames.
         listeners: Where guests attach.
         fd_listener: Where the guests are plugged in that this process starts.
+        refused: How many requests came to nothing.
     """
 
     def __init__(
@@ -199,6 +200,7 @@ class SwitchService:
         self._running = False
         self._event_fd = -1
         self._access = access
+        self.refused = 0
         self._refusals = RefusalBook()
         #: Of the ports that somebody has asked about.
         self._umids: dict[int, str | None] = {}
@@ -345,6 +347,7 @@ class SwitchService:
     def session_refused(self, kind: str, reason: UmlabError, peer: Peer | None) -> None:
         """Report a request that came to nothing."""
         now_ns = self._clock.now_ns()
+        self.refused += 1
         if told := self._refusals.note(now_ns, kind, reason, peer):
             _log.warning(
                 "switch %s: %s request of pid %s refused: %s", self.name, kind, peer and peer.pid, told

@@ -202,7 +202,7 @@ class SwitchSet:
             ),
             ports=len(snapshot.ports),
             fdb_entries=snapshot.fdb_entries,
-            counters=counters_record(snapshot.counters),
+            counters=counters_record(snapshot.counters) | {"refused_sessions": service.refused},
         )
 
     def ports(self, name: str) -> list[PortView]:

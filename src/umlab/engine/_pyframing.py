@@ -177,9 +177,9 @@ class StreamWire(_Bare):
 
     def turns(self) -> Iterable[object]:
         """Yield for each frame that may be read now: those as well that epoll knows nothing of any more."""
-        yield
+        yield None
         while self._frames or self._end is not None:
-            yield
+            yield None
 
     def read(self, size: int) -> bytes | None:
         """Return the next message; EMSGSIZE for a length that no frame has, EPROTO for an end within one."""

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import struct
+import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
@@ -16,6 +17,7 @@ from integration.peers.lan import bring_up, ping, shell
 from integration.peers.namespace import network_namespace
 from integration.peers.uml_kernel import running_guest
 from integration.peers.vde_program import (
+    EXPERIMENTAL,
     VdePlug,
     exchange,
     meet,
@@ -241,3 +243,100 @@ async def test_vde_pcapplug_brings_an_interface_onto_the_switch(
             assert await speaking == spoken
             await plug.send(heard)
             await wait_until_async(is_heard, 10, "the frame on the interface")
+
+
+# Machines.
+
+
+async def test_qemu_gets_an_address_from_slirpvde(directory: Path, switch: SwitchService) -> None:
+    """Its boot ROM asks for any address, and once it has heard an offer for that one."""
+    qemu = [
+        *(require_program("qemu-system-x86_64"), "-nodefaults", "-display", "none", "-m", "64"),
+        *("-netdev", f"vde,id=n0,sock={directory},port=9"),
+        *("-device", "virtio-net-pci,netdev=n0,mac=52:54:00:00:00:09"),
+    ]
+    mac = bytes.fromhex("525400000009")
+    async with vde_plug(directory) as plug:
+        with running(require_program("slirpvde"), "-s", directory, "-D"), running(*qemu):
+            (port,) = [port for port in await wait_ports(switch, 3) if port.port_no == 9]
+            assert port.detail.startswith("QEMU user=")
+            for kind in ("350101", "350103"):
+                while bytes.fromhex(kind) not in await plug.receive_from(mac, IPV4):
+                    pass
+
+
+#: A program with the option that vdeq gives to a QEMU of its time; it sends every frame back to its sender.
+MIRROR = """\
+#!{python}
+import socket, sys
+if "-h" not in sys.argv:
+    sock = socket.socket(fileno=int(sys.argv[sys.argv.index("-tun-fd") + 1]))
+    while frame := sock.recv(2000):
+        sock.send(frame[6:12] + frame[:6] + frame[12:])
+"""
+
+
+async def test_vdeq_attaches_a_machine_of_its_time(
+    short_dir: Path, directory: Path, switch: SwitchService
+) -> None:
+    """Today's QEMU refuses the options that vdeq gives it, and needs no vdeq."""
+    machine = short_dir / "qemu"
+    machine.write_text(MIRROR.format(python=sys.executable))
+    machine.chmod(0o755)
+    with running(require_program("vdeq"), machine, "-sock", directory):
+        async with vde_plug(directory) as plug:
+            await wait_ports(switch, 2)
+            station = b"\x02\xee\0\0\0\2"
+            question = plug.frame(station, 5)
+            assert await answer(plug, question, EXPERIMENTAL) == plug.mac + station + question[12:]
+
+
+async def test_guests_on_vde_and_on_the_daemon_transport_reach_each_other_and_slirpvde(
+    directory: Path, switch: SwitchService, short_dir: Path
+) -> None:
+    async with AsyncExitStack() as stack:
+        stack.enter_context(running(require_program("slirpvde"), "-s", directory, "-D"))
+        # The kernel starts vde_plug, whose own socket is in the switch's directory.
+        left, right = await asyncio.gather(
+            stack.enter_async_context(
+                running_guest(short_dir, "left", extra=(f"eth0=vde,{directory}",), writable=(str(directory),))
+            ),
+            stack.enter_async_context(
+                running_guest(short_dir, "right", nics=(DaemonNic(str(directory / "ctl")),))
+            ),
+        )
+        await wait_ports(switch, 3)
+        await bring_up(left, "eth0", "10.0.2.20")
+        await bring_up(right, "eth0", "10.0.2.21")
+        await ping(left, "10.0.2.21")
+        await ping(right, "10.0.2.20")
+        await ping(left, "10.0.2.2")
+        await ping(right, "10.0.2.2")
+        output = await shell(left, "ping -A -q -c 300 -s 1400 10.0.2.21")
+        assert "300 packets transmitted, 300 packets received" in output
+        details = sorted(port.detail.partition(" user=")[0] for port in switch.ports())
+        assert details == ["UML vde_transport", "slirpvde:", "v3"]
+    await wait_ports(switch, 0)
+
+
+# Who may attach.
+
+
+@pytest.mark.needs_root
+@pytest.mark.parametrize(("group", "served"), [("60123", True), ("60124", False)])
+async def test_members_of_the_group_attach_and_others_do_not(
+    short_dir: Path, group: str, served: bool
+) -> None:
+    directory = short_dir / "sw"
+    short_dir.chmod(0o755)
+    user = (*("setpriv", "--reuid=60001", "--regid=60001", f"--groups={group}"),)
+    async with vde_directory(directory, Access(0o660, 60123)) as switch, vde_plug(directory) as own:
+        await wait_ports(switch, 1)
+        async with vde_plug(directory, prefix=user) as plug:
+            if served:
+                assert [port.peer.uid for port in await wait_ports(switch, 2) if port.peer] == [0, 60001]
+                await meet(own, plug)
+                return
+            async with asyncio.timeout(scaled(10)):
+                assert await plug.process.wait() != 0
+        assert len(switch.ports()) == 1

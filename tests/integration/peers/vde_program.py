@@ -122,21 +122,20 @@ async def vde_plug(url: object, *options: str, prefix: Sequence[str] = ()) -> As
 
 @contextmanager
 def running(*words: object) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a program, its standard input open and silent, and end it, with its group where it leads one."""
-    # dpipe makes a group of its own, and cannot where it is given one.
+    """Run a program and what it starts, its standard input open and silent, and end its process group."""
+    # Not in a session of its own: dpipe fails where it leads one.
     process = subprocess.Popen(
         list(map(str, words)),
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        process_group=0,
     )
     try:
         yield process
     finally:
         with contextlib.suppress(ProcessLookupError):
-            if os.getpgid(process.pid) == process.pid:
-                os.killpg(process.pid, signal.SIGTERM)
-        process.terminate()
+            os.killpg(process.pid, signal.SIGTERM)
         process.communicate(timeout=scaled(10))
 
 

@@ -29,6 +29,7 @@ from integration.peers.uplink import (
     waiting,
 )
 from support.deadline import scaled, wait_until, wait_until_async
+from support.engines import ENGINES
 from umlab.errors import TransportError
 from umlab.switch.counters import DropReason
 from umlab.transports.bess import BessListener
@@ -124,12 +125,17 @@ def test_lasting_tap_can_be_opened_again(namespace: NetworkNamespace) -> None:
 
 
 @pytest.mark.needs_root
+@pytest.mark.parametrize("engine", ENGINES)
 async def test_frames_pass_a_packet_socket_byte_by_byte_with_their_tags(
-    short_dir: Path, veth: NetworkNamespace
+    short_dir: Path, veth: NetworkNamespace, engine: str
 ) -> None:
     path = short_dir / "lan.bess"
+    listeners = (OpenedIn(veth, RawListener("near")), BessListener(path))
     tags = ("", "8100 0065", "8100 e000", "88a8 0064 8100 0065", "8100 0001 8100 0002")
-    async with switch_with(OpenedIn(veth, RawListener("near")), BessListener(path)) as (switch, _):
+    async with switch_with(*listeners, engine=engine) as (
+        switch,
+        _,
+    ):
         with veth.entered():
             far = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
             far.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
@@ -140,7 +146,6 @@ async def test_frames_pass_a_packet_socket_byte_by_byte_with_their_tags(
             for size in (60, 1400):
                 for tag in map(bytes.fromhex, tags):
                     rest = tag + b"\x88\xb5" + os.urandom(size)
-                    # To nobody known: only who is promiscuous has it.
                     up, down = mac(9) + mac(1) + rest, BROADCAST + mac(2) + rest
                     far.send(up)
                     assert guest.receive(ours) == up
@@ -182,12 +187,17 @@ async def test_what_the_host_itself_sends_at_the_interface_stays_out(
 
 
 @pytest.mark.needs_root
+@pytest.mark.parametrize("engine", ENGINES)
 async def test_interface_that_goes_down_and_comes_up_keeps_its_port(
-    short_dir: Path, veth: NetworkNamespace
+    short_dir: Path, veth: NetworkNamespace, engine: str
 ) -> None:
     path = short_dir / "lan.bess"
+    listeners = (OpenedIn(veth, RawListener("near")), BessListener(path))
     veth.run("ip", "link", "set", "near", "down")
-    async with switch_with(OpenedIn(veth, RawListener("near")), BessListener(path)) as (switch, closed):
+    async with switch_with(*listeners, engine=engine) as (
+        switch,
+        closed,
+    ):
         with veth.entered():
             far = open_raw("far")
         with Plugged(path) as guest, far:
@@ -212,11 +222,17 @@ async def test_interface_that_goes_down_and_comes_up_keeps_its_port(
 
 
 @pytest.mark.needs_root
-async def test_frame_that_is_too_long_is_counted(short_dir: Path, veth: NetworkNamespace) -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_frame_that_is_too_long_is_counted(
+    short_dir: Path, veth: NetworkNamespace, engine: str
+) -> None:
     path = short_dir / "lan.bess"
+    listeners = (OpenedIn(veth, RawListener("near")), BessListener(path))
     for name in ("near", "far"):
         veth.run("ip", "link", "set", name, "mtu", "65535")
-    async with switch_with(OpenedIn(veth, RawListener("near")), BessListener(path), max_frame=1518) as (
+    async with switch_with(
+        OpenedIn(veth, RawListener("near")), BessListener(path), engine=engine, max_frame=1518
+    ) as (
         switch,
         _,
     ):
@@ -247,6 +263,7 @@ async def test_switch_stops_under_load_and_leaves_the_interface_as_it_was(
         with veth.entered():
             far = open_raw("far" if kind == "raw" else "umltap")
         stop = threading.Event()
+        details = ("ip", "-details", "link", "show", "near")
 
         def load() -> None:
             far.setblocking(True)
@@ -261,13 +278,13 @@ async def test_switch_stops_under_load_and_leaves_the_interface_as_it_was(
             try:
                 for _ in range(1000):
                     guest.receive(ours)
+                assert ("promiscuity 1" in veth.run(*details)) == (kind == "raw")
                 await switch.stop()
             finally:
                 stop.set()
                 sender.join()
-    details = veth.run("ip", "-details", "link", "show", "near")
-    assert "promiscuity 0" in details
-    assert "state UP" in details
+    assert "promiscuity 0" in veth.run(*details)
+    assert "state UP" in veth.run(*details)
 
 
 @pytest.mark.needs_root

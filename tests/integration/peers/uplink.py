@@ -16,7 +16,9 @@ from typing import Any
 from integration.peers.fake_guest import BROADCAST, mac
 from integration.peers.namespace import NetworkNamespace
 from support.deadline import scaled, wait_until
+from support.engines import ENGINES
 from support.require import require_program, unavailable
+from umlab._clock import MonotonicClock
 from umlab.daemon.switch import ServiceEvent, SessionClosed, SwitchService
 from umlab.switch.model import SwitchConfig
 from umlab.transports.contract import Listener, SessionSink
@@ -43,10 +45,12 @@ class OpenedIn:
 
 @contextlib.asynccontextmanager
 async def switch_with(
-    *listeners: Any, max_frame: int = 9018
+    *listeners: Any, max_frame: int = 9018, engine: str = ""
 ) -> AsyncIterator[tuple[SwitchService, list[SessionClosed]]]:
-    """Run a switch; yield it and the ends of its sessions so far."""
-    switch = SwitchService("lan", SwitchConfig(max_frame=max_frame), listeners)
+    """Run a switch, on an engine by its name or on the best one; yield it and the ends of its sessions."""
+    config, clock = SwitchConfig(max_frame=max_frame), MonotonicClock()
+    made = ENGINES[engine](config, clock) if engine else None
+    switch = SwitchService("lan", config, listeners, engine=made, clock=clock)
     closed: list[SessionClosed] = []
 
     def keep(event: ServiceEvent) -> None:

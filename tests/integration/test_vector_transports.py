@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
@@ -13,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from integration.peers.background_lab import BackgroundLab, TypedShell, bess_guest
 from integration.peers.lan import shell
 from integration.peers.typed_guest import INIT, typed_guest
 from integration.peers.uml_kernel import running_guest
-from support.deadline import scaled, wait_until_async
+from support.deadline import scaled, wait_until, wait_until_async
 from support.require import require_program
 from umlab.daemon.switch import ServiceEvent, SessionClosed, SessionRefused, SwitchService
 from umlab.guest import cpio
@@ -260,3 +262,44 @@ async def test_guest_with_two_bess_nics_that_reboots_and_connects_at_once_has_tw
             assert closed() == [("bess", "retired")] * 2
             await wait_until_async(lambda: len(switch.ports()) == 2, 10, "two ports")
             assert {port.peer and port.peer.boot for port in switch.ports()} == {guest.guest.boot}
+
+
+def test_our_guest_stays_quiet_when_its_port_and_its_switch_go() -> None:
+    """A UML kernel reads the end of a bess connection for ever, unless its interface is down by then."""
+    with BackgroundLab(guests=(bess_guest("lan"),)) as lab:
+        lab.wait_ready()
+        typed = TypedShell(lab, "right")
+
+        def remove_port() -> None:
+            (port,) = lab.client.ports("lan")
+            assert lab.client.remove_port("lan", port.port_no).changed
+            wait_until(lambda: not lab.client.ports("lan"), 10, "no port")
+
+        def remove_switch() -> None:
+            assert lab.client.remove_switch("lan").changed
+
+        for remove in (remove_port, remove_switch):
+            typed.ask("ip link set vec0 up")
+            (port,) = wait_until(lambda: lab.client.ports("lan"), 10, "its port")
+            assert port.guest == "right"
+            remove()
+            assert port.pid is not None
+            used = spent_in_a_second(port.pid)
+            assert used < 0.1, f"{used} s of processor time in a second"
+            assert "<BROADCAST,MULTICAST>" in typed.ask("ip link show vec0"), "it is down"
+
+
+def spent_in_a_second(pid: int) -> float:
+    """Return how many seconds of processor time a process uses in a second, the least of three."""
+    spans = []
+    for _ in range(3):
+        before = processor_time(pid)
+        time.sleep(1 / 3)
+        spans.append((processor_time(pid) - before) * 3)
+    return min(spans)
+
+
+def processor_time(pid: int) -> float:
+    """Return the seconds of processor time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -21,11 +21,13 @@ from pydantic import TypeAdapter
 from umlab._name import check_name
 from umlab.console.scrollback import Scrollback
 from umlab.console.terminal import Terminal
+from umlab.daemon import cable
 from umlab.daemon.event_log import EventLog
 from umlab.daemon.guest import GuestService
 from umlab.daemon.journal import UNUSABLE
 from umlab.daemon.place import GUESTS
 from umlab.daemon.socket_pair import SocketPairs
+from umlab.daemon.switch import SwitchService
 from umlab.daemon.view import ConsoleView, DeviceView, GuestView, LogPiece
 from umlab.errors import (
     AlreadyExists,
@@ -269,6 +271,16 @@ class GuestSet:
                 self._write_down(member)
                 was_there = True
             return was_there
+
+    async def set_down(self, switch: SwitchService, pid: int | None = None) -> None:
+        """Set the interfaces down whose connections a switch is about to end; see :mod:`umlab.daemon.cable`.
+
+        Args:
+            switch: The switch.
+            pid: Only of the guest with this main process.
+        """
+        members = [each for each in self._members.values() if pid in (None, each.guest.pid)]
+        await asyncio.gather(*(cable.set_down(each.service, each.plugged, switch) for each in members))
 
     async def stack(self, name: str, pid: int) -> str:
         """Return a kernel stack.  Raises NoSuchGuest, MconsoleError."""

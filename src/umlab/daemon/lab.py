@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from umlab import __version__
 from umlab.console.terminal import Terminal
+from umlab.daemon import cable
 from umlab.daemon.event_log import EventLog
 from umlab.daemon.guest_set import GuestSet
 from umlab.daemon.spec import SwitchSpec, resolve_listen
@@ -26,6 +28,7 @@ from umlab.daemon.view import (
     PortView,
     SwitchView,
 )
+from umlab.errors import NoSuchSwitch
 from umlab.guest.cmdline import GuestSpec
 from umlab.keeper.link import KeeperLink
 from umlab.keeper.message import close_all
@@ -214,11 +217,18 @@ class LabService:
 
     async def remove_switch(self, name: str) -> bool:
         """End a switch, if it is there."""
+        with contextlib.suppress(NoSuchSwitch):
+            await self._guests.set_down(self.switch_set.service(name))
         return await self.switch_set.remove(name)
 
     async def remove_port(self, switch: str, port_no: int) -> bool:
         """Detach what is plugged in, if it is there.  Raises NoSuchSwitch."""
-        return self.switch_set.remove_port(switch, port_no)
+        service = self.switch_set.service(switch)
+        port = next((each for each in service.ports() if each.port_no == port_no), None)
+        if port is not None and port.peer is not None and port.kind in cable.KINDS:
+            await self._guests.set_down(service, port.peer.pid)
+        # What was set down has ended by itself, now or in a moment.
+        return self.switch_set.remove_port(switch, port_no) or port is not None
 
     def flush_fdb(self, switch: str, port_no: int | None = None) -> bool:
         """Forget learnt addresses, of one port or all.  Raises NoSuchSwitch, NoSuchPort."""

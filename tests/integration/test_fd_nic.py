@@ -29,7 +29,7 @@ pytestmark = pytest.mark.integration
 
 MTU = 16_000
 #: Bytes that each of two guests sends the other at once.
-BULK = 32 << 20
+BULK = 4 << 20
 ADDRESS = {"left": "10.0.0.1", "right": "10.0.0.2"}
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from umlab.cli import complete
 from umlab.cli.option import AsJson, SwitchName
 from umlab.cli.output import Output
+
+if TYPE_CHECKING:
+    from umlab.client.sync import Client
 
 SET_EPILOG = """
 Settings: hub=on|off, ageing_time=TIME, max_frame=BYTES, fdb_capacity=ADDRESSES, egress_queue_depth=FRAMES.
@@ -83,16 +86,40 @@ def stop(
     lab, switch = split(name)
     if lab is not None:
         raise typer.BadParameter(f"{name}: a lab is stopped as a whole, {switch} with it; write {lab}")
+    spinning: dict[str, int] = {}
     try:
         with Client(name) as client:
+            if not daemon_only:
+                spinning = _left_reading(client)
             client.stop(keep=daemon_only)
     except LabNotRunning:
         if daemon_only or not _stop_keeper(name):
             raise
+    text = f"{name}: its daemon has ended, guests and ports wait" if daemon_only else f"{name}: stopped"
+    if spinning:
+        guests = ", ".join(f"{umid} (pid {pid})" for umid, pid in spinning.items())
+        text += (
+            f"\n  {guests}: spins on its closed bess connection; set the interface down in the guest: "
+            "ip link set vecN down"
+        )
     Output(as_json=as_json).record(
-        {"lab": name, "stopped": "daemon" if daemon_only else "lab"},
-        f"{name}: its daemon has ended, guests and ports wait" if daemon_only else f"{name}: stopped",
+        {
+            "lab": name,
+            "stopped": "daemon" if daemon_only else "lab",
+            "spinning": [{"umid": umid, "pid": pid} for umid, pid in spinning.items()],
+        },
+        text,
     )
+
+
+def _left_reading(client: Client) -> dict[str, int]:
+    """Return umid and pid of the guests elsewhere whose kernels will read a connection's end for ever."""
+    return {
+        port.umid: port.pid
+        for switch in client.switches()
+        for port in client.ports(switch.name)
+        if port.kind == "bess" and port.guest is None and port.umid is not None and port.pid is not None
+    }
 
 
 def _stop_keeper(name: str) -> bool:

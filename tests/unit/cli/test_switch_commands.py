@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from support.cli_run import Run
+from support.fake_lab import FakeLab
 from support.lab_thread import LabThread
+from umlab.client import Client
 from umlab.daemon.view import PortView
 
 
@@ -148,6 +150,32 @@ def test_stop_of_one_switch_is_a_wrong_command_line(run: Run, runtime: Path) -> 
         done = run("switch", "stop", "ring/b")
     assert done.status == 2
     assert "write ring" in done.err
+
+
+def test_stop_names_the_guests_elsewhere_that_it_leaves_spinning(
+    run: Run, runtime: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Client, "stop", lambda client, keep: None)
+    with LabThread(runtime, "lan", ("lan",)) as daemon:
+
+        def plug(lab: FakeLab) -> None:
+            ports = lab.port_views["lan"]
+            for port_no, umid in ((1, None), (2, "own"), (3, "other")):
+                lab.add_port("lan", port_no, umid)
+                ports[port_no] = dataclasses.replace(ports[port_no], kind="bess", pid=4710 + port_no)
+            ports[3] = dataclasses.replace(ports[3], guest=None)
+            lab.add_port("lan", 4)
+
+        daemon.call(plug)
+        done = run("switch", "stop", "lan")
+        assert done.out == (
+            "lan: stopped\n  other (pid 4713): spins on its closed bess connection; "
+            "set the interface down in the guest: ip link set vecN down\n"
+        )
+        (record,) = run("switch", "stop", "lan", "--json").records
+        assert record["spinning"] == [{"umid": "other", "pid": 4713}]
+        (record,) = run("switch", "stop", "lan", "--daemon-only", "--json").records
+        assert record == {"lab": "lan", "stopped": "daemon", "spinning": []}
 
 
 def test_wrong_file_leaves_no_directory(run: Run, runtime: Path) -> None:

@@ -49,6 +49,13 @@ def test_parts_without_keys_have_all_defaults(tmp_path: Path) -> None:
     assert lab == LabFile({"lan": LAN}, {"left": GuestSpec("left"), "right": GuestSpec("right")})
 
 
+def test_two_segments_may_be_the_two_ends_of_one_link(tmp_path: Path) -> None:
+    listen = ("dgram:/x,/y", "dgram:/y,/x", "qemu:/z", "qemu:connect=/z")
+    text = "\n".join(f"  s{number}: {{listen: ['{place}']}}" for number, place in enumerate(listen))
+    segments = read(tmp_path, f"segments:\n{text}\n").segments.values()
+    assert [segment.listen for segment in segments] == [(place,) for place in listen]
+
+
 @pytest.mark.parametrize("text", ["{}", "segments:", "guests: {}\n"])
 def test_part_may_be_missing(text: str, tmp_path: Path) -> None:
     assert read(tmp_path, text) == LabFile({}, {})

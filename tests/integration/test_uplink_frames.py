@@ -230,12 +230,7 @@ async def test_frame_that_is_too_long_is_counted(
     listeners = (OpenedIn(veth, RawListener("near")), BessListener(path))
     for name in ("near", "far"):
         veth.run("ip", "link", "set", name, "mtu", "65535")
-    async with switch_with(
-        OpenedIn(veth, RawListener("near")), BessListener(path), engine=engine, max_frame=1518
-    ) as (
-        switch,
-        _,
-    ):
+    async with switch_with(*listeners, engine=engine, max_frame=1518) as (switch, _):
         with veth.entered():
             far = open_raw("far")
         with Plugged(path) as guest, far:

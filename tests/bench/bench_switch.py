@@ -173,7 +173,8 @@ def comparisons(plan: Plan) -> Iterator[tuple[str, Callable[[str], Comparison]]]
     yield "unicast-64-asleep", from_asleep(64)
     yield "no-loss-64-asleep", no_loss("unicast, 64 bytes, guests that sleep", small, asleep=True)
     yield "no-loss-64", no_loss("unicast, 64 bytes", small)
-    for switch in SWITCHES:
+    # The baseline and ours: each takes a minute and a half, and nothing is said of the others.
+    for switch in (SWITCHES[0], SWITCHES[2]):
         yield f"beside-{switch.name.replace(' ', '-')}", beside(switch, plan)
     for size, what in ((64, small), (FULL, full)):
         yield f"pace-{size}", paced(f"unicast, {size} bytes", what, lambda: PACE)

@@ -475,13 +475,15 @@ def _read_script(path: str) -> tuple[tuple[int, int], bytes]:
     """Return which file it is and what is in it."""
     # Without waiting, should it be a pipe.
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(fd, "rb") as file:
+    try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         if status.st_size > _MAX_SCRIPT:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
-        return (status.st_dev, status.st_ino), file.read(_MAX_SCRIPT)
+        return (status.st_dev, status.st_ino), os.read(fd, _MAX_SCRIPT)
+    finally:
+        os.close(fd)
 
 
 def _failed(code: int) -> Outcome:

@@ -59,15 +59,14 @@ class OptionReader:
         """Take a long option; return whether it was one, or an error of its own."""
         dashes = "--" if word.startswith("--") else "-"
         name, equals, value = word[len(dashes) :].partition("=")
-        shown = f"{dashes}{name}"
         matches = [name] if name in self._long else [each for each in self._long if each.startswith(name)]
         if len(matches) > 1:
             possible = " ".join(f"'{dashes}{each}'" for each in matches)
-            self._say(f"option '{shown}' is ambiguous; possibilities: {possible}")
+            self._say(f"option '{word}' is ambiguous; possibilities: {possible}")
         elif not matches:
             if dashes == "-" and word[1] in self._short:
                 return False
-            self._say(f"unrecognized option '{shown}'")
+            self._say(f"unrecognized option '{word}'")
         elif not self._long[matches[0]]:
             if equals:
                 self._say(f"option '{dashes}{matches[0]}' doesn't allow an argument")

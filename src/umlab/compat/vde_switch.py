@@ -25,12 +25,13 @@ SYSTEM_SCRIPT = "/etc/vde2/vde_switch.rc"
 USER_SCRIPT = ".vde2/vde_switch.rc"
 HASH_SIZE = 128
 
-#: Options, and whether they take an argument.  Old names are kept that scripts still use.
+#: Options in the original's order, and whether they take an argument; ``mod`` is an old name.
 LONG = {
-    **dict.fromkeys(("help", "version", "hub", "fstp", "daemon"), False),
-    **dict.fromkeys(("numports", "macaddr", "priority", "hashsize"), True),
+    **{"help": False, "version": False, "numports": True, "hub": False, "fstp": False},
+    **dict.fromkeys(("macaddr", "priority", "hashsize"), True),
     **dict.fromkeys(("sock", "vdesock", "unix", "mod", "mode", "dirmode", "group"), True),
-    **dict.fromkeys(("pidfile", "rcfile", "mgmt", "mgmtmode", "mgmtgroup", "debugclients", "tap"), True),
+    **{"daemon": False, "pidfile": True, "rcfile": True, "mgmt": True, "mgmtmode": True},
+    **dict.fromkeys(("mgmtgroup", "debugclients", "tap"), True),
 }
 SHORT = {
     **{"h": "help", "v": "version", "n": "numports", "x": "hub", "F": "fstp", "s": "sock", "m": "mode"},

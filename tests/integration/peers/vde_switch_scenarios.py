@@ -81,7 +81,8 @@ async def _find(scene: Scene) -> None:
     first, second = scene.attach(), scene.attach()
     first.send(frame(BROADCAST, mac(1)))
     second.receive()
-    scene.say("hash/find 02:00:00:00:00:01", "hash/find 2:0:0:0:0:1 0")
+    scene.say("hash/find 02:00:00:00:00:01", "hash/find 2:0:0:0:0:1 0", "hash/find 02:00:00:00:00:01 1")
+    scene.say("hash/find", "hash/find nonsense", "hash/find 02:00:00:00:00:09")
 
 
 async def _many_addresses(scene: Scene) -> None:
@@ -200,7 +201,7 @@ async def _load(scene: Scene) -> None:
 
 
 _SCRIPT = "port/setnumports 9\n# a comment\nport/showinfo\nnonsense\n"
-_LONG = b"x" * 200 + b"\n"
+_LONG = b"x" * 120 + b"\n"
 
 SCENARIOS: dict[str, Scenario] = {
     "start_plain": Scenario(_DIR, empty_input=True),
@@ -216,22 +217,12 @@ SCENARIOS: dict[str, Scenario] = {
     "start_long_path": Scenario(("-s", "x" * 120), empty_input=True),
     "usage_help": Scenario(("--help",)),
     "usage_version": Scenario(("--version",)),
-    "usage_word": Scenario((*_DIR, "word")),
-    "usage_unknown_option": Scenario((*_DIR, "--zz"), empty_input=True),
-    "usage_unknown_letter": Scenario((*_DIR, "-xq"), empty_input=True),
-    "usage_ambiguous_option": Scenario((*_DIR, "--mg"), empty_input=True),
-    "usage_argument_missing": Scenario((*_DIR, "-p"), empty_input=True),
-    "usage_long_argument_missing": Scenario((*_DIR, "--mgmt"), empty_input=True),
-    "usage_argument_too_many": Scenario((*_DIR, "--hub=1"), empty_input=True),
     "option_no_ports": Scenario((*_DIR, "-n", "0")),
-    "option_ports_no_number": Scenario((*_DIR, "-n", "x"), empty_input=True),
-    "option_mode_no_number": Scenario((*_DIR, "-m", "x"), empty_input=True),
+    "option_no_number": Scenario((*_DIR, "-n", "x"), empty_input=True),
     "option_group_unknown": Scenario((*_DIR, "-g", "nosuchgroup")),
-    "option_console_group_unknown": Scenario((*_CONSOLE, "--mgmtgroup", "nosuchgroup")),
     "option_mac_wrong": Scenario((*_DIR, "--macaddr", "nonsense")),
     "option_hash_size_rounded": Scenario((*_DIR, "--hashsize", "100"), empty_input=True),
     "option_fstp": Scenario((*_DIR, "-F"), empty_input=True),
-    "option_priority": Scenario((*_DIR, "--priority", "5", "-D", "2"), empty_input=True),
     "option_tap_missing": Scenario((*_DIR, "-t", "lo"), empty_input=True),
     "tap": Scenario((*_CONSOLE, "-t", "vdetest0"), _say("port/print"), needs_root=True),
     "modes_default": Scenario(_CONSOLE, _files),
@@ -244,44 +235,34 @@ SCENARIOS: dict[str, Scenario] = {
     "console_file_in_the_way": Scenario((*_DIR, "--mgmt", "m"), prepare=_put("m"), empty_input=True),
     "console_greets": Scenario(_CONSOLE, _greeting),
     "console_help": Scenario(_CONSOLE, _say("help")),
-    "console_help_of_what": Scenario(_CONSOLE, _say("help nonsense", "helpless")),
-    "console_showinfo": Scenario(_CONSOLE, _say("ds/showinfo", "port/showinfo")),
     "console_version": Scenario(_CONSOLE, _say("showinfo")),
-    "console_hash_showinfo": Scenario(_CONSOLE, _say("hash/showinfo")),
-    "console_empty": Scenario(_CONSOLE, _say("port/print", "port/allprint", "hash/print", "vlan/print")),
-    "console_vlans": Scenario(
-        _CONSOLE, _say("vlan/print 0", "vlan/print 7", "vlan/print 5000", "vlan/print x")
-    ),
     "console_allprint_of_vlan_0": Scenario(_CONSOLE, _say("vlan/allprint 0")),
     "console_lines": Scenario(
         _CONSOLE,
-        _say("", "# comment", "  ds/showinfo", "\tds/showinfo  ", "ds/showinfo nonsense", "ds/showinfox"),
+        _say(
+            _LONG,
+            "port/sethub 1",
+            "port/showinfo",
+            "port/sethub x",
+            "port/showinfo",
+            "",
+            "# comment",
+            "  ds/showinfo",
+            "\tds/showinfo  ",
+            "ds/showinfo nonsense",
+            "ds/showinfox",
+        ),
     ),
     "console_reads": Scenario(
         _CONSOLE, _say(b"port/showinfo", b"port/showinfo\0x\n", b"\0\n", b"port/showinfo\nds/showinfo\n")
     ),
     "console_unknown": Scenario(_CONSOLE, _say("nonsense", "ds", "ds/", "port/pr", "\x7f\x01", "help\t")),
-    "console_long_line": Scenario(_CONSOLE, _say(_LONG[:120])),
-    "console_hub": Scenario(
-        _CONSOLE, _say("port/sethub 1", "port/showinfo", "port/sethub 0", "port/showinfo", "port/sethub x")
-    ),
-    "console_hash_settings": Scenario(
-        _CONSOLE,
-        _say("hash/setexpire 50", "hash/setsize 1024", "hash/setgcint 3", "hash/setsize 0", "hash/setsize x"),
-    ),
-    "console_hash_expires_never": Scenario(_CONSOLE, _say("hash/setexpire 0", "hash/setexpire")),
-    "console_min_persistence": Scenario(_CONSOLE, _say("hash/setminper 4")),
     "console_vlan_changes": Scenario(
-        _CONSOLE, _say("vlan/create 7", "vlan/addport 7 1", "vlan/delport 7 1", "vlan/remove 7")
-    ),
-    "console_port_vlan": Scenario(_CONSOLE, _say("port/create 1", "port/setvlan 1 0")),
-    "console_fstp": Scenario(_CONSOLE, _say("fstp/showinfo", "fstp/setfstp 0")),
-    "console_debug": Scenario(_CONSOLE, _say("debug/list", "debug/add port", "plugin/list", "plugin/add x")),
-    "console_find_nothing": Scenario(
         _CONSOLE,
-        _say(
-            "hash/find", "hash/find nonsense", "hash/find 02:00:00:00:00:09", "hash/find 02:00:00:00:00:09 1"
-        ),
+        _say("vlan/create 7", "vlan/addport 7 1", "vlan/delport 7 1", "vlan/remove 7", "port/setvlan 1 0"),
+    ),
+    "console_not_served": Scenario(
+        _CONSOLE, _say("fstp/showinfo", "fstp/setfstp 0", "debug/list", "debug/add port", "plugin/list")
     ),
     "console_find": Scenario(_CONSOLE, _find),
     "console_ports": Scenario(_CONSOLE, _ports),
@@ -312,4 +293,20 @@ SCENARIOS: dict[str, Scenario] = {
     "input_from_a_terminal": Scenario(_DIR, _terminal, terminal=True),
     "signal_int": Scenario(_CONSOLE, send_signal(signal.SIGINT)),
     "signal_term": Scenario(_CONSOLE, send_signal(signal.SIGTERM)),
+    "usage_errors": Scenario((*_DIR, "--zz", "-xq", "--mg", "--hub=1", "--mgmt"), empty_input=True),
+    "usage_letter_without_argument": Scenario((*_DIR, "--priority", "5", "-D", "2", "-p"), empty_input=True),
+    "console_shows": Scenario(
+        _CONSOLE,
+        _say("ds/showinfo", "port/showinfo", "port/print", "port/allprint", "hash/print", "help nonsense"),
+    ),
+    "console_vlans": Scenario(
+        _CONSOLE, _say("vlan/print", "vlan/print 0", "vlan/print 7", "vlan/print 5000", "vlan/print x")
+    ),
+    "console_hash_settings": Scenario(
+        _CONSOLE,
+        _say("hash/setexpire 50", "hash/setsize 1024", "hash/setgcint 3", "hash/setsize 0", "hash/setsize x"),
+    ),
+    "console_hash_limits": Scenario(
+        _CONSOLE, _say("hash/showinfo", "hash/setexpire 0", "hash/setexpire", "hash/setminper 4")
+    ),
 }

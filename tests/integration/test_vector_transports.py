@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import subprocess
@@ -17,8 +18,9 @@ import pytest
 from integration.peers.background_lab import BackgroundLab, TypedShell, bess_guest
 from integration.peers.lan import shell
 from integration.peers.typed_guest import INIT, typed_guest
-from integration.peers.uml_kernel import running_guest
+from integration.peers.uml_kernel import debian_kernel, running_guest, vector_kernel
 from support.deadline import scaled, wait_until, wait_until_async
+from support.qemu_guest import running_guest as running_qemu_guest
 from support.require import require_program
 from umlab.daemon.switch import ServiceEvent, SessionClosed, SessionRefused, SwitchService
 from umlab.guest import cpio
@@ -134,9 +136,12 @@ def flood(targets: list[tuple[str, int]], message: bytes) -> Iterator[None]:
         thread.join()
 
 
+@pytest.mark.parametrize("kernel", [debian_kernel, pytest.param(vector_kernel, marks=pytest.mark.slow)])
 async def test_guests_on_udp_tunnels_reach_one_on_the_daemon_transport_under_load_and_garbage(
-    short_dir: Path,
+    short_dir: Path, kernel: Callable[[], str | None]
 ) -> None:
+    if kernel() is None:
+        pytest.skip("there is no newer kernel; run `make kernel`")
     named, theirs, awaited = free_ports(3)
     ours = f"src=127.0.0.1,srcport={named}"
     vectors = [
@@ -152,7 +157,7 @@ async def test_guests_on_udp_tunnels_reach_one_on_the_daemon_transport_under_loa
     nic = DaemonNic(str(short_dir / "lan.ctl"))
     async with (
         switch_on([parse_listen(f"daemon:{nic.control_path}"), *vectors]) as (switch, events),
-        running_guest(short_dir, "vector", extra=vector_nics(vectors)) as vector_guest,
+        running_guest(short_dir, "vector", kernel=kernel(), extra=vector_nics(vectors)) as vector_guest,
         running_guest(short_dir, "old", nics=(nic,)) as old_guest,
     ):
         vector, old = partial(shell, vector_guest), partial(shell, old_guest)
@@ -194,6 +199,38 @@ async def test_guests_on_udp_tunnels_reach_one_on_the_daemon_transport_under_loa
         await vector("ip link set vec0 up")
         await ping(vector, "10.0.0.1")
         await ping(old, "10.0.0.2")
+
+
+async def test_qemu_speaks_with_itself_through_two_tunnels(short_dir: Path) -> None:
+    """One of its NICs is in a network namespace of the guest's, so that there is no other way."""
+    named, theirs, awaited = free_ports(3)
+    places = (
+        f"src=127.0.0.1,srcport={named},dst=127.0.0.1,dstport={theirs},rx_session=0x90000001,tx_session=2"
+        ",rx_cookie=0x01020304,tx_cookie=0xf5060708",
+        f"src=127.0.0.1,srcport={awaited},rx_session=3,tx_session=4"
+        ",rx_cookie=0xf102030405060708,tx_cookie=9,cookie64=1,counter=1",
+    )
+    listeners = [parse_listen(f"l2tpv3:{place}") for place in places]
+    told = [each.text for listener in listeners for each in listener.arguments if each.program == "qemu"]
+
+    def speak() -> None:
+        with running_qemu_guest(short_dir, told) as guest:
+            guest.run("unshare -n sleep 1000 & echo $! >/away; sleep 0.5")
+            guest.run("ip link set eth1 netns $(cat /away)")
+            guest.run("ip addr add 10.0.0.1/24 dev eth0 && ip link set eth0 up")
+            away = "nsenter -n -t $(cat /away)"
+            guest.run(f"{away} ip addr add 10.0.0.2/24 dev eth1 && {away} ip link set eth1 up")
+            # What only names a peer goes no further.
+            guest.run(f"{away} ping -A -c 1 -W 10 10.0.0.1")
+            assert "50 packets received" in guest.run("ping -A -c 50 -s 1400 -W 10 10.0.0.2")
+
+    async with switch_on(listeners) as (switch, _):
+        await asyncio.to_thread(speak)
+        assert next(port.detail for port in switch.ports()) == f"127.0.0.1:{theirs}"
+        ports = switch.snapshot().ports
+        assert len(ports) == 2
+        assert not any(DropReason.BAD_HEADER in port.drops for port in ports.values())
+        assert min(port.rx_frames for port in ports.values()) >= 50
 
 
 @pytest.mark.needs_root

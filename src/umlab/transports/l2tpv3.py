@@ -277,7 +277,7 @@ def _arguments(
             qemu.append(qemu_word)
     return (
         Argument("uml", f"vec0:{','.join(uml)}", KIND),
-        Argument("qemu", f"-netdev {','.join(qemu)}"),
+        Argument("qemu", f"-netdev {','.join(qemu)} -device virtio-net-pci,netdev=n0"),
     )
 
 

@@ -24,6 +24,7 @@ from umlab.transports.l2tpv3 import TRANSPORT
 from umlab.wire.l2tpv3 import serialize_header
 
 SESSIONS = "rx_session=1,tx_session=2"
+DEVICE = " -device virtio-net-pci,netdev=n0"
 COOKIES = "rx_cookie=0x01020304,tx_cookie=0x05060708"
 
 
@@ -130,7 +131,7 @@ async def test_place_with_a_peer_is_one_session_at_once_and_the_peer_is_told_the
     ends = f"src=127.0.0.1,dst=127.0.0.1,udp={{}},srcport=9,dstport={port}"
     assert [(each.program, each.needs, each.text) for each in listener.arguments] == [
         ("uml", "l2tpv3", f"vec0:transport=l2tpv3,{ends.format(1)},{uml}"),
-        ("qemu", "", f"-netdev l2tpv3,id=n0,{ends.format('on')},{qemu}"),
+        ("qemu", "", f"-netdev l2tpv3,id=n0,{ends.format('on')},{qemu}{DEVICE}"),
     ]
     await listener.start(sink)
     (session,) = sink.opened
@@ -147,7 +148,7 @@ def test_session_is_told_to_the_kernel_as_it_reads_it() -> None:
     ends = "src=::,dst=::1,udp={},srcport=0,dstport=1701"
     assert uml == f"vec0:transport=l2tpv3,{ends.format(1)},v6=1,rx_session=-2147483648,tx_session=-1"
     assert qemu == (
-        f"-netdev l2tpv3,id=n0,{ends.format('on')},ipv6=on,rxsession=2147483648,txsession=4294967295"
+        f"-netdev l2tpv3,id=n0,{ends.format('on')},ipv6=on,rxsession=2147483648,txsession=4294967295{DEVICE}"
     )
 
 
@@ -155,7 +156,7 @@ def test_raw_place_has_no_ports() -> None:
     listener = make(f"src=127.0.0.1,dst=127.0.0.2,udp=0,{SESSIONS}")
     assert [each.text for each in listener.arguments] == [
         "vec0:transport=l2tpv3,src=127.0.0.2,dst=127.0.0.1,rx_session=2,tx_session=1",
-        "-netdev l2tpv3,id=n0,src=127.0.0.2,dst=127.0.0.1,rxsession=2,txsession=1",
+        f"-netdev l2tpv3,id=n0,src=127.0.0.2,dst=127.0.0.1,rxsession=2,txsession=1{DEVICE}",
     ]
 
 

@@ -258,14 +258,16 @@ async def test_umask_decides_where_no_mode_is_given(directory: Path, sink: Recor
         os.umask(before)
 
 
+@pytest.mark.parametrize("name", ["ctl", "sw"])
 async def test_group_that_we_may_not_give_is_refused_and_leaves_nothing(
-    directory: Path, sink: RecordingSink, monkeypatch: pytest.MonkeyPatch
+    directory: Path, sink: RecordingSink, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    def refuse(*_: object) -> None:
-        raise PermissionError(errno.EPERM, "Operation not permitted")
+    def refuse(path: str, *_: object) -> None:
+        if os.path.basename(path) == name:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
 
     monkeypatch.setattr(os, "chown", refuse)
-    with pytest.raises(TransportError, match="Operation not permitted"):
+    with pytest.raises(TransportError, match=f"/{name}.*: Operation not permitted"):
         await VdeListener(directory, Access(0o660, 12345)).start(sink)
     assert not directory.exists()
 

@@ -188,18 +188,19 @@ async def test_what_the_host_itself_sends_at_the_interface_stays_out(
 
 @pytest.mark.needs_root
 @pytest.mark.parametrize("engine", ENGINES)
-async def test_interface_that_goes_down_and_comes_up_keeps_its_port(
-    short_dir: Path, veth: NetworkNamespace, engine: str
+@pytest.mark.parametrize(("kind", "cause"), [("tap", "link"), ("raw", "guest")])
+async def test_interface_that_goes_down_and_comes_up_keeps_its_port_until_it_is_deleted(
+    short_dir: Path, veth: NetworkNamespace, kind: str, cause: str, engine: str
 ) -> None:
     path = short_dir / "lan.bess"
-    listeners = (OpenedIn(veth, RawListener("near")), BessListener(path))
+    uplink, name, other = RawListener("near"), "near", "far"
+    if kind == "tap":
+        uplink, name, other = TapListener("umltap"), "umltap", "umltap"
     veth.run("ip", "link", "set", "near", "down")
-    async with switch_with(*listeners, engine=engine) as (
-        switch,
-        closed,
-    ):
+    listeners = (OpenedIn(veth, uplink), BessListener(path))
+    async with switch_with(*listeners, engine=engine) as (switch, closed):
         with veth.entered():
-            far = open_raw("far")
+            far = open_raw(other)
         with Plugged(path) as guest, far:
             await wait_until_async(lambda: len(switch.ports()) == 2, 10, "two ports")
             guest.sock.setblocking(False)
@@ -211,14 +212,15 @@ async def test_interface_that_goes_down_and_comes_up_keeps_its_port(
                 before = refused()
                 guest.sock.send(frame(BROADCAST, mac(9)))
                 wait_until(lambda: refused() > before, 10, "a frame that is refused")  # noqa: B023
-                veth.run("ip", "link", "set", "near", "up")
+                veth.run("ip", "link", "set", name, "up")
                 pass_frame(far, guest.sock.fileno(), frame(BROADCAST, mac(number)))
                 pass_frame(guest.sock, far.fileno(), frame(BROADCAST, mac(9)))
-                veth.run("ip", "link", "set", "near", "down")
+                veth.run("ip", "link", "set", name, "down")
             assert closed == []
-            veth.run("ip", "link", "del", "near")
+            veth.run("ip", "link", "del", name)
             await wait_until_async(lambda: closed, 10, "the end of the port")
-            assert (closed[0].kind, closed[0].cause) == ("raw", "guest")
+            assert [(end.port_no, end.kind, end.cause) for end in closed] == [(1, kind, cause)]
+            assert [port.kind for port in switch.ports()] == ["bess"]
 
 
 @pytest.mark.needs_root

@@ -107,9 +107,9 @@ def ours(data: bytes) -> bool:
 
 
 def waiting(fd: int) -> list[bytes]:
-    """Return the frames that are there already."""
+    """Return the frames that are there already, as far as to the first error."""
     frames = []
-    with contextlib.suppress(BlockingIOError):
+    with contextlib.suppress(OSError):
         while True:
             frames.append(os.read(fd, 2000))
     return frames

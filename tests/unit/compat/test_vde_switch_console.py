@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from support.deadline import scaled, wait_until_async
 from support.guest_end import BROADCAST, frame, mac
+from support.require import ROOT as TREE
 from umlab.compat._vde_console import NOT_SERVED, Console, End, Setting, power_of_two
 from umlab.compat._vde_ports import Port, VdeSwitch
 from umlab.compat._vde_sessions import ConsoleSessions
@@ -193,6 +195,15 @@ async def test_help_has_every_command_that_is_served(net: Net) -> None:
         path = line.split()[0]
         assert net.code(path) != 95
         assert (net.code(path) == 38) == ("=====" in line), path
+
+
+async def test_every_command_has_its_line_in_the_reference(net: Net) -> None:
+    text = (TREE / "docs" / "reference" / "vde_switch.md").read_text()
+    documented = re.findall(
+        r"`([a-z]+(?:/[a-z]+)?)[^`]*`", "".join(re.findall(r"^\| `[a-z].*?\|", text, re.M))
+    )
+    served = [line.split()[0] for line in net.say("help").splitlines()[2:-1] if "=====" not in line]
+    assert sorted(documented) == sorted(served)
 
 
 async def test_ends_are_told(net: Net) -> None:

@@ -25,7 +25,7 @@ EngineMaker = Callable[[SwitchConfig, Clock | None], Engine]
 
 
 def check_stream(make: EngineMaker, chunks: list[bytes]) -> None:
-    """Send chunks on a stream and end it.
+    """Send chunks on a stream and end it; behind a length that no frame has, nobody reads any more.
 
     Raises:
         AssertionError: Not what should be was forwarded, counted, or reported as the end.
@@ -102,8 +102,11 @@ def frames_of(stream: bytes) -> tuple[list[bytes], int]:
 
 def unwrapped(message: bytes, given: Encapsulation) -> bytes | None:
     """Return the frame in a message, ``None`` if it has another header."""
-    if given.ip_header:
-        message = message[(message[0] & 15) * 4 :] if message else message
+    if given.ip_header and message:
+        size = (message[0] & 15) * 4
+        if len(message) < size:
+            return None
+        message = message[size:]
     front = len(given.rx_header) + given.rx_skip
     return message[front:] if message.startswith(given.rx_header) and len(message) >= front else None
 

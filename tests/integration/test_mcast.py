@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import select
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
@@ -13,6 +16,8 @@ from integration.peers.lan import bring_up, mac_of, ping
 from integration.peers.namespace import NetworkNamespace, network_namespace
 from integration.peers.switch_thread import BessGuest, SwitchThread
 from integration.peers.uml_kernel import debian_kernel, running_guest
+from support.deadline import scaled
+from support.recording_sink import RecordingSink
 from umlab.guest.cmdline import DaemonNic
 from umlab.guest.kernel_config import read_kernel_config, transports_of
 from umlab.switch.model import SwitchConfig
@@ -106,3 +111,26 @@ def test_two_switches_hear_each_other_and_never_themselves(switches: list[Switch
             counters = switch.snapshot().ports[group.port_no]
             assert (counters.rx_frames, counters.tx_frames) == (1000, 1000)
             assert not any(counters.drops.values())
+
+
+async def test_group_is_heard_on_its_interface_alone(namespace: NetworkNamespace) -> None:
+    for words in ("tuntap add dev umltap mode tap", "addr add 10.77.0.1/24 dev umltap", "link set umltap up"):
+        namespace.run("ip", *words.split())
+    sink, listener = RecordingSink(), McastListener(GROUP, PORT, "127.0.0.1")
+    with ExitStack() as stack:
+        with namespace.entered():
+            await listener.start(sink)
+            elsewhere, here = [
+                stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in range(2)
+            ]
+        for sock, address in ((elsewhere, "10.77.0.1"), (here, "127.0.0.1")):
+            interface = socket.inet_aton(address)
+            membership = socket.inet_aton(GROUP) + interface
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, interface)
+            sock.sendto(address.encode(), (GROUP, PORT))
+        receiver = listener.descriptors()["receiver"]
+        assert select.select([receiver], [], [], scaled(10))[0]
+        assert os.read(receiver, 100) == b"127.0.0.1"
+    await listener.close()
+    sink.close_links()

@@ -84,6 +84,20 @@ async def test_two_switches_hear_each_other(port: int, sink: RecordingSink) -> N
         await listener.close()
 
 
+async def test_our_port_on_another_host_is_not_ours(port: int, sink: RecordingSink) -> None:
+    listener = make(port)
+    await listener.start(sink)
+    with (
+        socket.socket(fileno=os.dup(sink.opened[0].link.fd)) as ours,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as theirs,
+    ):
+        theirs.bind(("127.0.0.2", ours.getsockname()[1]))
+        theirs.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton("127.0.0.1"))
+        theirs.sendto(b"from another host", (GROUP, port))
+        assert hear(listener.descriptors()["receiver"]) == b"from another host"
+    await listener.close()
+
+
 async def test_frames_of_every_size_come_through(port: int, sink: RecordingSink) -> None:
     listener = make(port)
     await listener.start(sink)

@@ -30,6 +30,7 @@ from umlab.transports.interface import interface_name
 _CLONE_DEVICE = "/dev/net/tun"
 _TUNSETIFF = 0x400454CA
 _IFF_TAP = 0x0002
+#: Also IFF_NOFILTER: a lasting device does not give us the filter of who had it open before.
 _IFF_NO_PI = 0x1000
 # Where a frame has what, and the values that make it a router solicitation of the host.
 _ETHER_TYPE_AT, _NEXT_HEADER_AT, _ICMPV6_TYPE_AT = 12, 20, 54

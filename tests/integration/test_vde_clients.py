@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import struct
 import sys
 from collections.abc import AsyncIterator
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from integration.peers.background_lab import BackgroundLab
 from integration.peers.lan import bring_up, ping, shell
 from integration.peers.namespace import network_namespace
 from integration.peers.uml_kernel import running_guest
@@ -76,6 +78,45 @@ async def test_vde_plugs_talk_both_ways_and_under_load(directory: Path, switch: 
         assert drops == [0, 0]
     await wait_ports(switch, 0)
     assert list(directory.iterdir()) == [directory / "ctl"]
+
+
+async def test_client_that_is_stopped_loses_its_own_frames_alone(
+    directory: Path, switch: SwitchService
+) -> None:
+    async with vde_plug(directory) as left, vde_plug(directory) as right, vde_plug(directory) as stopped:
+        await wait_ports(switch, 3)
+        await meet(left, right, stopped)
+        stopped.process.send_signal(signal.SIGSTOP)
+        for number in range(1, LOAD):
+            await left.send(left.frame(BROADCAST, number, 1400))
+            if not number % PIPE_WINDOW:
+                await right.hear(left.frame(BROADCAST, number, 1400))
+        by_pid = {port.peer.pid: port.port_no for port in switch.ports() if port.peer}
+        dropped = {
+            plug: sum(switch.snapshot().ports[by_pid[plug.process.pid]].drops.values())
+            for plug in (left, right, stopped)
+        }
+        assert (dropped[left], dropped[right]) == (0, 0)
+        assert 0 < dropped[stopped] < LOAD
+        stopped.process.send_signal(signal.SIGCONT)
+        await meet(left, stopped)
+
+
+async def test_clients_outlive_a_daemon() -> None:
+    with BackgroundLab(listen=("vde",)) as lab:
+        directory = lab.runtime / "lan.vde"
+        async with vde_plug(f"{directory}[5]") as left, vde_plug(directory) as right:
+            await wait_until_async(lambda: len(lab.client.ports("lan")) == 2, 20, "two ports")
+            await meet(left, right)
+            lab.kill_daemon()
+            lab.start()
+            assert [port.port_no for port in lab.client.ports("lan")] == [1, 5]
+            await exchange(left, right, LOAD // 10)
+            async with vde_plug(directory) as new:
+                await meet(left, new)
+            await wait_until_async(lambda: names_in(directory) == ["001", "005", "ctl"], 10, "its end")
+        await wait_until_async(lambda: names_in(directory) == ["ctl"], 10, "the others' end")
+    assert not directory.exists()
 
 
 async def test_port_that_is_taken_gives_another_and_one_out_of_range_gives_none(

@@ -86,6 +86,12 @@ class VdePlug:
         while await self._reader.read(65_536):
             pass
 
+    async def hear(self, frame: bytes) -> None:
+        """Wait for a frame; what comes before it is passed over."""
+        async with asyncio.timeout(scaled(20)):
+            while await self.receive() != frame:
+                pass
+
     def frame(self, destination: bytes, number: int, size: int = 60) -> bytes:
         """Return a numbered frame from this plug."""
         return (destination + self.mac + EXPERIMENTAL + number.to_bytes(4, "big")).ljust(size, b"\xa5")
@@ -115,7 +121,7 @@ async def vde_plug(url: object, *options: str, prefix: Sequence[str] = ()) -> As
     finally:
         plug._writer.close()
         with contextlib.suppress(ProcessLookupError):
-            process.terminate()
+            process.kill()
         async with asyncio.timeout(scaled(10)):
             await asyncio.gather(process.wait(), plug.drained())
 
@@ -147,13 +153,14 @@ async def meet(*plugs: VdePlug) -> None:
 
 
 async def _say_until_heard(sender: VdePlug, receiver: VdePlug) -> None:
-    heard = asyncio.ensure_future(receiver.receive_from(sender.mac))
+    frame = sender.frame(receiver.mac, 0)
+    heard = asyncio.ensure_future(receiver.hear(frame))
     try:
         # Nobody says when a wire between two switches has been laid.
         while not heard.done():
-            await sender.send(sender.frame(receiver.mac, 0))
+            await sender.send(frame)
             await asyncio.wait([heard], timeout=0.1)
-        assert await heard == sender.frame(receiver.mac, 0)
+        await heard
     finally:
         heard.cancel()
 

@@ -18,6 +18,8 @@ BROADCAST = b"\xff" * 6
 #: What ``plug_headed`` has in front of its frames; the counter passes its end soon.
 HEADERS = Encapsulation(b"from guest", b"to guest", rx_skip=3, tx_counter=0xFFFF_FFF0)
 _READ_SIZE = 70_000
+#: The kernel makes the least of it that it has.
+_LEAST_BUFFER = 1
 
 
 @dataclass
@@ -133,6 +135,24 @@ def plug(engine: Engine, framing: Framing = Framing.DATAGRAM, port_no: int | Non
     return StreamEnd(theirs, guest.port_no) if framing is Framing.STREAM else guest
 
 
+def plug_narrow_stream(engine: Engine) -> StreamEnd:
+    """Attach a guest on a stream of which our end holds some 4 kB only: a long frame goes out in parts."""
+    ours, theirs = socket.socketpair()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LEAST_BUFFER)
+    return _attach_stream(engine, ours, theirs)
+
+
+def plug_tcp_stream(engine: Engine) -> StreamEnd:
+    """Attach a guest over a TCP connection with short buffers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        theirs = socket.socket()
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _LEAST_BUFFER)
+        theirs.connect(server.getsockname())
+        ours, _ = server.accept()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LEAST_BUFFER)
+    return _attach_stream(engine, ours, theirs)
+
+
 def plug_headed(engine: Engine, port_no: int | None = None) -> GuestEnd:
     """Attach a guest that has ``HEADERS`` in front of its frames."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -224,6 +244,11 @@ def _named_datagram_socket() -> socket.socket:
 def _surrender(sock: socket.socket) -> int:
     sock.setblocking(False)
     return sock.detach()
+
+
+def _attach_stream(engine: Engine, ours: socket.socket, theirs: socket.socket) -> StreamEnd:
+    guest = _attach(engine, Link(_surrender(ours), Framing.STREAM), theirs, None)
+    return StreamEnd(theirs, guest.port_no)
 
 
 def _attach(

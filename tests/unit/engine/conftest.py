@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -34,3 +35,10 @@ def make_engine(request: pytest.FixtureRequest) -> Iterator[EngineMaker]:
 def engine(make_engine: EngineMaker) -> Engine:
     """Return a running engine with the default configuration."""
     return make_engine()
+
+
+@pytest.fixture
+def stack() -> Iterator[contextlib.ExitStack]:
+    """Yield what closes the guests in the end."""
+    with contextlib.ExitStack() as opened:
+        yield opened

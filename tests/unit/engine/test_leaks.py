@@ -9,8 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from support.deadline import scaled
-from support.guest_end import BROADCAST, GuestEnd, frame, mac, plug, plug_headed, plug_monitor, with_length
+from support.guest_end import (
+    BROADCAST,
+    GuestEnd,
+    frame,
+    mac,
+    plug,
+    plug_headed,
+    plug_monitor,
+    plug_narrow_stream,
+    with_length,
+)
 from umlab.engine.contract import Engine
 from umlab.switch.model import Framing, Link
 
@@ -31,12 +40,9 @@ def descriptors() -> int:
 
 def plug_stream(engine: Engine) -> GuestEnd:
     """Attach a stream that stops within a frame, in both directions."""
-    ours, theirs = socket.socketpair()
-    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
-    ours.setblocking(False)
-    theirs.settimeout(scaled(10))
-    theirs.send(with_length(frame(mac(1), mac(2)))[:-1])
-    return GuestEnd(theirs, engine.attach(Link(ours.detach(), Framing.STREAM)))
+    guest = plug_narrow_stream(engine)
+    guest.sock.send(with_length(frame(mac(1), mac(2)))[:-1])
+    return guest
 
 
 def plug_all(engine: Engine) -> GuestEnd:

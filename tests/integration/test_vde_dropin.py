@@ -20,6 +20,7 @@ import pytest
 from integration.peers.fake_guest import BROADCAST, FakeGuest, frame, mac
 from integration.peers.record_vde_switch import OURS, RECORDED
 from integration.peers.uml_switch import UmlSwitch
+from integration.peers.vde_program import meet, vde_plug
 from integration.peers.vde_switch import PROMPT, VdeClient, VdeConsole, program_path, vde_switch
 from integration.peers.vde_switch_scenarios import SCENARIOS
 from integration.peers.vde_switch_scene import play
@@ -69,6 +70,24 @@ async def switch(request: pytest.FixtureRequest, short_dir: Path) -> AsyncIterat
         with VdeClient(short_dir / "s", "client") as client:
             assert client.ask(3, b"a client").startswith(b"003.")
             yield running
+
+
+async def test_vde_plugs_attach_and_talk(switch: UmlSwitch, short_dir: Path) -> None:
+    directory = short_dir / "s"
+    async with vde_plug(directory, "--descr", "left") as left, vde_plug(f"vde://{directory}[7]") as right:
+        console = VdeConsole(short_dir / "m")
+        try:
+            for port_no, plug in ((1, left), (7, right)):
+                # Two programs start, and ask in any order.
+                await wait_until_async(
+                    lambda number=port_no: f"Port {number:04d}" in console.say("port/print"),
+                    15,
+                    "it attached",
+                )
+                assert f" pid={plug.process.pid}\n" in console.say(f"port/print {port_no}")
+        finally:
+            console.close()
+        await meet(left, right)
 
 
 async def output(*words: str, stdin: bytes = b"") -> str:

@@ -17,7 +17,7 @@ import pytest
 from integration.peers.background_lab import BackgroundLab
 from integration.peers.lan import bring_up, ping, shell
 from integration.peers.namespace import network_namespace
-from integration.peers.uml_kernel import running_guest
+from integration.peers.uml_kernel import running_guest, vector_kernel
 from integration.peers.vde_program import (
     EXPERIMENTAL,
     VdePlug,
@@ -34,6 +34,7 @@ from umlab.daemon.switch import SwitchService
 from umlab.guest.cmdline import DaemonNic
 from umlab.transports.contract import Access
 from umlab.transports.tap import open_tap
+from umlab.transports.vde import VdeListener
 
 pytestmark = pytest.mark.integration
 
@@ -358,6 +359,24 @@ async def test_guests_on_vde_and_on_the_daemon_transport_reach_each_other_and_sl
         details = sorted(port.detail.partition(" user=")[0] for port in switch.ports())
         assert details == ["UML vde_transport", "slirpvde:", "v3"]
     await wait_ports(switch, 0)
+
+
+@pytest.mark.slow
+async def test_guest_of_a_newer_kernel_attaches_its_vector_device(
+    directory: Path, switch: SwitchService, short_dir: Path
+) -> None:
+    kernel = vector_kernel()
+    if kernel is None:
+        pytest.skip("there is no newer kernel; run `make kernel`")
+    (argument,) = [each.text for each in VdeListener(directory).arguments if each.needs == "vec-vde"]
+    async with AsyncExitStack() as stack:
+        stack.enter_context(running(require_program("slirpvde"), "-s", directory, "-D"))
+        guest = await stack.enter_async_context(
+            running_guest(short_dir, kernel=kernel, extra=(argument,), writable=(str(directory),))
+        )
+        await bring_up(guest, "vec0", "10.0.2.20")
+        assert "UML user=" in (await wait_ports(switch, 2))[1].detail
+        await ping(guest, "10.0.2.2")
 
 
 # Who may attach.

@@ -106,15 +106,26 @@ def remove_file(path: str, identity: tuple[int, int] | None) -> None:
 
 
 def grant(path: str, access: Access) -> None:
-    """Give a file of ours its group and then its permissions.
+    """Give a socket or a directory of ours its group and then its permissions.
+
+    Whoever may write to the directory that it is in could put a link to another file of ours in its
+    place: what is there is looked at before, and a descriptor keeps it from being exchanged.
 
     Raises:
-        OSError: The group is not one that we may give.
+        OSError: The group is not one that we may give, or something else is there.
     """
-    if access.gid is not None:
-        os.chown(path, -1, access.gid)
-    if access.mode is not None:
-        os.chmod(path, access.mode)
+    fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        status = os.fstat(fd)
+        kind = stat.S_IFMT(status.st_mode)
+        if kind not in (stat.S_IFSOCK, stat.S_IFDIR) or status.st_uid != os.geteuid():
+            raise PermissionError(errno.EPERM, "another file has taken its place")
+        if access.gid is not None:
+            os.chown(f"/proc/self/fd/{fd}", -1, access.gid)
+        if access.mode is not None:
+            os.chmod(f"/proc/self/fd/{fd}", access.mode)
+    finally:
+        os.close(fd)
 
 
 def take_socket(

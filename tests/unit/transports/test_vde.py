@@ -8,6 +8,7 @@ import socket
 import stat
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -205,6 +206,34 @@ async def test_directory_that_vanishes_refuses_newcomers_and_leaves_the_others_a
         assert await old.read() == b""
 
 
+@pytest.mark.parametrize(
+    "make", [Path.touch, lambda path: path.symlink_to("../victim")], ids=["file", "link"]
+)
+async def test_permissions_go_to_no_file_that_a_client_puts_in_the_place_of_a_socket(
+    directory: Path,
+    listener: VdeListener,
+    sink: RecordingSink,
+    monkeypatch: pytest.MonkeyPatch,
+    make: Callable[[Path], None],
+) -> None:
+    victim = directory.with_name("victim")
+    victim.touch(0o400)
+
+    class Exchanged(socket.socket):
+        def bind(self, address: Any) -> None:
+            super().bind(address)
+            os.unlink(address)
+            make(Path(address))
+
+    with VdeClient(directory) as client:
+        monkeypatch.setattr(socket, "socket", Exchanged)
+        await client.say(serialize_vde_request(VdeRequest(3, pad_path(client.name))))
+        assert await client.read() == b""
+    assert sink.reasons[0].endswith(": another file has taken its place")
+    assert sink.closed == sink.opened
+    assert mode_of(victim) == "-r--------"
+
+
 async def test_file_of_another_switch_in_a_new_directory_is_left_alone(
     directory: Path, listener: VdeListener, sink: RecordingSink
 ) -> None:
@@ -263,7 +292,7 @@ async def test_group_that_we_may_not_give_is_refused_and_leaves_nothing(
     directory: Path, sink: RecordingSink, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     def refuse(path: str, *_: object) -> None:
-        if os.path.basename(path) == name:
+        if os.path.basename(os.readlink(path)) == name:
             raise PermissionError(errno.EPERM, "Operation not permitted")
 
     monkeypatch.setattr(os, "chown", refuse)

@@ -13,6 +13,7 @@ import pytest
 from integration.peers.background_lab import BackgroundLab
 from integration.peers.fake_guest import BROADCAST, frame, mac
 from integration.peers.lan import bring_up, ping, shell
+from integration.peers.minimal_guest import minimal_guest
 from integration.peers.namespace import NetworkNamespace, network_namespace
 from integration.peers.uml_kernel import running_guest
 from integration.peers.uplink import (
@@ -28,7 +29,6 @@ from integration.peers.uplink import (
 )
 from support.deadline import scaled, wait_until, wait_until_async
 from support.require import require_program
-from umlab.daemon.guest import GuestService
 from umlab.guest.cmdline import BessNic
 from umlab.transports.bess import BessListener
 from umlab.transports.contract import Listener
@@ -38,6 +38,15 @@ from umlab.transports.tap import TapListener
 pytestmark = pytest.mark.integration
 
 OWN_TAP = "vec0:transport=tap,ifname=guesttap"
+#: By the transport of UML's vector drivers, what it opens; ``far`` has its other end in the bridge.
+OWN_INTERFACES = {"tap": "guesttap", "raw": "far", "hybrid": "second"}
+#: What sends back all that comes to TCP port 5000.
+ECHO = """
+cd /bin
+busybox ip addr add %s dev vec0
+busybox ip link set vec0 up
+busybox nc -ll -p 5000 -e /bin/busybox cat &
+"""
 #: Pings, each as soon as the one before it is answered.
 LOAD = 500
 
@@ -125,34 +134,27 @@ async def test_guest_that_opens_a_tap_by_itself_meets_a_packet_socket_on_the_oth
 
 
 @pytest.mark.needs_root
-async def test_guest_that_opens_a_tap_by_itself_meets_the_switch_in_a_bridge(
+async def test_guests_that_open_interfaces_by_themselves_meet_the_switch_in_a_bridge(
     short_dir: Path, own_tap: NetworkNamespace
 ) -> None:
+    cable(own_tap)
+    own_tap.run("ip", "tuntap", "add", "dev", "second", "mode", "tap")
     path = short_dir / "lan.bess"
     async with contextlib.AsyncExitStack() as stack:
-        switch, _ = await stack.enter_async_context(
-            switch_with(OpenedIn(own_tap, TapListener("umltap")), BessListener(path))
-        )
-        bridge(own_tap, "guesttap", "umltap")
+        uplink = OpenedIn(own_tap, TapListener("umltap"))
+        await stack.enter_async_context(switch_with(uplink, BessListener(path)))
+        bridge(own_tap, "guesttap", "second", "near", "umltap")
         with own_tap.entered():
-            there = await stack.enter_async_context(
-                running_guest(short_dir, "there", extra=(OWN_TAP,), writable=("/dev/net/tun",))
-            )
-        here = await stack.enter_async_context(running_guest(short_dir, "here", nics=(BessNic(str(path)),)))
-        await bring_up(there, "vec0", HOST)
-        await bring_up(here, "vec0", GUEST)
-        # The host's kernel finishes here what the guest has left to its tap: checksums, and segments.
-        await send_by_tcp(there, here, GUEST)
-        await send_by_tcp(here, there, HOST)
-        assert len(switch.ports()) == 2
-
-
-async def send_by_tcp(sender: GuestService, receiver: GuestService, address: str) -> None:
-    """Send a file from one guest to another, and see that it is the same there."""
-    await shell(receiver, "(tail -f /dev/null | nc -l -p 5000 >/tmp/got) >/dev/null 2>&1 &")
-    await shell(receiver, "until netstat -lnt | grep -q :5000; do sleep 0.1; done")
-    sent = await shell(sender, f"seq 1 200000 >/tmp/made; nc {address} 5000 </tmp/made; md5sum </tmp/made")
-    assert await shell(receiver, "md5sum </tmp/got") == sent
+            for number, (kind, interface) in enumerate(OWN_INTERFACES.items(), 11):
+                nic = f"vec0:transport={kind},ifname={interface}"
+                stack.enter_context(minimal_guest(kind, nic, extra=ECHO % f"10.77.0.{number}/24"))
+        guest = await stack.enter_async_context(running_guest(short_dir, nics=(BessNic(str(path)),)))
+        await bring_up(guest, "vec0", GUEST)
+        made = await shell(guest, "seq 1 200000 >/tmp/made; md5sum </tmp/made")
+        for number, kind in enumerate(OWN_INTERFACES, 11):
+            # The host's kernel finishes here what those guests have left to it: checksums, and segments.
+            echoed = await shell(guest, f"nc 10.77.0.{number} 5000 </tmp/made | md5sum")
+            assert echoed == made, kind
 
 
 @pytest.mark.needs_root

@@ -13,10 +13,14 @@ from typing import Any
 import pytest
 
 from support.deadline import wait_until_async
+from support.engines import ENGINES
+from support.guest_end import BROADCAST, frame, mac
 from support.loop_guest import LoopGuest
 from support.recording_sink import RecordingSink
+from umlab._clock import MonotonicClock
+from umlab.daemon.switch import SwitchService
 from umlab.errors import SocketInUse, SwitchError, TransportError
-from umlab.switch.model import Framing
+from umlab.switch.model import Framing, SwitchConfig
 from umlab.transports.contract import Access, Argument
 from umlab.transports.vde import VdeListener
 from umlab.wire.daemon import parse_attach_reply
@@ -399,3 +403,32 @@ def test_programs_are_told_the_absolute_path(tmp_path: Path, monkeypatch: pytest
         Argument("uml", "vec0:transport=vde,vnl=vde:///tmp/sw", "vec-vde"),
         Argument("qemu", "-netdev vde,id=n0,sock=/tmp/sw -device virtio-net-pci,netdev=n0"),
     )
+
+
+# With a switch.
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_clients_are_on_one_network_and_have_the_ports_that_they_ask_for(
+    directory: Path, engine: str
+) -> None:
+    clock, config = MonotonicClock(), SwitchConfig(first_port_no=3)
+    switch = SwitchService(
+        "sw", config, [VdeListener(directory)], engine=ENGINES[engine](config, clock), clock=clock
+    )
+    await switch.start()
+    try:
+        with VdeClient(directory) as left, VdeClient(directory) as right, VdeClient(directory) as low:
+            paths = [await left.ask(9), await right.ask(9)]
+            assert [path.name.partition(".")[0] for path in paths] == ["009", "003"]
+            await low.say(serialize_vde_request(VdeRequest(3, pad_path(low.name), 2)))
+            assert await low.read() == b"", "a port below the first"
+            left.data.send(frame(BROADCAST, mac(1)))
+            assert right.data.recv(100) == frame(BROADCAST, mac(1))
+            right.data.send(frame(mac(1), mac(2)))
+            assert left.data.recv(100) == frame(mac(1), mac(2))
+            assert [port.port_no for port in switch.ports()] == [3, 9]
+        await wait_until_async(lambda: not switch.ports(), 10, "the end of both")
+    finally:
+        await switch.stop()
+    assert not directory.exists()

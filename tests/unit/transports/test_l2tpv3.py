@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import socket
@@ -21,6 +22,7 @@ from umlab.switch.model import Encapsulation, Framing, SwitchConfig
 from umlab.transports import l2tpv3
 from umlab.transports.contract import PRIVATE, KeptSession, Listener
 from umlab.transports.l2tpv3 import TRANSPORT
+from umlab.transports.tunnel import Socket
 from umlab.wire.l2tpv3 import serialize_header
 
 SESSIONS = "rx_session=1,tx_session=2"
@@ -368,6 +370,44 @@ async def test_peer_that_gets_no_port_is_told_in_the_log_and_may_come_again(
     peer.send(b"frame")
     await wait_until_async(lambda: sink.opened, 10, "a session")
     await listener.close()
+
+
+async def test_socket_that_cannot_be_had_for_the_peer_is_reported(
+    sink: RecordingSink, peers: list[Peer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = free_port()
+    listener = make(f"src=127.0.0.1,srcport={port},{SESSIONS}")
+    await listener.start(sink)
+
+    def out_of_descriptors(*words: object, **options: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(Socket, "open", out_of_descriptors)
+    peers.append(peer := Peer(port))
+    peer.send(b"frame")
+    await wait_until_async(lambda: sink.reasons, 10, "a refusal")
+    reason = f"l2tpv3 127.0.0.1:{port}: Too many open files"
+    assert sink.reasons == [f"datagram from {peer.name} refused: {reason}"]
+    assert sink.opened == []
+    await listener.close()
+
+
+async def test_ipv6_is_another_family_of_the_same(sink: RecordingSink) -> None:
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as peer:
+        try:
+            peer.bind(("::1", 0))
+        except OSError:
+            pytest.skip("this host has no IPv6")
+        peer.settimeout(scaled(10))
+        port = free_port()
+        listener = make(f"src=::1,srcport={port},v6=1,{SESSIONS}")
+        await listener.start(sink)
+        peer.sendto(serialize_header(1, b"", udp=True), ("::1", port))
+        await wait_until_async(lambda: sink.opened, 10, "a session")
+        assert sink.opened[0].detail == f"[::1]:{peer.getsockname()[1]}"
+        os.write(sink.opened[0].link.fd, b"to the peer")
+        assert peer.recv(100) == b"to the peer"
+        await listener.close()
 
 
 async def test_port_that_is_taken_is_refused(sink: RecordingSink) -> None:

@@ -72,7 +72,8 @@ class Socket:
         try:
             for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
                 sock.setsockopt(socket.SOL_SOCKET, option, _BUFFER)
-            if self.family == socket.AF_INET6:
+            # A raw socket of IPv6 has no IPv4 in it, and takes no such option.
+            if self.family == socket.AF_INET6 and self.kind == socket.SOCK_DGRAM:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             if shared:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from pathlib import Path
 
 import pytest
 
+from support.deadline import wait_until_async
 from support.recording_sink import RecordingSink
 from umlab.errors import StateError, TransportError
 from umlab.switch.model import Encapsulation, Framing
@@ -132,6 +134,26 @@ async def test_socket_that_cannot_be_had_says_what_helps(
     kernel.error = OSError(error, os.strerror(error))
     with pytest.raises(TransportError, match=f"^gre 127.0.0.1: {reason}"):
         await TRANSPORT.make(ENDS, PRIVATE).start(sink)
+
+
+@pytest.mark.needs_root
+@pytest.mark.parametrize("ends", [ENDS, "src=::1,dst=::1,v6=1"])
+async def test_raw_socket_hears_its_peer(ends: str, sink: RecordingSink) -> None:
+    if "v6" in ends and not Path("/proc/net/if_inet6").read_text():
+        pytest.skip("this host has no IPv6")
+    listener = TRANSPORT.make(f"{ends},rx_key=0x{os.getpid():x},tx_key=1", PRIVATE)
+    await listener.start(sink)
+    (session,) = sink.opened
+    encapsulation = session.link.encapsulation
+    assert encapsulation is not None
+    sort = Socket(socket.AF_INET6 if "v6" in ends else socket.AF_INET, socket.SOCK_RAW, 47)
+    own, peer = (end.partition("=")[2] for end in ends.split(",")[:2])
+    with sort.open((peer, 0), (own, 0)) as other:
+        other.send(encapsulation.rx_header + b"frame")
+        # Others may have sent there as well.
+        await wait_until_async(
+            lambda: encapsulation.rx_header + b"frame" in os.read(session.link.fd, 100), 10, "the message"
+        )
 
 
 @pytest.mark.needs_plain_user

@@ -95,6 +95,9 @@ async def test_refused_session_ends_the_connection(
     assert (kind, reason) == ("qemu", error)
     assert (peer is not None) == isinstance(address, str)
     await listener.close()
+    # TCP remembers the connection that we ended, and that keeps nobody from listening there.
+    await listener.start(sink)
+    await listener.close()
 
 
 async def test_connections_are_bounded_and_one_that_ended_makes_room(
@@ -211,6 +214,9 @@ async def test_connector_waits_for_who_listens_and_comes_back_to_it(
             assert (session.peer is not None) == isinstance(address, str)
             os.write(session.link.fd, b"frame")
             assert guest.recv(100) == b"frame"
+            # Were there a second connection, it would have been made within two of these pauses.
+            await asyncio.sleep(5 * qemu.RETRY)
+            assert len(sink.opened) == round_no
             session.close()  # as the switch does when the link is at its end
             await wait_until_async(lambda: len(sink.refused) == 1 + round_no, 10, "it is gone")  # noqa: B023
     for reason in sink.reasons:
@@ -270,6 +276,26 @@ async def test_connector_that_gets_no_port_hangs_up_says_so_once_and_tries_again
         await connector.close()
 
 
+async def test_connector_pauses_between_two_attempts(
+    sink: RecordingSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts = 0
+
+    async def refused(address: object) -> socket.socket:
+        nonlocal attempts
+        attempts += 1
+        raise TransportError("nobody")
+
+    monkeypatch.setattr(qemu, "_connect", refused)
+    monkeypatch.setattr(qemu, "RETRY", scaled(1000))
+    connector = make("connect=127.0.0.1:4000")
+    await connector.start(sink)
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert attempts == 1
+    await connector.close()
+
+
 async def test_connector_gives_up_on_who_does_not_answer(
     sink: RecordingSink, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -299,10 +325,11 @@ async def test_connector_goes_on_with_a_kept_connection_and_makes_no_other(
         await wait_until_async(lambda: bool(sink.opened), 10, "a session")
         server.accept()[0].close()
         await after.start(sink, {})
+        for _ in range(10):  # as other listeners are started in the meantime
+            await asyncio.sleep(0)
         resumed = after.resume(kept_of(sink))
         assert resumed.link.framing is Framing.STREAM
         await before.close()
-        # Were there another connection, it would have been made within two of these pauses.
         await asyncio.sleep(5 * qemu.RETRY)
         assert len(sink.opened) == 1
         resumed.close()

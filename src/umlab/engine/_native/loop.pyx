@@ -389,11 +389,13 @@ cdef void _receive_stream(Loop *loop, Port *port, bint hung_up) noexcept nogil:
     if size == 0:
         loop_close_link(loop, port, EPROTO if stream.end else 0)
         return
-    while True:
+    count = stream_take(stream, &loop.slots)
+    _forward(loop, port, count, now_ns)
+    while count == BURST:
         count = stream_take(stream, &loop.slots)
         _forward(loop, port, count, now_ns)
-        if count < BURST:
-            break
+        # Where these went says nothing of those before them.
+        loop.only_egress = NULL
     if stream.broken:
         loop_close_link(loop, port, EMSGSIZE)
 

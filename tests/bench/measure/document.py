@@ -28,12 +28,14 @@ One benchmark, or a part of it, runs alone: `.venv/bin/python tests/bench/bench_
 Contenders take turns, round by round. A cell is the median of the rounds (the least and the greatest) and,
 in bold, how many times the first line's figure that is: the median of the rounds' ratios (the least and
 the greatest of them). The first line is that of the first contender that can do what is measured. A round
-in which its first figure is more than 30 % off the median is repeated, and counted as disturbed.
+in which its first figure is more than 30 % off the median is repeated, and counted as disturbed; once that is
+seen, nobody else is measured in it.
 
 In the benchmark `switch` every switch is a process of its own, started anew for each measurement, and has
 all processors but one; the load has that one. Guests behave as those do that a switch is meant for: to
 `uml_switch` and ours as the UML kernel's `daemon` transport, whose socket holds `net.unix.max_dgram_qlen`
-+ 1 frames, to `vde_switch` as libvdeplug, which connects its socket.
++ 1 frames, to `vde_switch`, and to ours where it stands in for that (`vde`), as libvdeplug, which connects
+its socket.
 
 - **rate**: frames that arrive while the load sends as fast as the switch takes them; in a flood, at each
   guest.

@@ -164,7 +164,7 @@ def test_table_fits_a_narrow_terminal(short_dir: Path) -> None:
     assert max(map(len, lines)) <= 60
     assert "PORT  KIND       STATE  GUEST  RX  TX  DROPPED" in lines
     assert "eth0=daemon,,unix,/run/lan.ctl" in lines[-5]
-    assert "MAC                RX  TX  DROPPED  QUEUED" in _visible(wide)
+    assert "MAC                RX  TX  DROPPED  REASONS  QUEUED" in _visible(wide)
 
 
 def _visible(text: str) -> str:

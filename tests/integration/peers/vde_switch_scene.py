@@ -29,6 +29,7 @@ _VARIABLE = (
     (r"Current User: (?!NONE)\S+", "Current User: USER"),
     (r"MAC (?:[0-9a-f]{2}:){5}[0-9a-f]{2}", "MAC ADDRESS"),
     (r"uptime \d+", "uptime N"),
+    (r"has \d+ bytes", "has N bytes"),
     (r"endpoint ID \d{4}", "endpoint ID NNNN"),
     (r"age \d+ secs", "age N secs"),
     (r"Hash: \d{4}", "Hash: NNNN"),

@@ -65,6 +65,9 @@ class Machine:
             program.write_text(f'#!/bin/sh\necho "{name} $*" >>state/log\n{script}\n')
             program.chmod(0o755)
         shutil.copy(ROOT / "tools/setup", root / "tools")
+        # It is there already.
+        shutil.copy(ROOT / "tools/qemu-kernel", root / "tools")
+        (root / "build/qemu-kernel").mkdir(parents=True)
         (root / "tools/packages").write_text(
             "# set package programs why\n"
             "venv python3-venv - x\ndemo user-mode-linux linux.uml x\ndemo busybox-static busybox x\n"

@@ -56,10 +56,14 @@ class LineWriter:
 
     def write(self, line: str) -> None:
         """Write one line now, or as soon as the reader takes it."""
+        self.write_bytes(_encode(line))
+
+    def write_bytes(self, data: bytes) -> None:
+        """Write bytes as they are, such as a prompt, which has no line end."""
         if len(self._waiting) >= MAX_WAITING:
             self._lost += 1
             return
-        self._waiting.append(_encode(line))
+        self._waiting.append(data)
         if not self._watched:
             self._flush()
 

@@ -51,6 +51,15 @@ async def test_lines_wait_for_a_slow_reader_in_order(pipe: list[int]) -> None:
     assert os.get_blocking(pipe[1])
 
 
+async def test_prompt_waits_in_its_place_and_has_no_line_end(pipe: list[int]) -> None:
+    writer = LineWriter(pipe[1], asyncio.get_running_loop())
+    writer.write("x" * 5000)
+    writer.write_bytes(b"\nvde$ ")
+    writer.write("help")
+    assert (await read_until(pipe[0], b"help\n"))[5000:] == b"\n\nvde$ help\n"
+    writer.close()
+
+
 async def test_line_longer_than_a_pipe_arrives_whole(pipe: list[int]) -> None:
     writer = LineWriter(pipe[1], asyncio.get_running_loop())
     writer.write("x" * 10_000 + "end")

@@ -8,13 +8,13 @@ import errno
 import grp
 import os
 import re
-import stat
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import umlab
 from umlab.compat._vde_ports import Port, VdeSwitch
+from umlab.compat._vde_script import Files, read_script
 from umlab.daemon.access import find_group, find_user, user_name
 from umlab.daemon.switch import PortInfo
 from umlab.errors import SwitchError
@@ -48,14 +48,13 @@ NOT_SERVED = (
 #: Port numbers end below this one.
 _MAX_END = 65_536
 _MAX_HASH_SIZE = 1 << 20
-_MAX_SCRIPT = 1 << 16
+_MAX_DIGITS = 9
+#: Scripts within scripts, and the lines that all of them together may have executed.
+_MAX_DEPTH = 8
+_MAX_LINES = 10_000
 _NO_VLAN = 4095
 _MODULES = {"vde": "unix prog", "tap": "tuntap"}
 _MAC = re.compile(r"(?:[0-9a-fA-F]{1,2}:){5}[0-9a-fA-F]{1,2}")
-
-
-#: Files by device and inode.
-Files = tuple[tuple[int, int], ...]
 
 
 class End(enum.Enum):
@@ -132,6 +131,8 @@ class Console:
         self._started = time.monotonic()
         self._hash_size = setting.hash_size
         self._gc_interval = 2
+        #: What the script that is being executed has left of its lines.
+        self._lines_left = 0
         #: In the help's order; of two of which one begins like the other, the longer is the first.
         self._commands: dict[Command, _Handler | None] = {
             menu("ds", "DATA SOCKET"): None,
@@ -221,13 +222,22 @@ class Console:
         """Execute the lines of a file, and yield each with what it came to.
 
         Raises:
-            OSError: It cannot be read, or stands in itself; no line has been executed.
+            OSError: It cannot be read, or stands in itself or too deep; no line has been executed.
         """
-        file, text = _read_script(path)
-        if file in within:
+        file, text = read_script(path)
+        if file in within or len(within) >= _MAX_DEPTH:
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-        lines = text.decode("utf-8", "surrogateescape").splitlines()
-        return ((line, self.execute(read_command(line), within=(*within, file))) for line in lines)
+        if not within:
+            self._lines_left = _MAX_LINES
+        return self._execute_lines(text.decode("utf-8", "surrogateescape").splitlines(), (*within, file))
+
+    def _execute_lines(self, lines: list[str], within: Files) -> Iterator[tuple[str, Outcome]]:
+        for line in lines:
+            if not self._lines_left:
+                yield line, _failed(errno.E2BIG)
+                return
+            self._lines_left -= 1
+            yield line, self.execute(read_command(line), within=within)
 
     def _load(self, path: str, within: Files) -> Outcome:
         said = []
@@ -341,7 +351,7 @@ class Console:
 
     def _port_allocatable(self, argument: str) -> None:
         number, value = _two_words(argument)
-        if not re.fullmatch(r"[0-9]+", value):
+        if not re.fullmatch(r"[0-9]{1,9}", value):
             raise _CommandError(errno.EINVAL)
         self._existing(self._valid(number)).allocatable = int(value) != 0
 
@@ -467,23 +477,12 @@ def _two_words(argument: str) -> tuple[str, str]:
 
 def _number(text: str) -> int:
     """Return the number that a text begins with, 0 where it begins with none: as atoi(3) does."""
-    match = re.match(r"[+-]?[0-9]{1,9}", text)
-    return int(match[0]) if match else 0
-
-
-def _read_script(path: str) -> tuple[tuple[int, int], bytes]:
-    """Return which file it is and what is in it."""
-    # Without waiting, should it be a pipe.
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-        if status.st_size > _MAX_SCRIPT:
-            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
-        return (status.st_dev, status.st_ino), os.read(fd, _MAX_SCRIPT)
-    finally:
-        os.close(fd)
+    match = re.match(r"[+-]?([0-9]+)", text)
+    if match is None:
+        return 0
+    if len(match[1]) > _MAX_DIGITS:
+        raise _CommandError(errno.EINVAL)
+    return int(match[0])
 
 
 def _failed(code: int) -> Outcome:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import errno
 import logging
 import os
 import signal
@@ -103,7 +104,7 @@ async def _serve(
         if options.daemon:
             syslog.openlog(options.program, syslog.LOG_PID, syslog.LOG_DAEMON)
         switch = await _start(options, access, log, stack)
-        _set_directory_mode(options.directory, options.dirmode)
+        _set_directory_mode(options.program, options.directory, options.dirmode)
         if options.pidfile is not None:
             _write_pid(options.program, options.pidfile)
             stack.callback(_remove, options.pidfile)
@@ -174,9 +175,25 @@ def _group(name: str | None) -> int | None:
         raise _StartError(f"No such group '{name}'") from None
 
 
-def _set_directory_mode(directory: str, mode: int | None) -> None:
-    """Give it the permissions that are asked for; otherwise clients' sockets there get its group."""
-    os.chmod(directory, mode if mode is not None else stat.S_IMODE(os.stat(directory).st_mode) | stat.S_ISGID)
+def _set_directory_mode(program: str, directory: str, mode: int | None) -> None:
+    """Give it the permissions that are asked for; otherwise clients' sockets there get its group.
+
+    As in the original it is not sticky unless that is asked for.
+    """
+    try:
+        # Somebody who may write above it could have put a link to another directory of ours there.
+        fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            status = os.fstat(fd)
+            if status.st_uid != os.geteuid():
+                raise PermissionError(errno.EPERM, "another directory has taken its place")
+            if mode is None:
+                mode = stat.S_IMODE(status.st_mode) & ~stat.S_ISVTX | stat.S_ISGID
+            os.chmod(f"/proc/self/fd/{fd}", mode)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise _StartError(f"{program}: {directory}: {error.strerror}", _NO_DIRECTORY) from None
 
 
 def _write_pid(program: str, path: str) -> None:
@@ -280,11 +297,9 @@ class StandardInput:
             return
         outcome = self._console.execute(read_command(os.fsdecode(data)))
         if outcome.reply:
-            self._out.write(os.fsdecode(outcome.reply.removesuffix(b"\n")))
+            self._out.write_bytes(outcome.reply)
         if outcome.end is End.SWITCH:
             self.close()
             self._end(_SHUT_DOWN)
         elif self._terminal:
-            # It has no line end, and somebody who has just typed sees it.
-            with contextlib.suppress(OSError):
-                os.write(1, PROMPT)
+            self._out.write_bytes(PROMPT)

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import fcntl
 import os
 import re
+import stat
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from support.require import ROOT
+from umlab._line_writer import LineWriter
 from umlab.compat import vde_switch
+from umlab.compat._vde_console import Console, Outcome
 from umlab.compat._vde_getopt import OptionReader
+from umlab.compat._vde_process import StandardInput, _set_directory_mode, _StartError
 from umlab.compat.vde_switch import LONG, SHORT, SYSTEM_DIRECTORY, USER_DIRECTORY, OptionError, Options, obey
+from umlab.wire.vde_console import PROMPT
 
 REFERENCE = ROOT / "docs" / "reference" / "vde_switch.md"
 
@@ -148,6 +158,56 @@ def test_defaults() -> None:
 def test_value_that_is_none_is_refused(words: tuple[str, ...]) -> None:
     with pytest.raises(OptionError):
         options(*words)
+
+
+@pytest.mark.parametrize(
+    ("asked", "before", "after"), [(None, 0o1770, 0o2770), (0o3777, 0o700, 0o3777), (0o755, 0o700, 0o755)]
+)
+def test_directory_has_the_mode_of_the_original(
+    tmp_path: Path, asked: int | None, before: int, after: int
+) -> None:
+    tmp_path.chmod(before)
+    _set_directory_mode("prog", os.fspath(tmp_path), asked)
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == after
+    tmp_path.chmod(0o700)
+
+
+def test_mode_goes_to_nothing_in_the_place_of_the_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "victim").mkdir(0o700)
+    (tmp_path / "link").symlink_to("victim")
+    with pytest.raises(_StartError, match=r"prog: .*/link: Not a directory"):
+        _set_directory_mode("prog", f"{tmp_path}/link", 0o777)
+    other = os.geteuid() + 1
+    monkeypatch.setattr(os, "geteuid", lambda: other)
+    with pytest.raises(_StartError, match="another directory has taken its place"):
+        _set_directory_mode("prog", f"{tmp_path}/victim", 0o777)
+    assert stat.S_IMODE((tmp_path / "victim").stat().st_mode) == 0o700
+
+
+async def test_prompt_waits_for_a_terminal_that_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    reads, writes = os.pipe()
+    fcntl.fcntl(writes, fcntl.F_SETPIPE_SZ, 8192)
+    os.write(writes, b"x" * 8192)
+    loop = asyncio.get_running_loop()
+    # Standard input, whose end is the end of the test.
+    said, ended = [b"help\n", b""], loop.create_future()
+    true_read = os.read
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "isatty", lambda fd: True)
+        patch.setattr(os, "read", lambda fd, size: said.pop(0) if fd == 0 else true_read(fd, size))
+        console = SimpleNamespace(execute=lambda line: Outcome(b"1000 Success\n"))
+        out = LineWriter(writes, loop)
+        terminal = StandardInput(cast(Console, console), out, ended.set_result)
+        terminal._read()
+        terminal._read()
+        await ended
+    assert os.read(reads, 8192) == b"x" * 8192
+    out.close()
+    assert os.read(reads, 8192) == b"1000 Success\n" + PROMPT
+    os.close(reads)
+    os.close(writes)
 
 
 def test_usage_names_every_option(capfd: pytest.CaptureFixture[str]) -> None:

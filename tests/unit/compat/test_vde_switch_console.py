@@ -249,6 +249,29 @@ async def test_scripts_that_are_refused(net: Net, tmp_path: Path) -> None:
     assert net.code("load") == 2
 
 
+async def test_number_of_ten_digits_is_none(net: Net) -> None:
+    for line in ("hash/setsize 10000000000", "port/print 4294967297", "hash/setgcint -10000000000"):
+        assert net.code(line) == 22
+    net.plug(1)
+    # More digits than Python would read.
+    assert net.code(f"port/allocatable 1 {'1' * 5000}") == net.code(f"port/sethub {'1' * 5000}") == 22
+
+
+async def test_scripts_are_loaded_to_a_depth_and_to_a_number_of_lines(net: Net, tmp_path: Path) -> None:
+    for number in range(10):
+        (tmp_path / f"{number}").write_text(f"load {tmp_path}/{number + 1}\n")
+    (tmp_path / "10").touch()
+    assert net.say(f"load {tmp_path}/3").count("1000 Success") == 8
+    assert "1040 Too many levels of symbolic links\n" in net.say(f"load {tmp_path}/2")
+    # Few files can ask for very many lines.
+    (tmp_path / "leaf").write_text("#\n" * 1000)
+    (tmp_path / "tree").write_text(f"load {tmp_path}/leaf\n" * 20)
+    said = net.say(f"load {tmp_path}/tree")
+    assert said.count(f"vde[{tmp_path}/leaf]: #\n") == 9991
+    assert said.count("1007 Argument list too long\n") == 2
+    assert net.say(f"load {tmp_path}/leaf").count("#\n") == 1000
+
+
 @pytest.mark.parametrize(("size", "power"), [(1, 1), (2, 2), (3, 4), (128, 128), (129, 256)])
 def test_hash_size_is_rounded_up(size: int, power: int) -> None:
     assert power_of_two(size) == power

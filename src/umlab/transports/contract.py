@@ -106,8 +106,8 @@ class Access:
     """Who may attach to a switch; the operating system enforces the first two, the switch the others.
 
     Attributes:
-        mode: Permission bits of the socket files; a directory has an x wherever they have an r or a w.
-            ``None`` leaves them to the umask.
+        mode: Permission bits of the socket files; a directory has an x wherever they have an r or a w,
+            and is sticky where others may write.  ``None`` leaves them to the umask.
         gid: The group that the socket files are given, ``None`` for our own.
         uids: Users who may attach, in ascending order.
         gids: Groups whose members may attach, in ascending order.

@@ -30,7 +30,7 @@ from umlab.transports.contract import (
     Transport,
 )
 from umlab.transports.control import Attachment, ControlConnection, ControlSocket
-from umlab.transports.datasocket import open_data_socket
+from umlab.transports.datasocket import check_connected, open_data_socket
 from umlab.transports.socketfile import SocketFile, take_socket
 from umlab.wire import sockaddr
 from umlab.wire.daemon import (
@@ -108,12 +108,15 @@ class DaemonListener:
         """Go on with a guest's data socket and its control connection.
 
         Raises:
+            OSError: The data socket is not connected any more.
             TransportError: The guest is of protocol v0, which is not served any more.
         """
         link_fd, control_fd = kept.fds
         address = bytes.fromhex(kept.state["address"]) if "address" in kept.state else None
         if address is not None and self.data_socket is None:
             raise TransportError("guests of protocol v0 are not served any more")
+        if address is None:
+            check_connected(link_fd)
         assert self._control is not None
         # What it sent as its request is gone; from now on every byte is one too many, but for the padding.
         return self._control.resume(

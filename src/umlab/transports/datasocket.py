@@ -19,7 +19,7 @@ def open_data_socket(path: bytes, uid: int, name: bytes | None = None) -> socket
 
     Args:
         path: The 108-byte path field that names the guest's socket.
-        uid: The guest's user, whose the socket must be where it is a file.
+        uid: The guest's user, whose the socket must be where it is a file; root's may be ours as well.
         name: What ours is bound to afterwards, if anything: all 108 bytes of an abstract name.
 
     Raises:
@@ -48,8 +48,21 @@ def open_data_socket(path: bytes, uid: int, name: bytes | None = None) -> socket
     return sock
 
 
+def check_connected(fd: int) -> None:
+    """See that a data socket is still connected to a guest's.
+
+    Raises:
+        OSError: It is not: the guest's is gone, and anybody who knows its name may send to it.
+    """
+    sock = socket.socket(fileno=fd)
+    try:
+        sock.getpeername()
+    finally:
+        sock.detach()
+
+
 def _connect_to_file(sock: socket.socket, path: bytes, uid: int) -> None:
-    """Connect to a socket file that belongs to a user, or to any one for root.
+    """Connect to a socket file that belongs to a user, or for root to ourselves.
 
     A switch may be allowed to write to sockets that its guests are not, such as those of the system's
     services; it must not carry frames there for them.  The descriptor keeps the file from being
@@ -61,7 +74,8 @@ def _connect_to_file(sock: socket.socket, path: bytes, uid: int) -> None:
     """
     fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
-        if uid not in (0, os.fstat(fd).st_uid):
+        owners = {uid, os.geteuid()} if uid == 0 else {uid}
+        if os.fstat(fd).st_uid not in owners:
             raise ValueError("it belongs to another user")
         sock.connect(f"/proc/self/fd/{fd}")
     finally:

@@ -109,7 +109,8 @@ def grant(path: str, access: Access) -> None:
     """Give a socket or a directory of ours its group and then its permissions.
 
     Whoever may write to the directory that it is in could put a link to another file of ours in its
-    place: what is there is looked at before, and a descriptor keeps it from being exchanged.
+    place: what is there is looked at before, and a descriptor keeps it from being exchanged.  A directory
+    that others may write to is sticky: they add and remove files of their own, and leave ours alone.
 
     Raises:
         OSError: The group is not one that we may give, or something else is there.
@@ -123,7 +124,8 @@ def grant(path: str, access: Access) -> None:
         if access.gid is not None:
             os.chown(f"/proc/self/fd/{fd}", -1, access.gid)
         if access.mode is not None:
-            os.chmod(f"/proc/self/fd/{fd}", access.mode)
+            sticky = stat.S_ISVTX if kind == stat.S_IFDIR and access.mode & 0o022 else 0
+            os.chmod(f"/proc/self/fd/{fd}", access.mode | sticky)
     finally:
         os.close(fd)
 

@@ -28,7 +28,7 @@ from umlab.transports.contract import (
     Transport,
 )
 from umlab.transports.control import Attachment, ControlConnection, ControlSocket
-from umlab.transports.datasocket import open_data_socket
+from umlab.transports.datasocket import check_connected, open_data_socket
 from umlab.transports.socketfile import (
     SocketFile,
     check_socket_path,
@@ -42,7 +42,8 @@ from umlab.wire.daemon import MAX_DESCRIPTION, serialize_attach_reply
 from umlab.wire.sockaddr import pad_path
 from umlab.wire.vde import MAX_VDE_REQUEST, parse_vde_request, printable_description
 
-#: The file name that needs the most bytes: the highest port, and the highest descriptor that Linux allows.
+#: The file name that needs the most bytes: the highest port, and the highest descriptor that Linux allows
+#: or as many random digits.
 _LONGEST_NAME = "65535.2147483584"
 
 
@@ -109,12 +110,14 @@ class VdeListener:
         """Go on with a client's data socket and its control connection.
 
         Raises:
-            ValueError: The data socket has no name in this directory, so that its client never heard of it.
+            OSError: The data socket is not connected any more.
+            ValueError: It has no name in this directory, so that its client never heard of it.
         """
         link_fd, control_fd = kept.fds
         path = _bound_path(link_fd)
         if os.path.dirname(path) != self._directory:
             raise ValueError(f"{path!r} is not in {self._directory}")
+        check_connected(link_fd)
         assert self._control is not None
 
         def go_on(connection: ControlConnection) -> Session:
@@ -150,10 +153,18 @@ class VdeListener:
         """Give a client's data socket its name, and return the reply that tells it."""
         path = os.path.join(self._directory, f"{port_no:03d}.{data.fileno()}")
         try:
-            # What is there was the port's of an earlier process.
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(path)
-            data.bind(path)
+            try:
+                # What is there was the port's of an earlier process.
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
+                data.bind(path)
+            except FileNotFoundError:
+                # The directory has vanished.
+                raise
+            except OSError:
+                # Somebody who may write to the directory has put something else there, such as a folder.
+                path = os.path.join(self._directory, f"{port_no:03d}-{os.urandom(5).hex()}")
+                data.bind(path)
             _remove_at_end(connection, path)
             # Whoever may ask for a port may use it: beyond that the socket takes frames of its client only.
             grant(path, self._access)
@@ -196,9 +207,14 @@ def _take_directory(path: str, access: Access) -> bool:
             )
         if status.st_uid != os.geteuid():
             raise TransportError(f"the directory {path} belongs to another user; take another path")
+        others_write = bool(status.st_mode & 0o022)
         with os.scandir(path) as entries:
             for entry in entries:
-                if not stat.S_ISSOCK(entry.stat(follow_symlinks=False).st_mode):
+                found = entry.stat(follow_symlinks=False)
+                if others_write and found.st_uid != status.st_uid:
+                    # Nobody keeps us from starting by what he puts there.
+                    continue
+                if not stat.S_ISSOCK(found.st_mode):
                     # It would be given other permissions, and be removed at the end.
                     raise TransportError(
                         f"the directory {path} has other things than sockets in it, such as "

@@ -9,7 +9,9 @@ import re
 import socket
 import struct
 from collections.abc import AsyncIterator, Callable
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -23,6 +25,7 @@ from umlab.transports import control as control_module
 from umlab.transports.contract import Peer
 from umlab.transports.control import MAX_SILENT, ControlSocket
 from umlab.transports.daemon import DaemonListener
+from umlab.transports.datasocket import open_data_socket
 from umlab.wire.daemon import MAGIC, parse_attach_reply
 from umlab.wire.sockaddr import pad_path
 
@@ -330,6 +333,18 @@ async def test_data_socket_at_a_path_must_belong_to_the_user_who_asks(
     else:
         assert reply == b""
         assert sink.reasons == [f"{UNREACHABLE.format(path)}: it belongs to another user"]
+
+
+def test_data_socket_of_root_is_roots_or_ours(short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = os.fsencode(short_dir / "service")
+    ours = os.geteuid()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as service:
+        service.bind(path)
+        for owner in (0, ours, ours + 1):
+            refused = pytest.raises(TransportError, match="it belongs to another user")
+            with monkeypatch.context() as patch, refused if owner == ours + 1 else nullcontext():
+                patch.setattr(os, "fstat", lambda fd, owner=owner: SimpleNamespace(st_uid=owner))
+                open_data_socket(pad_path(path), 0).close()
 
 
 @pytest.mark.parametrize("error", [SwitchError("no port left"), StateError("it does not run")])

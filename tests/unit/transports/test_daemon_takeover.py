@@ -158,6 +158,22 @@ async def test_session_that_cannot_be_resumed_leaves_its_descriptors_to_the_call
         os.close(fd)
 
 
+async def test_session_whose_data_socket_anybody_may_send_to_is_not_resumed(
+    control: Path, sink: RecordingSink, listener: DaemonListener
+) -> None:
+    with LoopGuest(control) as guest:
+        await guest.attach(3)
+        kept = kept_of(sink.opened[0])
+        guest.data.close()
+        # The kernel undoes the connection when a frame finds nobody.
+        with pytest.raises(ConnectionRefusedError):
+            os.write(kept.fds[0], b"to the guest")
+        with pytest.raises(OSError, match="not connected"):
+            listener.resume(kept)
+        for fd in kept.fds:
+            os.close(fd)
+
+
 @pytest.mark.parametrize("names", [(), ("control",), ("data",), ("control", "file")])
 async def test_start_with_sockets_of_another_place_leaves_them_to_the_caller(
     short_dir: Path, sink: RecordingSink, names: tuple[str, ...]

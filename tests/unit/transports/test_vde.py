@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import re
 import socket
 import stat
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -210,6 +213,22 @@ async def test_directory_that_vanishes_refuses_newcomers_and_leaves_the_others_a
         assert await old.read() == b""
 
 
+async def test_folder_in_the_place_of_a_socket_stops_nobody(
+    directory: Path, listener: VdeListener, sink: RecordingSink
+) -> None:
+    with VdeClient(directory) as client:
+        # Any descriptor that the next data socket may have.
+        for fd in range(256):
+            (directory / f"001.{fd}").mkdir()
+        path = await client.ask()
+        assert re.fullmatch(r"001-[0-9a-f]{10}", path.name)
+        client.data.send(b"from the client")
+        assert os.read(sink.opened[0].link.fd, 100) == b"from the client"
+    await wait_until_async(lambda: len(sink.closed) == 1, 10, "the end")
+    assert not path.exists()
+    assert sink.refused == []
+
+
 @pytest.mark.parametrize(
     "make", [Path.touch, lambda path: path.symlink_to("../victim")], ids=["file", "link"]
 )
@@ -259,9 +278,10 @@ async def test_file_of_another_switch_in_a_new_directory_is_left_alone(
     ("mode", "directory_mode", "file_mode"),
     [
         (0o600, "drwx------", "srw-------"),
-        (0o660, "drwxrwx---", "srw-rw----"),
-        (0o666, "drwxrwxrwx", "srw-rw-rw-"),
-        (0o620, "drwx-wx---", "srw--w----"),
+        (0o660, "drwxrwx--T", "srw-rw----"),
+        (0o666, "drwxrwxrwt", "srw-rw-rw-"),
+        (0o640, "drwxr-x---", "srw-r-----"),
+        (0o620, "drwx-wx--T", "srw--w----"),
     ],
 )
 async def test_modes_are_those_that_were_asked_for(
@@ -376,6 +396,45 @@ async def test_place_that_is_no_switchs_directory_is_refused_and_left_alone(
     with pytest.raises(TransportError, match=words):
         await VdeListener(place).start(sink)
     assert not (place / "ctl").exists()
+
+
+@pytest.mark.parametrize(("mode", "starts"), [(0o770, True), (0o755, False)])
+async def test_what_others_put_into_the_directory_keeps_no_switch_from_starting(
+    directory: Path, sink: RecordingSink, monkeypatch: pytest.MonkeyPatch, mode: int, starts: bool
+) -> None:
+    (directory / "letters").mkdir(parents=True)
+    directory.chmod(mode)
+    theirs = (directory / "letters").stat().st_ino
+    true_scandir = os.scandir
+
+    class Foreign:
+        """An entry that somebody else owns, which only root could make."""
+
+        def __init__(self, entry: os.DirEntry[str]) -> None:
+            self.name, self.path, self._entry = entry.name, entry.path, entry
+
+        def stat(self, *, follow_symlinks: bool) -> SimpleNamespace:
+            status = self._entry.stat(follow_symlinks=follow_symlinks)
+            other = status.st_uid + (status.st_ino == theirs)
+            return SimpleNamespace(st_mode=status.st_mode, st_uid=other)
+
+    @contextlib.contextmanager
+    def scandir(path: str) -> Iterator[Iterator[Foreign]]:
+        with true_scandir(path) as entries:
+            yield map(Foreign, entries)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    listening = VdeListener(directory)
+    if not starts:
+        # Only we can have put it there.
+        with pytest.raises(TransportError, match="other things than sockets"):
+            await listening.start(sink)
+        return
+    await listening.start(sink)
+    with VdeClient(directory) as client:
+        await client.ask()
+    await listening.close()
+    assert [each.name for each in directory.iterdir()] == ["letters"]
 
 
 async def test_directory_of_another_user_is_refused(

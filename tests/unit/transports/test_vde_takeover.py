@@ -64,7 +64,7 @@ async def test_sessions_go_on_in_another_process(directory: Path, sink: Recordin
     assert not directory.exists()
 
 
-@pytest.mark.parametrize("kind", ["no socket", "no name", "abstract", "elsewhere", "no pair"])
+@pytest.mark.parametrize("kind", ["no socket", "no name", "abstract", "elsewhere", "undone", "no pair"])
 async def test_session_that_cannot_be_resumed_leaves_its_descriptors_to_the_caller(
     directory: Path, sink: RecordingSink, kind: str
 ) -> None:
@@ -74,16 +74,21 @@ async def test_session_that_cannot_be_resumed_leaves_its_descriptors_to_the_call
     match kind:
         case "abstract":
             link.bind(b"\0" + os.urandom(16))
+        case "undone":
+            link.bind(os.fspath(directory / "001.5"))
         case "elsewhere":
             link.bind(os.fspath(directory.with_name("001.5")))
-    control = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-    fds = {"no socket": (control, link.fileno()), "no pair": (link.fileno(),)}.get(
-        kind, (link.fileno(), control)
+    # A control connection that could go on.
+    control, guest = socket.socketpair()
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    fds = {"no socket": (null, control.fileno()), "no pair": (link.fileno(),)}.get(
+        kind, (link.fileno(), control.fileno())
     )
     with pytest.raises((ValueError, OSError)):
         listener.resume(KeptSession(None, "v3", {}, fds))
-    os.close(control)
-    link.close()
+    os.close(null)
+    for each in (control, guest, link):
+        each.close()
     await listener.close()
 
 

@@ -1,9 +1,9 @@
 """Which boot of a guest a process is.
 
 A guest that reboots executes its kernel anew in the same process: pid and start time stay.  What is new
-is its memory, a file that UML has deleted and holds open, on its lowest descriptor beside standard input
-and output.  Inode numbers are given again at once on some file systems (ext4), so the file's birth counts
-as well.
+is its memory, a file without a name that UML holds open, on its lowest descriptor beside standard input
+and output, which may be anything.  Inode numbers are given again at once on some file systems (ext4), so
+the file's birth counts as well.
 
 Source: Linux arch/um/os-Linux/mem.c; include/uapi/linux/stat.h ``struct statx``.
 """
@@ -14,12 +14,16 @@ import contextlib
 import ctypes
 import itertools
 import os
+import re
 import stat
 import struct
 from typing import NamedTuple
 
 #: A guest's memory is never smaller; other deleted files of a process may be.
 _MIN_MEMORY = 1 << 20
+#: What its descriptor is shown as: O_TMPFILE, or mkstemp(3) where the file system has none.
+_MEMORY_NAME = re.compile(r"(#[0-9]+|vm_file-[0-9A-Za-z]{6}) \(deleted\)")
+_STANDARD = ("0", "1", "2")
 #: Descriptors that are looked at: another program may have very many.
 _MAX_DESCRIPTORS = 256
 _AT_FDCWD, _STATX_BTIME, _STATX_SIZE = -100, 0x800, 256
@@ -48,7 +52,7 @@ def boot_of(pid: int) -> Boot | None:
     with contextlib.suppress(OSError), os.scandir(f"/proc/{pid}/fd") as descriptors:
         # Listed in ascending order.
         for entry in itertools.islice(descriptors, _MAX_DESCRIPTORS):
-            if (boot := _memory_file(entry.path)) is not None:
+            if entry.name not in _STANDARD and (boot := _memory_file(entry.path)) is not None:
                 return boot
     return None
 
@@ -56,7 +60,7 @@ def boot_of(pid: int) -> Boot | None:
 def _memory_file(link: str) -> Boot | None:
     # The process lives on meanwhile and may have closed this one.
     with contextlib.suppress(OSError):
-        if os.readlink(link).endswith(" (deleted)"):
+        if _MEMORY_NAME.fullmatch(os.path.basename(os.readlink(link))):
             status = os.stat(link)
             if stat.S_ISREG(status.st_mode) and status.st_size >= _MIN_MEMORY:
                 return Boot(status.st_ino, _birth_ns(link))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -21,11 +23,13 @@ def files() -> Iterator[ExitStack]:
         yield stack
 
 
-def deleted_file(files: ExitStack, size: int) -> int:
+def deleted_file(files: ExitStack, size: int, name: str = "vm_file-AbC123") -> int:
     """Open a file that has no name any more and return its inode."""
-    fd, path = tempfile.mkstemp()
-    files.callback(os.close, fd)
-    os.unlink(path)
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, name)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        files.callback(os.close, fd)
+        os.unlink(path)
     os.truncate(fd, size)
     return os.fstat(fd).st_ino
 
@@ -38,6 +42,31 @@ def test_boot_is_the_first_deleted_file_of_a_memorys_size(files: ExitStack) -> N
     boot = boot_of(os.getpid())
     assert boot is not None
     assert boot.inode == memory
+
+
+def test_other_files_without_a_name_are_no_memory(files: ExitStack) -> None:
+    for name in ("log", "vm_file-AbC1234", "#12a"):
+        deleted_file(files, 1 << 26, name)
+    shared = os.memfd_create("vm_file-AbC123")
+    files.callback(os.close, shared)
+    os.truncate(shared, 1 << 26)
+    assert boot_of(os.getpid()) is None
+    # A file that never had a name, as the kernel's is where the file system has such.
+    with tempfile.TemporaryFile() as memory:
+        memory.truncate(1 << 26)
+        boot = boot_of(os.getpid())
+        assert boot is not None
+        assert boot.inode == os.fstat(memory.fileno()).st_ino
+
+
+def test_log_on_standard_output_is_no_memory() -> None:
+    script = "print(__import__('umlab._boot')._boot.boot_of(__import__('os').getpid()), file=sys.stderr)"
+    with tempfile.TemporaryFile() as log:
+        log.truncate(1 << 20)
+        done = subprocess.run(
+            [sys.executable, "-c", f"import sys; {script}"], stdin=log, stdout=log, stderr=subprocess.PIPE
+        )
+    assert done.stderr == b"None\n"
 
 
 @pytest.mark.parametrize("pid", [0, 2**22 + 1])
@@ -79,9 +108,9 @@ def test_file_that_gets_the_number_of_an_older_one_is_another_boot(tmp_path: Pat
 
     def boot_with_memory() -> Boot | None:
         with ExitStack() as stack:
-            fd = os.open(tmp_path / "memory", os.O_RDWR | os.O_CREAT)
+            fd = os.open(tmp_path / "vm_file-AbC123", os.O_RDWR | os.O_CREAT)
             stack.callback(os.close, fd)
-            os.unlink(tmp_path / "memory")
+            os.unlink(tmp_path / "vm_file-AbC123")
             os.truncate(fd, 1 << 20)
             return boot_of(os.getpid())
 

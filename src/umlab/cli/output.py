@@ -36,7 +36,7 @@ def event_text(kind: str, facts: dict[str, Any]) -> str:
     from umlab.guest.console import escape
 
     words = ", ".join(f"{key} {_fact_text(value)}" for key, value in facts.items() if value != "")
-    return escape(f"{kind.replace('_', ' ')}: {words}".encode())
+    return escape(f"{kind.replace('_', ' ')}: {words}".encode("utf-8", "surrogateescape"))
 
 
 def _fact_text(value: Any) -> str:

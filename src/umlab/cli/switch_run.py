@@ -74,12 +74,25 @@ def run(
     ] = None,
     hub: Annotated[bool, typer.Option("--hub", help="Forward every frame to every port.")] = False,
     ageing_time: Annotated[
-        float,
-        typer.Option(min=1, max=1_000_000, metavar="SECONDS", help="Forget an address unseen for so long."),
-    ] = 300,
+        float | None,
+        typer.Option(
+            min=1,
+            max=1_000_000,
+            metavar="SECONDS",
+            help="Forget an address unseen for so long; 300 unless given.",
+            show_default=False,
+        ),
+    ] = None,
     max_frame: Annotated[
-        int, typer.Option(min=1514, max=65_535, metavar="BYTES", help="The longest frame, without FCS.")
-    ] = 9018,
+        int | None,
+        typer.Option(
+            min=1514,
+            max=65_535,
+            metavar="BYTES",
+            help="The longest frame, without FCS; 9018 unless given.",
+            show_default=False,
+        ),
+    ] = None,
     mode: Annotated[
         str | None,
         typer.Option(
@@ -128,7 +141,8 @@ def run(
     Where an earlier one was killed, its ports and guests are taken up as they were.
     """
     if file is not None:
-        if listen or hub or mode or group or allow_user or allow_group:
+        settings = (listen, hub, ageing_time, max_frame, mode, group, allow_user, allow_group)
+        if any(settings):
             raise typer.BadParameter("a file says itself what its segments are", param_hint="--file")
         order = _file_order(name, file)
     else:
@@ -157,10 +171,13 @@ def _order(name: str, listen: Sequence[str], config: SwitchConfig, access: Acces
     return LabOrder(name, (SwitchSpec(name, config, places, access),), alone=True)
 
 
-def _config(hub: bool, ageing_time: float, max_frame: int) -> SwitchConfig:
+def _config(hub: bool, ageing_time: float | None, max_frame: int | None) -> SwitchConfig:
     from umlab.switch.model import SECOND_NS, SwitchConfig
 
-    return SwitchConfig(hub=hub, ageing_time_ns=int(ageing_time * SECOND_NS), max_frame=max_frame)
+    config = SwitchConfig(hub=hub)
+    if ageing_time is not None:
+        config = dataclasses.replace(config, ageing_time_ns=int(ageing_time * SECOND_NS))
+    return config if max_frame is None else dataclasses.replace(config, max_frame=max_frame)
 
 
 def _access(mode: str | None, group: str | None, allow_users: list[str], allow_groups: list[str]) -> Access:

@@ -193,7 +193,8 @@ def _port_table(ports: list[PortView]) -> Table | str:
                 # 0: the process is there, and in a place that is not visible from here.
                 "-" if port.pid is None else str(port.pid or "?"),
                 port.user or "-",
-                port.guest or port.umid or "-",
+                # What a process elsewhere calls itself may be the name of a guest of the lab.
+                port.guest or (f"({port.umid})" if port.umid else "-"),
                 macs,
                 str(port.counters.get("rx_frames", 0)),
                 str(port.counters.get("tx_frames", 0)),

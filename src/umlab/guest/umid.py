@@ -6,6 +6,7 @@ Source: Linux arch/um/os-Linux/umid.c.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import pwd
 import re
@@ -49,10 +50,10 @@ def _run_directories(uid: int, told: bytes | None) -> Iterator[bytes]:
 def _umids_with(pid: int, directories: Iterator[bytes]) -> Iterator[bytes]:
     """Yield the names under which a process is written down."""
     for directory in directories:
-        with contextlib.suppress(OSError):
-            for name in os.listdir(directory)[:_MAX_DIRECTORIES]:
-                if _read(os.path.join(directory, name, b"pid"), 16).strip() == str(pid).encode():
-                    yield name
+        with contextlib.suppress(OSError), os.scandir(directory) as entries:
+            for entry in itertools.islice(entries, _MAX_DIRECTORIES):
+                if _read(os.path.join(entry.path, b"pid"), 16).strip() == str(pid).encode():
+                    yield entry.name
 
 
 def _read(path: str | bytes, size: int) -> bytes:

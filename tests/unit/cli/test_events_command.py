@@ -6,6 +6,7 @@ from pathlib import Path
 
 from support.cli_run import Run
 from support.lab_thread import LabThread
+from umlab.cli.output import event_text
 
 ATTACHED = {
     "event": "port_attached",
@@ -32,6 +33,10 @@ def test_kept_events_are_printed(run: Run, runtime: Path) -> None:
     (record,) = records
     assert record.pop("at") > 0
     assert record == {"lab": "lan", **ATTACHED}
+
+
+def test_path_that_is_no_text_is_shown_escaped() -> None:
+    assert event_text("listening", {"where": "/tmp/\udcff"}) == r"listening: where /tmp/\xff"
 
 
 def test_lab_that_does_not_run_is_told_and_the_others_go_on(run: Run, runtime: Path) -> None:

@@ -40,6 +40,13 @@ def test_switches_of_all_labs_are_listed(run: Run, runtime: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("setting", [("--hub",), ("--ageing-time", "60"), ("--max-frame", "1514")])
+def test_file_and_a_setting_of_one_switch_exclude_each_other(run: Run, setting: tuple[str, ...]) -> None:
+    done = run("switch", "run", "lan", "--file", "/dev/null", *setting)
+    assert done.status == 2
+    assert "a file says itself what its segments are" in " ".join(done.err.split())
+
+
 def test_hung_lab_is_listed_and_holds_nobody_up(run: Run, runtime: Path) -> None:
     (runtime / "umlab/hung").mkdir(parents=True)
     with socket.socket(socket.AF_UNIX) as listener, LabThread(runtime, "lan", ("lan",)):
@@ -69,7 +76,7 @@ def test_switch_is_shown_with_everything(run: Run, runtime: Path) -> None:
     assert row in lines
     drops = ["5", "tail", "4,", "runt", "1"]
     assert ["2", "tap", "tap0", "up", "-", "-", "-", "-", "0", "0", *drops, "3"] in lines
-    assert ["3", "bess", "down", "?", "news", "old", *macs[:2], "+38", "0", "0", "0", "-", "0"] in lines
+    assert ["3", "bess", "down", "?", "news", "(old)", *macs[:2], "+38", "0", "0", "0", "-", "0"] in lines
     assert ["02:00:00:00:00:01", "1", "1.5", "s"] in lines
     assert ["02:00:00:00:00:01", "1", "1.5", "s"] not in [line.split() for line in without.out.splitlines()]
     assert record["lab"] == "lan"

@@ -224,11 +224,13 @@ class LabService:
     async def remove_port(self, switch: str, port_no: int) -> bool:
         """Detach what is plugged in, if it is there.  Raises NoSuchSwitch."""
         service = self.switch_set.service(switch)
-        port = next((each for each in service.ports() if each.port_no == port_no), None)
-        if port is not None and port.peer is not None and port.kind in cable.KINDS:
-            await self._guests.set_down(service, port.peer.pid)
-        # What was set down has ended by itself, now or in a moment.
-        return self.switch_set.remove_port(switch, port_no) or port is not None
+        session = service.session(port_no)
+        if session is not None and session.peer is not None and session.kind in cable.KINDS:
+            await self._guests.set_down(service, session.peer.pid)
+            if service.session(port_no) is not session:
+                # What was set down has ended by itself, and the number may be another guest's by now.
+                return True
+        return self.switch_set.remove_port(switch, port_no)
 
     def flush_fdb(self, switch: str, port_no: int | None = None) -> bool:
         """Forget learnt addresses, of one port or all.  Raises NoSuchSwitch, NoSuchPort."""

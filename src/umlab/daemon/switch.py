@@ -243,6 +243,8 @@ class SwitchService:
                 self.engine.restore_fdb(kept.fdb)
             self.engine.release()
         except BaseException:
+            for port_no in self._sessions:
+                self._journal.detached(port_no)
             await self.stop()
             raise
 
@@ -274,6 +276,10 @@ class SwitchService:
             PortInfo(port_no, session.kind, session.detail, session.peer, self._umid(port_no, session.peer))
             for port_no, session in sorted(self._sessions.items())
         ]
+
+    def session(self, port_no: int) -> Session | None:
+        """Return what is plugged in, ``None`` where nothing is."""
+        return self._sessions.get(port_no)
 
     def fdb(self) -> list[FdbEntry]:
         """Return the learnt addresses, oldest first."""
@@ -345,7 +351,9 @@ class SwitchService:
                 return
 
     def session_refused(self, kind: str, reason: UmlabError, peer: Peer | None) -> None:
-        """Report a request that came to nothing."""
+        """Report a request that came to nothing, unless the switch has been stopped."""
+        if not self._running:
+            return
         now_ns = self._clock.now_ns()
         self.refused += 1
         if told := self._refusals.note(now_ns, kind, reason, peer):

@@ -302,6 +302,18 @@ async def test_start_that_fails_leaves_nothing(short_dir: Path) -> None:
         await service.start()
 
 
+async def test_stopped_switch_hears_of_no_refusal() -> None:
+    board = Plug()
+    service = SwitchService("lan", SwitchConfig(), [board])
+    events: list[ServiceEvent] = []
+    service.subscribe(events.append)
+    await service.start()
+    assert board.sink is not None
+    await service.stop()
+    board.sink.session_refused("plug", TransportError("too late"), None)
+    assert (events, service.refused) == ([], 0)
+
+
 async def test_engine_that_died_is_reported_once_and_stop_cleans_up_all_the_same(
     running: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:

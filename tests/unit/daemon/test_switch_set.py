@@ -6,6 +6,7 @@ import os
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,12 @@ import pytest
 from support.deadline import scaled, wait_until_async
 from support.guest_end import BROADCAST, frame, mac
 from support.kept_lab import KeptLab
+from support.qemu_peer import free_address
 from umlab.daemon import switch_set
 from umlab.daemon.access import user_name
+from umlab.daemon.guest_set import GuestSet
 from umlab.daemon.journal import SwitchJournal
+from umlab.daemon.switch import SwitchService
 from umlab.errors import (
     AlreadyExists,
     LabError,
@@ -156,6 +160,21 @@ async def test_port_and_addresses_that_went_do_not_come_back(
     await kept.restart()
     assert numbers(kept) == [1]
     assert kept.lab.fdb("lan") == []
+
+
+async def test_port_of_another_guest_by_now_is_not_removed(
+    kept: KeptLab, pair: tuple[BessGuest, BessGuest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def set_down(guests: GuestSet, switch: SwitchService, pid: int | None = None) -> None:
+        pair[0].sock.close()
+        await wait_until_async(lambda: numbers(kept) == [2], 10, "it went by itself")
+        later.enter_context(BessGuest(kept.runtime / "b", 3))
+        await wait_until_async(lambda: numbers(kept) == [1, 2], 10, "the next one has its number")
+
+    monkeypatch.setattr(GuestSet, "set_down", set_down)
+    with ExitStack() as later:
+        assert await kept.lab.remove_port("lan", 1)
+        assert numbers(kept) == [1, 2]
 
 
 async def test_switch_that_is_being_removed_does_not_come_back(
@@ -315,10 +334,15 @@ async def test_what_belongs_to_nothing_is_let_go(kept: KeptLab) -> None:
 
 
 async def test_place_that_cannot_be_had_leaves_nothing(kept: KeptLab) -> None:
+    with_a_port = "dgram:{}:{},127.0.0.1:9".format(*free_address(socket.SOCK_DGRAM))
     with pytest.raises(TransportError, match="none/b"):
-        await kept.lab.put_switch(kept.switch(f"bess:{kept.runtime}/a", f"bess:{kept.runtime}/none/b"))
+        await kept.lab.put_switch(
+            kept.switch(f"bess:{kept.runtime}/a", with_a_port, f"bess:{kept.runtime}/none/b")
+        )
     assert kept.lab.switches() == []
     assert os.listdir(kept.runtime) == []
+    await kept.crash()
+    assert kept.kept() == set()
 
 
 async def test_who_may_attach_outlives_a_crash(kept: KeptLab) -> None:

@@ -44,6 +44,8 @@ def parse_host_port(text: str) -> tuple[str, int]:
         parsed = ipaddress.ip_address(host)
     except ValueError:
         raise TransportError(f"{host!r} is not a numeric address") from None
+    if "%" in host:
+        raise TransportError(f"{host!r} names an interface; take an address that needs none")
     if (parsed.version == 6) != match["host"].startswith("["):
         raise TransportError(f"write {text!r} with the address in brackets if it is IPv6, else without")
     if len(port) > 5 or not 0 < int(port) < 1 << 16:

@@ -2,7 +2,8 @@
 
 Over UDP the port is there from the start.  A unix socket can be connected to only while the peer's is
 there, so the port comes with the file at the peer's path, or with the first datagram; it goes when the
-peer has gone, and comes back with it.  Either way our socket is connected: nobody else can send to it.
+peer has gone, and comes back with it.  Either way our socket is connected: nobody else can send to it, and
+what came before it was is dropped.
 
 Source: QEMU net/dgram.c.
 """
@@ -13,12 +14,14 @@ import asyncio
 import contextlib
 import errno
 import os
+import pwd
 import shlex
 import socket
 from collections.abc import Callable, Mapping
 
 from umlab.errors import StateError, SwitchError, TransportError, UmlabError
 from umlab.switch.model import Framing, Link
+from umlab.transports._drain import drain
 from umlab.transports._endpoint import (
     Address,
     family_of,
@@ -27,6 +30,7 @@ from umlab.transports._endpoint import (
     resolve_address,
 )
 from umlab.transports.contract import (
+    MAX_ID,
     PRIVATE,
     Access,
     Argument,
@@ -42,8 +46,6 @@ from umlab.transports.socketfile import SocketFile, take_socket
 INTERVAL = 1.0
 #: Bytes of frames on their way in either direction; the kernel may give less.
 _BUFFER = 1 << 20
-#: Bytes of a datagram that is only looked at.
-_ANY = 1
 
 
 class DgramListener:
@@ -138,14 +140,14 @@ class DgramListener:
             if fd >= 0:
                 os.close(fd)
             self._refuse(error)
-            self._discard(everything=True)
+            drain(self._socket)
             self._loop.add_reader(self._socket, self._connect)
             return
         self._session = session
         self._told = False
 
     def _reach(self) -> Peer | None:
-        """Connect the socket, and drop what others have sent before it was.
+        """Connect the socket, and drop what came before it was.
 
         Returns:
             Whose the peer's socket is, where it has a file.
@@ -166,15 +168,11 @@ class DgramListener:
             os.close(fd)
         self._identity = _identity_of(status)
         self._discard()
-        return Peer(0, status.st_uid, status.st_gid, None)
+        return _owner(status.st_uid)
 
-    def _discard(self, *, everything: bool = False) -> None:
-        """Drop what waits in the socket, up to the peer's first datagram."""
-        strangers = 0
-        with contextlib.suppress(OSError):
-            while everything or self._is_strange(self._socket.recvfrom(_ANY, socket.MSG_PEEK)[1]):
-                self._socket.recv(_ANY)
-                strangers += not everything
+    def _discard(self) -> None:
+        """Drop what waits in the socket; the peer's own is among that of others."""
+        strangers = sum(map(self._is_strange, drain(self._socket)))
         if strangers:
             where = format_address(self._local)
             self._sink.session_refused(
@@ -226,6 +224,15 @@ class DgramListener:
         self._session = None
 
 
+def _owner(uid: int) -> Peer:
+    """Return a user with the groups that the system has for it; a file may have its directory's group."""
+    try:
+        user = pwd.getpwuid(uid)
+    except KeyError:
+        return Peer(0, uid, MAX_ID, None)
+    return Peer(0, uid, user.pw_gid, None, tuple(os.getgrouplist(user.pw_name, user.pw_gid)))
+
+
 #: Device, inode and when it was made: an inode's number is soon used again.
 _Identity = tuple[int, ...]
 
@@ -235,12 +242,13 @@ def _identity_of(status: os.stat_result) -> _Identity:
 
 
 def _bind(address: tuple[str, int]) -> socket.socket:
-    sock = socket.socket(family_of(address), socket.SOCK_DGRAM)
-    try:
-        sock.bind(address)
-    except OSError as error:
-        sock.close()
-        raise TransportError(f"cannot bind {format_address(address)}: {error.strerror}") from None
+    with contextlib.ExitStack() as opened:
+        try:
+            sock = opened.enter_context(socket.socket(family_of(address), socket.SOCK_DGRAM))
+            sock.bind(address)
+        except OSError as error:
+            raise TransportError(f"cannot bind {format_address(address)}: {error.strerror}") from None
+        opened.pop_all()
     return sock
 
 

@@ -22,10 +22,10 @@ def interface_name(text: str) -> bytes:
     Raises:
         TransportError: No interface has this name.
     """
-    name = os.fsencode(text)
+    # What cannot be encoded is not printable.
     if (
         not text.isprintable()
-        or not 0 < len(name) <= _MAX_NAME
+        or not 0 < len(name := os.fsencode(text)) <= _MAX_NAME
         or _NOT_IN_A_NAME.search(text)
         or text in (".", "..")
     ):

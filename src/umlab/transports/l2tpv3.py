@@ -9,6 +9,7 @@ Source: Linux arch/um/drivers/vector_transports.c and vector_user.c; QEMU net/l2
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import os
 import socket
 from collections.abc import Mapping
@@ -22,8 +23,8 @@ from umlab.transports.tunnel import Address, Socket, TunnelListener, cannot_open
 from umlab.wire import l2tpv3 as wire
 
 KIND = "l2tpv3"
-#: Datagrams that are looked at before the peer is known, and the pause in seconds after so many: at most 640
-#: in a second, so that a flood of them costs little.
+#: Datagrams that are looked at before the peer is known, and the pause in seconds after those that wait, or
+#: after so many: at most 640 in a second, so that a flood of them costs little.
 _BURST = 32
 _PAUSE = 0.05
 #: Seconds between two reports of refused datagrams.
@@ -113,6 +114,8 @@ class AwaitingListener:
             self._socket.setblocking(False)
         else:
             try:
+                # The kernel shares an address of ours with whoever of this user shares it as well.
+                self._sort.open(self._address, None).close()
                 self._socket = self._sort.open(self._address, None, shared=True)
             except OSError as error:
                 raise cannot_open(self.kind, self._address, error) from None
@@ -154,7 +157,7 @@ class AwaitingListener:
             try:
                 data, address = sock.recvfrom(wire.MAX_UDP_HEADER)
             except OSError:
-                return
+                break
             try:
                 self._take(data, address)
             except UmlabError as error:
@@ -226,6 +229,10 @@ def _make(place: str, access: Access) -> Listener:
         peer = sort.address(options, "dst", "dstport")
     arguments = _arguments(options, sort, numbers, address, peer)
     if peer is None:
+        # The peer's socket, once connected, has the one address that the kernel chose, and whatever comes to
+        # another is heard by nobody.
+        if ipaddress.ip_address(address[0]).is_unspecified:
+            raise options.error("src must be one address of this host")
         return AwaitingListener(place, sort, address, numbers, arguments)
     encapsulation = numbers.encapsulation(ip_header=sort.ip_header)
     return TunnelListener(KIND, place, sort, address, peer, encapsulation, arguments)

@@ -9,6 +9,7 @@ Source: Linux arch/um/drivers/umcast_user.c; QEMU net/socket.c; Linux Documentat
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import ipaddress
 import socket
@@ -86,16 +87,18 @@ class McastListener:
             # Its port is resumed, or somebody had taken it away.
             self._receiver = socket.socket(fileno=kept["receiver"])
             return
-        receiver, sender = (socket.socket(socket.AF_INET, _NON_BLOCKING) for _ in range(2))
-        try:
-            self._join(receiver)
-            self._aim(sender)
-            attach_filter(receiver, _all_but(*sender.getsockname()))
-            sink.session_opened(self._session(sender.fileno(), receiver))
-        except (OSError, SwitchError, StateError) as error:
-            receiver.close()
-            sender.close()
-            raise TransportError(f"multicast group {self.where}: {_reason(error)}") from None
+        with contextlib.ExitStack() as opened:
+            try:
+                receiver, sender = (
+                    opened.enter_context(socket.socket(socket.AF_INET, _NON_BLOCKING)) for _ in range(2)
+                )
+                self._join(receiver)
+                self._aim(sender)
+                attach_filter(receiver, _all_but(*sender.getsockname()))
+                sink.session_opened(self._session(sender.fileno(), receiver))
+            except (OSError, SwitchError, StateError) as error:
+                raise TransportError(f"multicast group {self.where}: {_reason(error)}") from None
+            opened.pop_all()
         sender.detach()
         self._receiver = receiver
 

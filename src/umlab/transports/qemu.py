@@ -10,6 +10,8 @@ Source: QEMU net/stream.c, net/net.c; passt(1).
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import functools
 import os
 import shlex
@@ -48,6 +50,15 @@ RETRY = 1.0
 CONNECT_TIMEOUT = 10.0
 _CONNECT = "connect="
 _BACKLOG = 128
+#: A remote end that is silent for half a minute is asked, and given up after three questions.  No time is set
+#: for what it does not take: it may be a machine that stands still (TCP_USER_TIMEOUT would end it).
+_TCP_OPTIONS = (
+    # A frame that waits for the next one is late.
+    (socket.TCP_NODELAY, 1),
+    (socket.TCP_KEEPIDLE, 30),
+    (socket.TCP_KEEPINTVL, 10),
+    (socket.TCP_KEEPCNT, 3),
+)
 _DEVICE = "-device virtio-net-pci,netdev=n0"
 
 
@@ -203,8 +214,9 @@ def _far_end(sock: socket.socket) -> tuple[Peer | None, str]:
     if sock.family == socket.AF_UNIX:
         return peer_of(sock), ""
     try:
-        # A frame that waits for the next one is late.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in _TCP_OPTIONS:
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
         host, port, *_ = sock.getpeername()
     except OSError:
         # It has gone already, as the engine will see.
@@ -213,17 +225,22 @@ def _far_end(sock: socket.socket) -> tuple[Peer | None, str]:
 
 
 def _listen(address: tuple[str, int]) -> socket.socket:
-    sock = socket.socket(family_of(address), socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if sock.family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind(address)
-        sock.listen(_BACKLOG)
-    except OSError as error:
-        sock.close()
-        raise TransportError(f"cannot listen on {format_address(address)}: {error.strerror}") from None
+    with contextlib.ExitStack() as opened:
+        try:
+            sock = opened.enter_context(_stream(address))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if sock.family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind(address)
+            sock.listen(_BACKLOG)
+        except OSError as error:
+            raise TransportError(f"cannot listen on {format_address(address)}: {error.strerror}") from None
+        opened.pop_all()
     return sock
+
+
+def _stream(address: Address) -> socket.socket:
+    return socket.socket(family_of(address), socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
 
 
 async def _connect(address: Address) -> socket.socket:
@@ -232,22 +249,25 @@ async def _connect(address: Address) -> socket.socket:
     Raises:
         TransportError: Nobody is there, or nobody answers.
     """
-    sock = socket.socket(family_of(address), socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    try:
-        if isinstance(address, str):
-            # Is done at once, and EAGAIN is no promise: who listens has no room for one more.
-            sock.connect(address)
-        else:
-            async with asyncio.timeout(CONNECT_TIMEOUT):
-                await asyncio.get_running_loop().sock_connect(sock, address)
-    except OSError as error:
-        sock.close()
-        reason = error.strerror or "no answer"
-        where = format_address(address)
-        raise TransportError(f"cannot connect to {where}: {reason}; tried again every {RETRY:g} s") from None
-    except BaseException:
-        sock.close()
-        raise
+    with contextlib.ExitStack() as opened:
+        try:
+            sock = opened.enter_context(_stream(address))
+            if isinstance(address, str):
+                # Is done at once, and EAGAIN is no promise: who listens has no room for one more.
+                sock.connect(address)
+            else:
+                async with asyncio.timeout(CONNECT_TIMEOUT):
+                    await asyncio.get_running_loop().sock_connect(sock, address)
+                if sock.getsockname() == sock.getpeername():
+                    # Of this host's free ports, the kernel chose the very one where nobody listens.
+                    raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+        except OSError as error:
+            reason = error.strerror or "no answer"
+            where = format_address(address)
+            raise TransportError(
+                f"cannot connect to {where}: {reason}; tried again every {RETRY:g} s"
+            ) from None
+        opened.pop_all()
     return sock
 
 

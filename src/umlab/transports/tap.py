@@ -29,6 +29,7 @@ from umlab.transports.interface import interface_name
 
 _CLONE_DEVICE = "/dev/net/tun"
 _TUNSETIFF = 0x400454CA
+_TUNSETOFFLOAD = 0x400454D0
 _IFF_TAP = 0x0002
 #: Also IFF_NOFILTER: a lasting device does not give us the filter of who had it open before.
 _IFF_NO_PI = 0x1000
@@ -119,6 +120,8 @@ def open_tap(device: str, *, solicitations: bool = False) -> int:
     try:
         fd = os.open(_CLONE_DEVICE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         fcntl.ioctl(fd, _TUNSETIFF, struct.pack("=16sH22x", name, _IFF_TAP | _IFF_NO_PI))
+        # A lasting device has those of who had it open before, and frames would come without checksums.
+        fcntl.ioctl(fd, _TUNSETOFFLOAD, 0)
         if not solicitations:
             attach_tap_filter(fd, _NO_SOLICITATIONS_OF_THE_HOST)
     except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from typing import Any
 
 from umlab.errors import StateError, SwitchError, TransportError
 from umlab.switch.model import Encapsulation, Framing, Link
+from umlab.transports._drain import drain
 from umlab.transports.contract import Argument, KeptSession, Session, SessionSink, nothing_to_close
 from umlab.transports.option_list import OptionList
 
@@ -58,7 +60,7 @@ class Socket:
     def open(self, address: Address, peer: Address | None, *, shared: bool = False) -> socket.socket:
         """Return a non-blocking socket that is bound, and connected where there is a peer.
 
-        What others send to a connected one the kernel refuses.
+        What others send to a connected one the kernel refuses; what came before is dropped.
 
         Args:
             address: Where to bind.
@@ -80,6 +82,7 @@ class Socket:
             sock.bind(address)
             if peer is not None:
                 sock.connect(peer)
+                drain(sock)
         except BaseException:
             sock.close()
             raise
@@ -97,7 +100,7 @@ def printable(address: Address) -> str:
 def cannot_open(kind: str, address: Address, error: OSError) -> TransportError:
     """Return the error for an address where no socket can be had; says what helps."""
     reason = error.strerror or str(error)
-    if isinstance(error, PermissionError):
+    if error.errno == errno.EPERM:
         reason += "; a raw IP socket needs the capability CAP_NET_RAW, which root has"
     return TransportError(f"{kind} {printable(address)}: {reason}")
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import errno
 import os
+import pwd
 import select
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from support.deadline import scaled, wait_until_async
+from support.no_descriptors import out_of_descriptors
 from support.recording_sink import RecordingSink
 from umlab.errors import SocketInUse, StateError, SwitchError, TransportError
 from umlab.switch.model import Framing
 from umlab.transports import dgram
-from umlab.transports.contract import PRIVATE, KeptSession, Listener, Session
+from umlab.transports.contract import MAX_ID, PRIVATE, KeptSession, Listener, Peer, Session
 from umlab.transports.dgram import TRANSPORT
 
 
@@ -83,7 +85,7 @@ async def test_peer_that_is_there_has_a_port_at_once(place: Place, sink: Recordi
     (session,) = sink.opened
     assert (session.kind, session.detail, session.link.framing) == ("dgram", place.theirs, Framing.DATAGRAM)
     assert session.peer is not None
-    assert (session.peer.pid, session.peer.uid, session.peer.gid) == (0, os.getuid(), os.getgid())
+    assert (session.peer.pid, session.peer.uid) == (0, os.getuid())
     assert not os.get_blocking(session.link.fd)
     os.write(session.link.fd, b"to it")
     assert peer.recv(100) == b"to it"
@@ -96,6 +98,25 @@ async def test_peer_that_is_there_has_a_port_at_once(place: Place, sink: Recordi
     await listener.close()
     assert not os.path.exists(place.ours)
     assert (sink.closed, sink.refused) == ([], [])
+
+
+async def test_peer_has_the_groups_of_its_user_and_not_that_of_its_file(
+    place: Place, sink: RecordingSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.peer()
+
+    def groups(name: str, group: int) -> list[int]:
+        assert name == "ann"
+        return [group, 78]
+
+    monkeypatch.setattr(pwd, "getpwuid", {os.getuid(): SimpleNamespace(pw_name="ann", pw_gid=77)}.__getitem__)
+    monkeypatch.setattr(os, "getgrouplist", groups)
+    for peer in (Peer(0, os.getuid(), 77, None, (77, 78)), Peer(0, os.getuid(), MAX_ID, None)):
+        listener = place.listener()
+        await listener.start(sink)
+        assert sink.opened[-1].peer == peer
+        await listener.close()
+        monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
 
 
 @pytest.mark.usefixtures("_impatient")
@@ -197,7 +218,7 @@ async def test_peer_that_is_connected_to_us_lives(place: Place, sink: RecordingS
 
 
 @pytest.mark.usefixtures("_patient")
-async def test_first_datagram_brings_the_port_and_is_its_first_frame(
+async def test_first_datagram_brings_the_port_and_all_that_waited_is_dropped(
     place: Place, sink: RecordingSink
 ) -> None:
     listener = place.listener()
@@ -209,10 +230,11 @@ async def test_first_datagram_brings_the_port_and_is_its_first_frame(
         peer = place.peer()
         # All three wait when the switch looks.
         stranger.sendto(b"nobody's", place.ours)
-        stranger.sendto(b"nobody's", place.ours)
         peer.sendto(b"first", place.ours)
+        stranger.sendto(b"nobody's", place.ours)
     await wait_until_async(lambda: bool(sink.opened), 10, "a port")
-    assert os.read(sink.opened[0].link.fd, 100) == b"first"
+    peer.sendto(b"second", place.ours)
+    assert os.read(sink.opened[0].link.fd, 100) == b"second"
     assert sink.reasons[1:] == [f"{place.ours}: 2 frames of strangers are dropped"]
     await listener.close()
 
@@ -242,16 +264,8 @@ async def test_lack_of_descriptors_is_no_end(
     listener = place.listener()
     place.peer()
     await listener.start(sink)
-    failures = 0
-
-    def exhausted(*_: object) -> socket.socket:
-        nonlocal failures
-        failures += 1
-        raise OSError(errno.EMFILE, "Too many open files")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(socket, "socket", exhausted)
-        await wait_until_async(lambda: failures > 1, 10, "two looks")
+    with out_of_descriptors(monkeypatch) as failures:
+        await wait_until_async(lambda: len(failures) > 1, 10, "two looks")
     assert sink.closed == []
     await listener.close()
 
@@ -338,13 +352,14 @@ async def test_udp_frames_of_strangers_before_the_peer_is_known_are_dropped(
 
         def attacked(address: tuple[str, int]) -> socket.socket:
             sock = bind(address)
-            for sender, data in ((stranger, b"spoofed"), (stranger, b"spoofed"), (peer, b"from it")):
-                sender.sendto(data, ours)
+            for sender in (stranger, peer, stranger):
+                sender.sendto(b"too early", ours)
             return sock
 
         monkeypatch.setattr(dgram, "_bind", attacked)
         listener = TRANSPORT.make(f"127.0.0.1:{ours[1]},{shown(peer)}", PRIVATE)
         await listener.start(sink)
+        peer.sendto(b"from it", ours)
         assert os.read(sink.opened[0].link.fd, 100) == b"from it"
         assert sink.reasons == [f"127.0.0.1:{ours[1]}: 2 frames of strangers are dropped"]
         await listener.close()
@@ -374,6 +389,14 @@ async def test_udp_address_that_cannot_be_had_is_refused(sink: RecordingSink) ->
         with pytest.raises(TransportError, match=r"cannot bind 127\.0\.0\.1:\d+: Address already in use"):
             await listener.start(sink)
         await listener.close()
+
+
+async def test_udp_without_a_descriptor_is_refused(
+    sink: RecordingSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listener = TRANSPORT.make("127.0.0.1:9,127.0.0.1:10", PRIVATE)
+    with out_of_descriptors(monkeypatch), pytest.raises(TransportError, match="Too many open files"):
+        await listener.start(sink)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import select
@@ -178,6 +179,8 @@ async def test_raw_place_of_a_plain_user_is_told_of_the_privilege(sink: Recordin
         (f"src=127.0.0.1,srcport=65536,{SESSIONS}", "srcport=65536 is no number of 16 bits"),
         (f"src=127.0.0.1,udp=0,{SESSIONS}", "dst= is missing"),
         (f"src=127.0.0.1,dst=127.0.0.2,srcport=1,udp=0,{SESSIONS}", "there are no ports with udp=0"),
+        (f"src=0.0.0.0,srcport=1,{SESSIONS}", "src must be one address of this host"),
+        (f"src=::,srcport=1,v6=1,{SESSIONS}", "src must be one address of this host"),
         ("src=127.0.0.1,srcport=1,rx_session=1", "tx_session= is missing"),
         ("src=127.0.0.1,srcport=1,rx_session=1,tx_session=-1", "tx_session=-1 is no number of 32 bits"),
         (f"src=127.0.0.1,srcport=1,{SESSIONS},rx_cookie=1", "tx_cookie= is missing"),
@@ -340,6 +343,25 @@ async def test_flood_is_reported_now_and_then_and_looked_at_in_bursts(
     await listener.close()
 
 
+async def test_each_datagram_is_followed_by_the_pause(
+    sink: RecordingSink, peers: list[Peer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(l2tpv3, "_PAUSE", 3600.0)
+    port = free_port()
+    listener = make(f"src=127.0.0.1,srcport={port},{SESSIONS}")
+    await listener.start(sink)
+    peers += [Peer(port, session=3), Peer(port)]
+    stranger, peer = peers
+    stranger.send(b"frame")
+    await wait_until_async(lambda: sink.reasons, 10, "a refusal")
+    peer.send(b"frame")
+    for _ in range(5):  # turns of the loop
+        await asyncio.sleep(0)
+    assert sink.opened == []
+    assert select.select([listener.descriptors()["listener"]], [], [], 0)[0], "it waits there"
+    await listener.close()
+
+
 async def test_listener_that_pauses_is_closed_like_any_other(
     sink: RecordingSink, peers: list[Peer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -410,8 +432,10 @@ async def test_ipv6_is_another_family_of_the_same(sink: RecordingSink) -> None:
         await listener.close()
 
 
-async def test_port_that_is_taken_is_refused(sink: RecordingSink) -> None:
+@pytest.mark.parametrize("shared", [False, True])
+async def test_port_that_is_taken_is_refused(sink: RecordingSink, shared: bool) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shared)
         other.bind(("127.0.0.1", 0))
         port = other.getsockname()[1]
         with pytest.raises(TransportError, match=rf"^l2tpv3 127.0.0.1:{port}: Address already in use$"):

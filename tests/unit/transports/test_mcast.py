@@ -9,6 +9,7 @@ import socket
 import pytest
 
 from support.deadline import scaled
+from support.no_descriptors import out_of_descriptors
 from support.recording_sink import RecordingSink
 from umlab.errors import StateError, SwitchError, TransportError
 from umlab.switch.model import Framing
@@ -164,6 +165,16 @@ async def test_interface_that_is_none_of_ours_is_refused_with_what_helps(
     listener = make(port, interface=",192.0.2.1")
     with pytest.raises(TransportError, match="No such device; name the address of an interface"):
         await listener.start(sink)
+
+
+async def test_lack_of_descriptors_is_told(
+    port: int, sink: RecordingSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (
+        out_of_descriptors(monkeypatch),
+        pytest.raises(TransportError, match=r"multicast group .*: Too many open files"),
+    ):
+        await make(port).start(sink)
 
 
 @pytest.mark.parametrize(

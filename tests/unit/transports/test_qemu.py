@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from support.deadline import scaled, wait_until_async
+from support.no_descriptors import out_of_descriptors
 from support.qemu_peer import Address, free_address
 from support.recording_sink import RecordingSink
 from umlab.errors import SocketInUse, StateError, SwitchError, TransportError
@@ -72,6 +73,8 @@ async def test_each_connection_is_a_session_of_its_own(
                 assert session.peer is None
                 with socket.socket(fileno=os.dup(session.link.fd)) as ours:
                     assert ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+                    assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+                    assert ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 30
             os.write(session.link.fd, b"to it")
             assert guest.recv(100) == b"to it"
         await listener.close()
@@ -274,6 +277,45 @@ async def test_connector_that_gets_no_port_hangs_up_says_so_once_and_tries_again
         sink.refusal = None
         await wait_until_async(lambda: bool(sink.opened), 10, "a session")
         await connector.close()
+
+
+@pytest.mark.usefixtures("_impatient")
+async def test_lack_of_descriptors_ends_no_connector_and_no_listener_begins(
+    address: Address, place: str, sink: RecordingSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connector = make(f"connect={place}")
+    with listening(address):
+        with out_of_descriptors(monkeypatch) as failures:
+            await connector.start(sink)
+            await wait_until_async(lambda: len(failures) > 1, 10, "two attempts")
+            if isinstance(address, tuple):
+                with pytest.raises(TransportError, match=r"cannot listen on .*: Too many open files"):
+                    await make(place).start(sink)
+        assert len(sink.reasons) == 1
+        assert "Too many open files; tried again" in sink.reasons[0]
+        await wait_until_async(lambda: bool(sink.opened), 10, "a session")
+        await connector.close()
+
+
+@pytest.mark.usefixtures("_impatient")
+async def test_connector_does_not_connect_to_itself(
+    sink: RecordingSink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = free_address(socket.SOCK_STREAM)
+    made = qemu._stream
+
+    def unlucky(address: Address) -> socket.socket:
+        sock = made(address)
+        sock.bind(port)
+        return sock
+
+    monkeypatch.setattr(qemu, "_stream", unlucky)
+    connector = QemuConnector(port)
+    await connector.start(sink)
+    await wait_until_async(lambda: bool(sink.refused or sink.opened), 10, "an attempt")
+    assert sink.opened == []
+    assert "Connection refused" in sink.reasons[0]
+    await connector.close()
 
 
 async def test_connector_pauses_between_two_attempts(

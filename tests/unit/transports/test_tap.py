@@ -8,6 +8,7 @@ import fcntl
 import os
 import socket
 import struct
+from typing import Any
 
 import pytest
 
@@ -29,6 +30,7 @@ class FakeKernel:
         error: What the device's ioctl answers, 0 for success.
         filter_error: What it answers to a filter.
         asked: The interface's name and flags of each ioctl.
+        offloads: What the device in use was told to leave to its reader.
         filters: Each filter's instructions.
     """
 
@@ -37,6 +39,7 @@ class FakeKernel:
         self.filter_error = 0
         self.open_error = 0
         self.asked: list[tuple[bytes, int]] = []
+        self.offloads: list[int] = []
         self.filters: list[bytes] = []
         self.opened: list[int] = []
         self._open = os.open
@@ -52,8 +55,12 @@ class FakeKernel:
         self.opened.append(self._open("/dev/null", flags))
         return self.opened[-1]
 
-    def _ioctl(self, fd: int, request: int, argument: bytes) -> bytes:
+    def _ioctl(self, fd: int, request: int, argument: Any) -> Any:
         assert fd == self.opened[-1]
+        if request == 0x400454D0:
+            assert self.asked, "the device is known"
+            self.offloads.append(argument)
+            return argument
         if request == TUNATTACHFILTER:
             self._answer(self.filter_error)
             count, address = struct.unpack("@HP", argument)
@@ -90,6 +97,7 @@ async def test_device_becomes_one_session_at_once(kernel: FakeKernel, sink: Reco
     assert (session.kind, session.detail, session.peer) == ("tap", "tap0", None)
     assert (session.link.fd, session.link.framing) == (kernel.opened[0], Framing.DEVICE)
     assert kernel.asked == [(b"tap0", 0x1002)], "IFF_TAP and IFF_NO_PI"
+    assert kernel.offloads == [0], "none of an earlier program"
     session.close()
     await listener.close()
     assert is_open(session.link.fd), "the engine owns it"
@@ -172,7 +180,9 @@ def test_device_that_takes_no_filter_is_closed(kernel: FakeKernel) -> None:
     assert not is_open(kernel.opened[0])
 
 
-@pytest.mark.parametrize("name", ["", "x" * 16, "a/b", "a b", "a\n", "a:1", "tap%d", ".", "..", "\udcff"])
+@pytest.mark.parametrize(
+    "name", ["", "x" * 16, "a/b", "a b", "a\n", "a:1", "tap%d", ".", "..", "\udcff", chr(0xD800)]
+)
 def test_text_that_names_no_interface_is_refused_before_the_kernel_sees_it(
     kernel: FakeKernel, name: str
 ) -> None:

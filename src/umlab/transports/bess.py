@@ -26,6 +26,7 @@ from umlab.transports.contract import (
     Transport,
     nothing_to_close,
 )
+from umlab.transports.datasocket import SEND_BUFFER
 from umlab.transports.peer import peer_of
 from umlab.transports.socketfile import SocketFile, take_socket
 
@@ -79,6 +80,7 @@ class BessListener:
 
     def _open(self, sock: socket.socket) -> None:
         peer = peer_of(sock)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         session = self._session(sock.fileno(), peer)
         try:
             self._sink.session_opened(session)

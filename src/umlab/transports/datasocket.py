@@ -11,7 +11,7 @@ from umlab.errors import TransportError
 from umlab.wire import sockaddr
 
 #: Bytes of frames on their way to a guest; the kernel may give less.
-_SEND_BUFFER = 1 << 20
+SEND_BUFFER = 1 << 20
 
 
 def open_data_socket(path: bytes, uid: int, name: bytes | None = None) -> socket.socket:
@@ -29,7 +29,7 @@ def open_data_socket(path: bytes, uid: int, name: bytes | None = None) -> socket
     try:
         address = sockaddr.socket_address(path)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         # Connected first: from its first instant under a name it takes frames of this guest only.
         if address[0] == 0:
             sock.connect(address)

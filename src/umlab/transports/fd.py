@@ -14,9 +14,7 @@ from collections.abc import Mapping
 
 from umlab.switch.model import Framing, Link
 from umlab.transports.contract import Argument, KeptSession, Peer, Session, SessionSink, nothing_to_close
-
-#: Bytes of frames on their way, in each direction; the kernel may give less.
-_SEND_BUFFER = 1 << 20
+from umlab.transports.datasocket import SEND_BUFFER
 
 
 class FdListener:
@@ -76,5 +74,5 @@ def socket_pair() -> tuple[socket.socket, socket.socket]:
     """
     ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
     for end in ends:
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
     return ends

@@ -23,7 +23,8 @@ $ .venv/bin/python tests/bench/publish.py
 ```
 
 One benchmark, or a part of it, runs alone: `.venv/bin/python tests/bench/bench_switch.py --only no-loss`;
-`--quick` shortens everything and is for development, `--rounds` says how many rounds count.
+`--quick` shortens everything and is for development, `--rounds` says how many rounds count. All takes
+more than half an hour; the figures here come from several such runs of one machine, each table from one.
 
 Contenders take turns, round by round. A cell is the median of the rounds (the least and the greatest) and,
 in bold, how many times the first line's figure that is: the median of the rounds' ratios (the least and

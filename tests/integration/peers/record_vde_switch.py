@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from integration.peers.scene_record import record
 from integration.peers.vde_switch_scenarios import SCENARIOS
 from integration.peers.vde_switch_scene import play
 
@@ -17,17 +18,5 @@ RECORDED = Path(__file__).parents[1] / "recorded" / "vde_switch"
 OURS = RECORDED / "ours"
 
 
-async def _record() -> None:
-    OURS.mkdir(parents=True, exist_ok=True)
-    for name, scenario in SCENARIOS.items():
-        original = await play("original", scenario)
-        ours = await play("ours", scenario)
-        (RECORDED / f"{name}.txt").write_text(original)
-        (OURS / f"{name}.txt").unlink(missing_ok=True)
-        if ours != original:
-            (OURS / f"{name}.txt").write_text(ours)
-        print(name, "differs" if ours != original else "is the same")
-
-
 if __name__ == "__main__":
-    asyncio.run(_record())
+    asyncio.run(record(RECORDED, SCENARIOS, play))

@@ -23,11 +23,11 @@ from umlab.engine._pyframing import BURST
 from umlab.engine._pyport import Port, SharedReceiver, drop_reason
 from umlab.engine.contract import SwitchSnapshot
 from umlab.errors import NoSuchPort, StateError, SwitchError
-from umlab.switch.core import SwitchCore
+from umlab.switch.core import PUNT_SIZE, Punt, SwitchCore, Verdict
 from umlab.switch.counters import DropReason
 from umlab.switch.events import Event
 from umlab.switch.fdb import FdbEntry
-from umlab.switch.model import Framing, Link, SwitchConfig
+from umlab.switch.model import MIN_FRAME, Framing, Link, SwitchConfig
 
 _READY_AT_ONCE = 256
 _BROKEN = select.EPOLLHUP | select.EPOLLERR
@@ -222,6 +222,25 @@ class PyEngine:
             self._event_signalled = False
             return self._core.take_events()
 
+    def take_punts(self) -> list[Punt]:
+        """Return the frames for the control protocols since the last call, oldest first."""
+        with self._control():
+            return self._core.take_punts()
+
+    def send(self, port_no: int, frame: bytes) -> None:
+        """Send a frame of our own out of a port.
+
+        Raises:
+            NoSuchPort: Nothing is attached there.
+            ValueError: It is no frame that the switch would forward.
+        """
+        with self._control():
+            if port_no not in self._ports:
+                raise NoSuchPort(port_no)
+            if not MIN_FRAME <= len(frame) <= PUNT_SIZE:
+                raise ValueError(f"a frame of ours has {MIN_FRAME} to {PUNT_SIZE} bytes")
+            self._send(self._ports[port_no], frame)
+
     def debug_counts(self) -> dict[str, int]:
         """Return what is held right now, all 0 after ``stop``."""
         with self._control():
@@ -249,7 +268,7 @@ class PyEngine:
             raise RuntimeError("the engine's thread died of a bug") from self._failure
 
     def _signal_events(self) -> None:
-        if not self._event_signalled and self._running and self._core.events_waiting():
+        if not self._event_signalled and self._running and self._core.has_news():
             self._event_signalled = True
             os.eventfd_write(self._event_fd, 1)
 
@@ -408,8 +427,7 @@ class PyEngine:
             if frame is None:
                 port.counters.count_drop(DropReason.BAD_HEADER)
                 continue
-            for egress in receive(port_no, frame, now_ns).egress:
-                self._send(self._ports[egress], frame)
+            self._send_all(receive(port_no, frame, now_ns), frame)
 
     def _receive_shared(self, shared: SharedReceiver) -> None:
         receive = self._core.receive
@@ -423,8 +441,7 @@ class PyEngine:
             if port is None:
                 self._core.counters.unknown_sender += 1
                 continue
-            for egress in receive(port.port_no, frame, now_ns).egress:
-                self._send(self._ports[egress], frame)
+            self._send_all(receive(port.port_no, frame, now_ns), frame)
 
     def _close_shared(self, shared: SharedReceiver) -> None:
         """Serve a shared receiver no more that its transport has shut down, nor the ports behind it."""
@@ -440,6 +457,10 @@ class PyEngine:
         if hung_up:
             self._close_link(port, error_number)
 
+    def _send_all(self, verdict: Verdict, frame: bytes) -> None:
+        for egress in verdict.egress:
+            self._send(self._ports[egress], verdict.changed.get(egress, frame))
+
     def _send(self, port: Port, frame: bytes) -> None:
         if port.queue or port.closed:
             self._enqueue(port, frame)
@@ -452,9 +473,7 @@ class PyEngine:
             else:
                 self._count_refusal(port, error)
             return
-        counters = port.counters
-        counters.tx_frames += 1
-        counters.tx_bytes += len(frame)
+        port.counters.count_tx(len(frame))
 
     def _enqueue(self, port: Port, frame: bytes) -> None:
         queue = port.queue
@@ -481,8 +500,7 @@ class PyEngine:
                 # ENOBUFS as well: epoll says "writable" all the while, and to wait would be to spin.
                 self._count_refusal(port, error)
             else:
-                port.counters.tx_frames += 1
-                port.counters.tx_bytes += len(frame)
+                port.counters.count_tx(len(frame))
             queue.popleft()
         if not queue:
             self._epoll.modify(port.fd, port.mask)

@@ -6,10 +6,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
+from umlab.switch.bpf import Program
+from umlab.switch.core import Punt
 from umlab.switch.counters import PortCounters, SwitchCounters
 from umlab.switch.events import Event
 from umlab.switch.fdb import FdbEntry
-from umlab.switch.model import Link, SwitchConfig
+from umlab.switch.model import MIN_FRAME, Link, SwitchConfig
+
+#: The longest snap length: every frame whole.
+MAX_SNAP_LENGTH = 65_535
+#: Bytes of a capture's memory: room for the longest block at least.
+MIN_CAPTURE, MAX_CAPTURE = 1 << 17, 1 << 30
+#: Captures of one engine at once.
+MAX_CAPTURES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +43,84 @@ class SwitchSnapshot:
     queued: dict[int, int]
     down: frozenset[int] = frozenset()
     fdb_entries: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureOrder:
+    """What a capture is to keep.
+
+    Attributes:
+        ports: Port numbers; ``None`` for all, also those that come later.
+        snap_length: Bytes of a frame that are kept at most.
+        program: What decides which frames are kept, by the frame as it came or is sent; ``None`` for all.
+        capacity: Bytes of memory for what has not been read.
+        overwrite: What is oldest makes room for what is new; otherwise what is new is lost, and counted.
+        epoch_offset_ns: What is added to the engine's clock to make nanoseconds since 1970.
+
+    Raises:
+        ValueError: A number is out of its bounds.
+    """
+
+    ports: frozenset[int] | None = None
+    snap_length: int = MAX_SNAP_LENGTH
+    program: Program | None = None
+    capacity: int = 16 << 20
+    overwrite: bool = False
+    epoch_offset_ns: int = 0
+
+    def __post_init__(self) -> None:
+        if not MIN_FRAME <= self.snap_length <= MAX_SNAP_LENGTH:
+            raise ValueError(f"snap_length must be between {MIN_FRAME} and {MAX_SNAP_LENGTH}")
+        if not MIN_CAPTURE <= self.capacity <= MAX_CAPTURE:
+            raise ValueError(f"the memory of a capture must be between {MIN_CAPTURE} and {MAX_CAPTURE} bytes")
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureCount:
+    """What a capture has done with the frames of one port, both directions and drops together.
+
+    Attributes:
+        seen: Frames that the port's counters count, drops included, since the capture began.
+        accepted: Those that the program has accepted.
+        lost: Those of the accepted that found no memory.  With ``overwrite`` none is lost.
+    """
+
+    seen: int = 0
+    accepted: int = 0
+    lost: int = 0
+
+
+class Capture(Protocol):
+    """Frames of some ports as blocks of pcapng, from ``Engine.capture`` to ``close``.
+
+    ``read`` may be called from one thread while control goes on in another.  Every frame that a counter
+    of a port counts is seen once, at the moment when it is counted: as it came (inbound), as it was sent
+    (outbound), or dropped, with the reason; so what is kept and lost adds up to the port's counters.
+
+    Blocks are Enhanced Packet Blocks as ``umlab.wire.pcapng.serialize_packet`` writes them.  Their interface
+    is the place of the port's number in ``interfaces``.
+    """
+
+    def interfaces(self) -> list[int]:
+        """Return the port numbers in the order of their interface numbers; it only grows."""
+
+    def ready_fd(self) -> int:
+        """Return a descriptor that becomes readable when a quarter of the memory is used, and at ``close``."""
+
+    def read(self, most: int) -> bytes:
+        """Take the oldest whole blocks, of ``most`` bytes together, or one if it alone is larger.
+
+        Every interface that they name is in ``interfaces`` by then.  Nothing when there is nothing.
+        """
+
+    def copy(self) -> bytes:
+        """Return all blocks that are held, oldest first, and leave them there."""
+
+    def counts(self) -> dict[int, CaptureCount]:
+        """Return the counts of each port that was seen, by number."""
+
+    def close(self) -> None:
+        """Keep no more; what is held may still be read.  A second call does nothing."""
 
 
 class Engine(Protocol):
@@ -115,8 +202,30 @@ class Engine(Protocol):
     def take_events(self) -> list[Event]:
         """Return the events since the last call, oldest first, and make ``event_fd`` quiet."""
 
+    def take_punts(self) -> list[Punt]:
+        """Return the frames for the control protocols since the last call, oldest first.
+
+        ``event_fd`` becomes readable for them as for events, and quiet by ``take_events``: call that first.
+        """
+
+    def send(self, port_no: int, frame: bytes) -> None:
+        """Send a frame of our own out of a port; it waits in the port's queue like others.
+
+        Raises:
+            NoSuchPort: Nothing is attached there.
+            ValueError: It has fewer than ``MIN_FRAME`` bytes, or more than ``PUNT_SIZE``.
+        """
+
+    def capture(self, order: CaptureOrder) -> Capture:
+        """Begin to keep frames.
+
+        Raises:
+            StateError: The engine does not run, or ``MAX_CAPTURES`` captures are open.
+            MemoryError: There is no memory for it.
+        """
+
     def debug_counts(self) -> dict[str, int]:
         """Return what is held right now, all 0 after ``stop``.
 
-        The keys are ``ports``, ``descriptors``, ``threads`` and ``queued_frames``.
+        The keys are ``ports``, ``descriptors``, ``threads``, ``queued_frames`` and ``captures``.
         """

@@ -6,8 +6,9 @@ one core never go back.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from umlab.errors import NoSuchPort, SwitchError
 from umlab.switch.counters import DropReason, PortCounters, SwitchCounters
@@ -24,10 +25,22 @@ from umlab.switch.events import (
     UnknownUnicast,
 )
 from umlab.switch.fdb import Fdb, FdbEntry, FdbRecord
-from umlab.switch.model import MIN_FRAME, SECOND_NS, SwitchConfig
+from umlab.switch.mirror import MirrorTable
+from umlab.switch.model import MIN_FRAME, SECOND_NS, PortConfig, ReservedPolicy, SwitchConfig
+from umlab.switch.tag import Tagging, is_admitted, tagging_of
 
 #: Timers fall on whole multiples of this, so that many stations that age apart wake an engine seldom.
 SWEEP_TIME_NS = 2 * SECOND_NS
+#: What bridges do not forward begins with this; the last byte is up to 0x0F.
+RESERVED_PREFIX = b"\x01\x80\xc2\x00\x00"
+#: The type of an LLDP frame (IEEE 802.1AB-2016 7.3), which is punted whatever the port's policy.
+LLDP_TYPE = b"\x88\xcc"
+#: Frames that wait for the control protocols at most,
+MAX_PUNTS = 64
+#: and bytes of each that they get.
+PUNT_SIZE = 2048
+
+_DEFAULT_PORT = PortConfig()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +48,35 @@ class Verdict:
     """What becomes of one frame.
 
     Attributes:
-        egress: The ports that it goes to, in port order, and then the monitors.
-        drop: Why it goes nowhere; ``None`` also where a flood finds no other port.
+        egress: The ports that it goes to, in port order, then the monitors, then the destinations of the
+            mirror sessions in their order.
+        drop: Why it goes nowhere; ``None`` also where a flood finds no other port, and for a frame that
+            is the control protocols' alone.
+        changed: What goes out at the ports where that is not the frame as it came.
     """
 
     egress: tuple[int, ...]
     drop: DropReason | None = None
+    changed: Mapping[int, bytes] = field(default_factory=dict)
 
 
-_RUNT = Verdict((), DropReason.RUNT)
-_OVERSIZE = Verdict((), DropReason.OVERSIZE)
-_SAME_PORT = Verdict((), DropReason.SAME_PORT)
+@dataclass(frozen=True, slots=True)
+class Punt:
+    """A frame for the control protocols.
+
+    Attributes:
+        at_ns: When it came.
+        port_no: Where it came from.
+        frame: As it came, up to ``PUNT_SIZE`` bytes.
+    """
+
+    at_ns: int
+    port_no: int
+    frame: bytes
+
+
+_DROPS = {reason: Verdict((), reason) for reason in DropReason}
+_PUNTED = Verdict(())
 
 
 class SwitchCore:
@@ -63,8 +94,10 @@ class SwitchCore:
         "_fdb",
         "_fdb_full",
         "_floods",
+        "_mirrors",
         "_monitors",
         "_ports",
+        "_punts",
         "_unicasts",
         "config",
         "counters",
@@ -79,13 +112,18 @@ class SwitchCore:
         # Set by a refusal, cleared by the next address that is learnt: FdbFull marks the change only.
         self._fdb_full = False
         self._events = EventQueue()
-        # Verdicts by ingress (flood) and by egress (unicast), so that none is made for each frame; made
-        # anew when ports come or go.
+        self._punts: deque[Punt] = deque()
+        self._mirrors = MirrorTable(config.mirrors)
+        # Verdicts of transparent ports while nothing is mirrored, by ingress (flood) and by egress (unicast),
+        # so that none is made for each frame; made anew when ports come or go.
         self._floods: dict[int, Verdict] = {}
         self._unicasts: dict[int, Verdict] = {}
 
     def configure(self, config: SwitchConfig) -> None:
-        """Be told something else: no port is lost, and no address but what a smaller FDB has no room for.
+        """Be told something else: no port is lost.
+
+        Forgotten is what a smaller FDB has no room for, and what was learnt on a port in a VLAN that it is no
+        member of any more.
 
         Raises:
             ValueError: ``first_port_no`` differs, which only a new switch can have.
@@ -93,7 +131,10 @@ class SwitchCore:
         if config.first_port_no != self.config.first_port_no:
             raise ValueError("first_port_no cannot be changed while the switch runs")
         self.config = config
+        self._mirrors = MirrorTable(config.mirrors)
         self._fdb.configure(config.fdb_capacity, config.ageing_time_ns)
+        self._fdb.keep(lambda record: self._is_member(record.port_no, record.vid))
+        self._forget_verdicts()
 
     def add_port(self, now_ns: int, port_no: int | None = None, *, monitor: bool = False) -> int:
         """Make a port and return its number.
@@ -136,8 +177,11 @@ class SwitchCore:
     def receive(self, port_no: int, frame: bytes, now_ns: int) -> Verdict:
         """Learn from one frame and say where it goes; never raises on what is in a frame.
 
-        First every station that has aged is forgotten, then the source is learnt, then the destination
-        is looked up.  A frame with the group bit in its source is forwarded and not learnt from.
+        In this order: what is too short or too long is dropped, then what comes from a mirror's destination.
+        A frame to a reserved address is dealt with by the port's policy; a copy of one of LLDP goes to the
+        control protocols in any case.  The frame's VLAN is found.  Every station that has aged is forgotten,
+        the source is learnt, the destination is looked up, both in that VLAN alone.  A frame with the group
+        bit in its source is forwarded and not learnt from.
 
         Args:
             port_no: The port it came from.
@@ -150,23 +194,14 @@ class SwitchCore:
         Raises:
             NoSuchPort: Nothing is attached at ``port_no`` (an engine's bug, not a guest's doing).
 
-        Source: IEEE 802.1Q-2018 8.6 to 8.8, without VLANs; reserved group addresses are forwarded.
+        Source: IEEE 802.1Q-2018 6.9, 8.6 to 8.8.
         """
         port = self._ports.get(port_no)
         if port is None:
             raise NoSuchPort(port_no)
-        size = len(frame)
-        if size < MIN_FRAME:
-            port.count_drop(DropReason.RUNT)
-            return _RUNT
-        config = self.config
-        if size > config.max_frame:
-            port.count_drop(DropReason.OVERSIZE)
-            return _OVERSIZE
-        verdict = self._switch(port_no, frame, now_ns)
+        verdict = self._receive(port_no, frame, now_ns)
         if verdict.drop is None:
-            port.rx_frames += 1
-            port.rx_bytes += size
+            port.count_rx(len(frame))
         else:
             port.count_drop(verdict.drop)
         return verdict
@@ -209,8 +244,9 @@ class SwitchCore:
         for entry in entries:
             alive = now_ns - self.config.ageing_time_ns <= entry.last_seen_ns <= now_ns
             there = entry.port_no in self._ports and entry.port_no not in self._monitors
-            if alive and there and self._fdb.find(entry.mac) is None:
-                self._fdb.add(entry.mac, entry.port_no, entry.last_seen_ns)
+            fits = there and self._is_member(entry.port_no, entry.vid)
+            if alive and fits and self._fdb.find(entry.mac, entry.vid) is None:
+                self._fdb.add(entry.mac, entry.port_no, entry.last_seen_ns, entry.vid)
         self._fdb.sort()
 
     def flush(self, port_no: int | None = None) -> int:
@@ -226,9 +262,9 @@ class SwitchCore:
             self._fdb.remove_port(number)
         return before - len(self._fdb)
 
-    def events_waiting(self) -> bool:
-        """Tell whether there is an event to take."""
-        return len(self._events) > 0
+    def has_news(self) -> bool:
+        """Tell whether there is an event or a frame for the control protocols to take."""
+        return len(self._events) > 0 or len(self._punts) > 0
 
     def next_event(self) -> Event | None:
         """Take the oldest event; ``None`` when there is none."""
@@ -237,6 +273,12 @@ class SwitchCore:
     def take_events(self) -> list[Event]:
         """Take all events, oldest first."""
         return self._events.take()
+
+    def take_punts(self) -> list[Punt]:
+        """Take the frames that wait for the control protocols, oldest first."""
+        punts = list(self._punts)
+        self._punts.clear()
+        return punts
 
     def get_timer(self) -> int | None:
         """Return when ``handle_timer`` is to be called, ``None`` for never.
@@ -250,36 +292,65 @@ class SwitchCore:
         """Forget every station that has aged; may be called at any time."""
         for record in self._fdb.expire(now_ns):
             self.counters.aged += 1
-            self._events.put_station(MacAged(now_ns, record.mac, record.port_no))
+            self._events.put_station(MacAged(now_ns, record.mac, record.port_no, record.vid))
 
-    def _switch(self, port_no: int, frame: bytes, now_ns: int) -> Verdict:
+    def _receive(self, port_no: int, frame: bytes, now_ns: int) -> Verdict:
+        if len(frame) < MIN_FRAME:
+            return _DROPS[DropReason.RUNT]
+        if len(frame) > self.config.max_frame:
+            return _DROPS[DropReason.OVERSIZE]
+        if self._mirrors.is_destination(port_no):
+            return _DROPS[DropReason.MIRROR]
+        port = self.config.ports.get(port_no, _DEFAULT_PORT)
+        if frame[:5] == RESERVED_PREFIX and frame[5] < 0x10:
+            is_peer = port.reserved is ReservedPolicy.PEER
+            if is_peer or frame[12:14] == LLDP_TYPE:
+                self._punt(Punt(now_ns, port_no, frame[:PUNT_SIZE]))
+            if is_peer:
+                return _PUNTED
+            if port.reserved is ReservedPolicy.BRIDGE:
+                return _DROPS[DropReason.RESERVED]
+        tagging = tagging_of(port.vlan, frame)
+        if isinstance(tagging, DropReason):
+            return _DROPS[tagging]
+        return self._switch(port_no, frame, tagging, now_ns)
+
+    def _switch(self, port_no: int, frame: bytes, tagging: Tagging, now_ns: int) -> Verdict:
         self.handle_timer(now_ns)
-        station = None if frame[6] & 1 else self._learn(frame[6:12], port_no, now_ns)
+        vid = tagging.vid
+        station = None if frame[6] & 1 else self._learn(frame[6:12], port_no, vid, now_ns)
         if frame[0] & 1 or self.config.hub:
-            return self._flood(port_no)
-        known = self._fdb.find(frame[:6])
+            return self._flood(port_no, frame, tagging)
+        known = self._fdb.find(frame[:6], vid)
         if known is None:
             if station is not None:
                 self._report_unknown(station, frame[:6], now_ns)
-            return self._flood(port_no)
+            return self._flood(port_no, frame, tagging)
         if known.port_no == port_no:
-            return _SAME_PORT
-        return self._unicast(known.port_no)
+            return _DROPS[DropReason.SAME_PORT]
+        return self._unicast(port_no, known.port_no, frame, tagging)
 
-    def _learn(self, mac: bytes, port_no: int, now_ns: int) -> FdbRecord | None:
+    def _punt(self, punt: Punt) -> None:
+        if len(self._punts) < MAX_PUNTS:
+            self.counters.punted += 1
+            self._punts.append(punt)
+        else:
+            self.counters.punt_lost += 1
+
+    def _learn(self, mac: bytes, port_no: int, vid: int, now_ns: int) -> FdbRecord | None:
         fdb = self._fdb
-        station = fdb.find(mac)
+        station = fdb.find(mac, vid)
         if station is None:
-            return self._learn_new(mac, port_no, now_ns)
+            return self._learn_new(mac, port_no, vid, now_ns)
         if station.port_no != port_no:
             self.counters.moved += 1
-            self._events.put_station(StationMoved(now_ns, mac, port_no, station.port_no))
+            self._events.put_station(StationMoved(now_ns, mac, port_no, station.port_no, vid))
             fdb.move(station, port_no)
         fdb.touch(station, now_ns)
         return station
 
-    def _learn_new(self, mac: bytes, port_no: int, now_ns: int) -> FdbRecord | None:
-        station = self._fdb.add(mac, port_no, now_ns)
+    def _learn_new(self, mac: bytes, port_no: int, vid: int, now_ns: int) -> FdbRecord | None:
+        station = self._fdb.add(mac, port_no, now_ns, vid)
         if station is None:
             self.counters.learn_refused += 1
             if not self._fdb_full:
@@ -288,27 +359,58 @@ class SwitchCore:
             return None
         self._fdb_full = False
         self.counters.learned += 1
-        self._events.put_station(MacLearned(now_ns, mac, port_no))
+        self._events.put_station(MacLearned(now_ns, mac, port_no, vid))
         return station
 
     def _report_unknown(self, station: FdbRecord, destination: bytes, now_ns: int) -> None:
         reported_ns = station.unknown_at_ns
         if reported_ns is None or now_ns - reported_ns > self.config.ageing_time_ns:
             station.unknown_at_ns = now_ns
-            self._events.put_station(UnknownUnicast(now_ns, station.mac, destination, station.port_no))
+            self._events.put_station(
+                UnknownUnicast(now_ns, station.mac, destination, station.port_no, station.vid)
+            )
 
-    def _flood(self, port_no: int) -> Verdict:
+    def _is_member(self, port_no: int, vid: int) -> bool:
+        """Tell whether frames of a VLAN, or of the transparent ports for 0, may leave from a port."""
+        if self._mirrors.is_destination(port_no):
+            return False
+        vlan = self.config.ports.get(port_no, _DEFAULT_PORT).vlan
+        return is_admitted(vlan, vid)
+
+    def _flood(self, port_no: int, frame: bytes, tagging: Tagging) -> Verdict:
+        if tagging.vid or self.config.mirrors:
+            return self._verdict(port_no, self._flood_ports(port_no, tagging.vid), frame, tagging)
         verdict = self._floods.get(port_no)
         if verdict is None:
-            others = sorted(self._ports.keys() - {port_no, *self._monitors})
-            verdict = self._floods[port_no] = Verdict((*others, *self._monitors))
+            verdict = self._verdict(port_no, self._flood_ports(port_no, 0), frame, tagging)
+            self._floods[port_no] = verdict
         return verdict
 
-    def _unicast(self, port_no: int) -> Verdict:
-        verdict = self._unicasts.get(port_no)
+    def _flood_ports(self, port_no: int, vid: int) -> list[int]:
+        others = sorted(self._ports.keys() - {port_no, *self._monitors})
+        return [other for other in others if self._is_member(other, vid)]
+
+    def _unicast(self, port_no: int, egress: int, frame: bytes, tagging: Tagging) -> Verdict:
+        if tagging.vid or self.config.mirrors:
+            return self._verdict(port_no, [egress], frame, tagging)
+        verdict = self._unicasts.get(egress)
         if verdict is None:
-            verdict = self._unicasts[port_no] = Verdict((port_no, *self._monitors))
+            verdict = self._unicasts[egress] = self._verdict(port_no, [egress], frame, tagging)
         return verdict
+
+    def _verdict(self, port_no: int, egress: list[int], frame: bytes, tagging: Tagging) -> Verdict:
+        """Say that a frame goes to these ports, each in its form, and to whoever gets a copy."""
+        copies = self._mirrors.destinations(port_no, egress, tagging.vid)
+        changed: dict[int, bytes] = {}
+        if tagging.vid:
+            for number in egress:
+                vlan = self.config.ports[number].vlan
+                assert vlan is not None
+                form = tagging.form(frame, vlan)
+                if form is not frame:
+                    changed[number] = form
+        there = [number for number in copies if number in self._ports]
+        return Verdict((*egress, *self._monitors, *there), None, changed)
 
     def _forget_verdicts(self) -> None:
         self._floods.clear()

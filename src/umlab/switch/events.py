@@ -1,4 +1,7 @@
-"""What a switch reports beside forwarding: one frozen value for each kind of event, and their queue."""
+"""What a switch reports beside forwarding: one frozen value for each kind of event, and their queue.
+
+``vid`` is the VLAN that a frame was of, 0 on transparent ports.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +35,7 @@ class MacLearned:
     at_ns: int
     mac: bytes
     port_no: int
+    vid: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,7 @@ class StationMoved:
     mac: bytes
     port_no: int
     old_port_no: int
+    vid: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,7 @@ class MacAged:
     at_ns: int
     mac: bytes
     port_no: int
+    vid: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +67,7 @@ class UnknownUnicast:
     source: bytes
     destination: bytes
     port_no: int
+    vid: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from umlab.switch.vlan import PortVlan, VidSet
 
 SECOND_NS = 1_000_000_000
 
@@ -19,6 +22,10 @@ MAX_QUEUE_DEPTH = 65_536
 MAX_STREAM_LENGTH = 69_632
 #: Bytes of an encapsulation's header.
 MAX_HEADER = 32
+#: The greatest number of a port.
+MAX_PORT_NO = 65_535
+#: Mirror sessions of one switch.
+MAX_MIRRORS = 8
 
 
 class Framing(enum.Enum):
@@ -93,6 +100,70 @@ class Link:
     monitor: bool = False
 
 
+class ReservedPolicy(enum.Enum):
+    """What becomes of a frame to 01-80-C2-00-00-00 up to -0F, which bridges do not forward.
+
+    Source: IEEE 802.1Q-2018 8.6.3, table 8-1.
+    """
+
+    #: Forwarded as to any group: guests speak STP, LACP, LLDP and 802.1X through the switch.
+    TRANSPARENT = "transparent"
+    #: Dropped, as a bridge does that speaks none of these itself.
+    BRIDGE = "bridge"
+    #: The switch's own: handed to its control protocols, and not forwarded.
+    PEER = "peer"
+
+
+@dataclass(frozen=True, slots=True)
+class PortConfig:
+    """What a port is told to be; it goes by the number, whatever is plugged in there.
+
+    Attributes:
+        vlan: What it does with tags; ``None`` for a transparent port: it does not look at them.  All
+            transparent ports are one broadcast domain, and no frame goes between it and a VLAN.
+        reserved: What becomes of frames to reserved addresses that come from here.
+    """
+
+    vlan: PortVlan | None = None
+    reserved: ReservedPolicy = ReservedPolicy.TRANSPARENT
+
+
+@dataclass(frozen=True, slots=True)
+class MirrorSession:
+    """Copies of what goes over some ports, or is of some VLANs, go to one more port.
+
+    The destination takes no part in switching: nothing else is sent there, and what comes from there is
+    dropped as ``mirror``; so no copy comes back, whatever is plugged in.  A frame is copied once at most, with
+    the tag that it came with, and only if it is forwarded.
+
+    Attributes:
+        name: Of the session.
+        destination: The port that gets the copies.
+        ports: Whose frames are copied,
+        ingress: those that come from there,
+        egress: and those that go there.
+        vids: VLANs whose frames are copied.
+
+    Raises:
+        ValueError: Nothing to copy, no direction, or the destination is a port that is copied.
+    """
+
+    name: str
+    destination: int
+    ports: frozenset[int] = frozenset()
+    vids: VidSet = VidSet()
+    ingress: bool = True
+    egress: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.ports and not self.vids:
+            raise ValueError(f"mirror {self.name}: no port and no VLAN to copy from")
+        if self.destination in self.ports:
+            raise ValueError(f"mirror {self.name}: port {self.destination} cannot be copied to itself")
+        if self.ports and not (self.ingress or self.egress):
+            raise ValueError(f"mirror {self.name}: neither ingress nor egress is copied")
+
+
 @dataclass(frozen=True, slots=True)
 class SwitchConfig:
     """One switch.
@@ -104,6 +175,9 @@ class SwitchConfig:
         max_frame: Bytes of the longest frame that is forwarded, without FCS.
         egress_queue_depth: Frames that wait for a port whose guest does not read; more are tail drops.
         first_port_no: The lowest port number; a new port takes the lowest free one.
+        ports: What ports are told to be, by number, whether something is plugged in or not; the others are
+            as ``PortConfig()``.
+        mirrors: Sessions, each of another name.
     """
 
     hub: bool = False
@@ -112,6 +186,8 @@ class SwitchConfig:
     max_frame: int = 9018
     egress_queue_depth: int = 512
     first_port_no: int = 1
+    ports: Mapping[int, PortConfig] = field(default_factory=dict)
+    mirrors: tuple[MirrorSession, ...] = ()
 
     def __post_init__(self) -> None:
         for name, least, most in (
@@ -123,3 +199,24 @@ class SwitchConfig:
         ):
             if not least <= getattr(self, name) <= most:
                 raise ValueError(f"{name} must be between {least} and {most}")
+        self._check_ports(self.ports)
+        self._check_mirrors()
+
+    def _check_ports(self, numbers: Iterable[int]) -> None:
+        for port_no in numbers:
+            if not self.first_port_no <= port_no <= MAX_PORT_NO:
+                raise ValueError(f"port {port_no} is not between {self.first_port_no} and {MAX_PORT_NO}")
+
+    def _check_mirrors(self) -> None:
+        if len(self.mirrors) > MAX_MIRRORS:
+            raise ValueError(f"a switch has at most {MAX_MIRRORS} mirror sessions")
+        names = [each.name for each in self.mirrors]
+        if len(set(names)) < len(names):
+            raise ValueError("two mirror sessions have one name")
+        for each in self.mirrors:
+            self._check_ports((each.destination, *each.ports))
+            for other in self.mirrors:
+                if each.destination in other.ports:
+                    raise ValueError(
+                        f"mirror {other.name}: port {each.destination} gets the copies of mirror {each.name}"
+                    )

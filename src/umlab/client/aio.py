@@ -16,6 +16,8 @@ from umlab.client.life import process_descriptors
 from umlab.errors import ApiTimeout, ConnectionLost, LabError, LabNotRunning
 
 if TYPE_CHECKING:
+    from umlab.capture.order import CaptureRequest
+    from umlab.client.capture import AsyncCapture
     from umlab.client.terminal import AsyncTerminal
     from umlab.daemon.view import LabView
 
@@ -132,6 +134,12 @@ class AsyncClient:
         from umlab.client.terminal import AsyncTerminal
 
         return await AsyncTerminal.open(self.name, guest, console)
+
+    async def capture(self, request: CaptureRequest) -> AsyncCapture:
+        """Return a capture that has begun; use it in an ``async with`` and iterate over it."""
+        from umlab.client.capture import AsyncCapture
+
+        return await AsyncCapture.open(self.name, request)
 
     async def _latest_event(self) -> str:
         feed = EventFeed(self.name)

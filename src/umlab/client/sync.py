@@ -17,6 +17,8 @@ from umlab.client.life import process_descriptors
 from umlab.errors import ApiTimeout, ConnectionLost, LabError, LabNotRunning
 
 if TYPE_CHECKING:
+    from umlab.capture.order import CaptureRequest
+    from umlab.client.capture import Capture
     from umlab.client.terminal import Terminal
     from umlab.daemon.view import LabView
 
@@ -131,6 +133,12 @@ class Client:
         from umlab.client.terminal import Terminal
 
         return Terminal(self.name, guest, console)
+
+    def capture(self, request: CaptureRequest) -> Capture:
+        """Return a capture that has begun; use it in a ``with`` and iterate over it."""
+        from umlab.client.capture import Capture
+
+        return Capture(self.name, request)
 
     def _latest_event(self) -> str:
         feed = EventFeed(self.name)

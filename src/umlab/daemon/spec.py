@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from umlab.engine.contract import MAX_CAPTURE, MIN_CAPTURE
 from umlab.errors import TransportError
 from umlab.switch.model import SwitchConfig
 from umlab.transports.contract import PRIVATE, Access
@@ -14,6 +15,8 @@ from umlab.transports.socketfile import check_socket_path
 
 #: Where a switch listens that is told nothing else: everywhere where it needs no place.
 DEFAULT_KINDS = tuple(each.kind for each in TRANSPORTS.values() if each.default)
+#: Bytes of memory of a flight recorder that is told nothing else.
+DEFAULT_RECORDER = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +29,18 @@ class SwitchSpec:
         listen: Where guests attach, as :func:`umlab.transports.registry.parse_listen` takes it; paths are
             absolute.
         access: Who may attach there.
+        recorder: Bytes of memory for the flight recorder, 0 for none.
     """
 
     name: str
     config: SwitchConfig
     listen: tuple[str, ...]
     access: Access = PRIVATE
+    recorder: int = DEFAULT_RECORDER
+
+    def __post_init__(self) -> None:
+        if self.recorder and not MIN_CAPTURE <= self.recorder <= MAX_CAPTURE:
+            raise ValueError(f"recorder must be 0, or between {MIN_CAPTURE} and {MAX_CAPTURE} bytes")
 
 
 def default_listen(kind: str, segment: str, runtime: Path) -> str:

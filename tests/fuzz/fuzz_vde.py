@@ -12,12 +12,13 @@ import atheris
 
 with atheris.instrument_imports(include=["umlab"]):
     from umlab.errors import RemoteProtocolError, TruncatedMessage
-    from umlab.wire.vde import parse_vde_request, printable_description, serialize_vde_request
+    from umlab.wire.text import printable_line
+    from umlab.wire.vde import parse_vde_request, serialize_vde_request
 
 
 def one_input(data: bytes) -> None:
     """Feed one input to the parser; what it takes must come out of the serialiser again."""
-    shown = printable_description(data)
+    shown = printable_line(data)
     assert not shown or shown.isprintable()
     error: RemoteProtocolError | None = None
     try:

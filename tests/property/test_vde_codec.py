@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from umlab.errors import RemoteProtocolError, TruncatedMessage
 from umlab.wire.daemon import MAGIC
-from umlab.wire.vde import VdeRequest, parse_vde_request, printable_description, serialize_vde_request
+from umlab.wire.vde import VdeRequest, parse_vde_request, serialize_vde_request
 
 PATHS = st.binary(min_size=108, max_size=108).filter(lambda path: path.strip(b"\0"))
 TEXTS = st.one_of(st.just(b""), st.binary(min_size=3, max_size=128))
@@ -58,10 +58,3 @@ def test_any_bytes_are_a_request_or_a_protocol_error(data: bytes) -> None:
         assert data.startswith(serialize_vde_request(result)[:4])
     else:
         assert str(result).isprintable()
-
-
-@given(st.binary(max_size=128))
-def test_description_is_printable_and_bounded(description: bytes) -> None:
-    shown = printable_description(description)
-    assert shown == "" or shown.isprintable()
-    assert len(shown) <= 4 * 128

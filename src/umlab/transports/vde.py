@@ -40,7 +40,8 @@ from umlab.transports.socketfile import (
 )
 from umlab.wire.daemon import MAX_DESCRIPTION, serialize_attach_reply
 from umlab.wire.sockaddr import pad_path
-from umlab.wire.vde import MAX_VDE_REQUEST, parse_vde_request, printable_description
+from umlab.wire.text import printable_line
+from umlab.wire.vde import MAX_VDE_REQUEST, parse_vde_request
 
 #: The file name that needs the most bytes: the highest port, and the highest descriptor that Linux allows
 #: or as many random digits.
@@ -130,7 +131,7 @@ class VdeListener:
     def _attach(self, connection: ControlConnection, received: bytes) -> Attachment:
         request = parse_vde_request(received)
         data = open_data_socket(request.path, connection.peer.uid)
-        detail = printable_description(request.description) or f"v{request.version}"
+        detail = printable_line(request.description) or f"v{request.version}"
         session = self._session(connection, data.fileno(), detail, request.port_no)
         return Attachment(
             data, session, MAX_VDE_REQUEST, lambda port_no: self._reply(connection, data, port_no)

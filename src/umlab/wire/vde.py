@@ -108,14 +108,6 @@ def serialize_vde_request(request: VdeRequest) -> bytes:
     return header + serialize_sockaddr(request.path) + request.description
 
 
-def printable_description(description: bytes) -> str:
-    """Return a description as one line of text for people: up to its first NUL, the rest escaped."""
-    text = description.partition(b"\0")[0].decode("utf-8", "backslashreplace").strip()
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text
-    )
-
-
 def _header_of(data: bytes) -> struct.Struct:
     """Return the layout of what comes before the address."""
     if len(data) < 4:

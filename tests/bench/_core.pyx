@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """The native forwarding core alone: a burst's life without its system calls, one thread, in memory.
 
-For each frame its addresses are written into a buffer, as if just received; it is classified, its source learnt
+For each frame its addresses are written into a buffer, as if just received; its VLAN is found, its source learnt
 and its destination looked up, and it is queued at its egress port, which sends it at once: it leaves the queue
 when its burst is done, and its buffer goes back to the pool.
 """
@@ -19,8 +19,10 @@ from umlab.engine._native.core cimport (
     CorePort,
     ForwardingTables,
     Lookup,
+    core_admit,
     core_prepare,
     core_receive,
+    count_sent,
 )
 from umlab.engine._native.fdb cimport NEVER, fdb_close, fdb_open
 from umlab.engine._native.keyed_hash cimport Key
@@ -38,6 +40,7 @@ from umlab.engine._native.pool cimport (
 )
 from umlab.engine._native.queue cimport Queue, queue_close, queue_open, queue_pop, queue_push
 from umlab.engine._native.ring cimport ring_close, ring_open
+from umlab.engine._native.tag cimport PortRules
 
 cdef enum:
     EVENTS = 1 << 17
@@ -49,6 +52,7 @@ cdef struct Bench:
     ForwardingTables tables
     CorePort ports[PORTS]
     CorePort *table_ports[PORTS]
+    PortRules rules[PORTS]
     Queue queues[PORTS]
     Buffer *slots[BURST]
     Frame frames[BURST]
@@ -89,7 +93,9 @@ def forward(list conversations, double seconds, int size=64):
         bench.tables.ageing_ns = <int64_t> 300 * 1000000000
         bench.tables.max_frame = 1522
         bench.tables.queue_depth = bench.tables.fdb_capacity = 65536
-        bench.tables.port_count = PORTS
+        bench.tables.port_count = bench.tables.all_count = PORTS
+        bench.tables.rules = bench.rules
+        bench.tables.transparent = True
         bench.tables.ports = bench.table_ports
         bench.core.tables = &bench.tables
         bench.core.quiet_until_ns = NEVER
@@ -98,6 +104,7 @@ def forward(list conversations, double seconds, int size=64):
             raise MemoryError
         for index in range(PORTS):
             bench.ports[index].home.port_no = index + 1
+            bench.ports[index].rules = &bench.rules[index]
             bench.table_ports[index] = &bench.ports[index]
             if not queue_open(&bench.queues[index], 2 * BURST):
                 raise MemoryError
@@ -151,7 +158,11 @@ cdef void forward_burst(Bench *bench, int port, const uint8_t *heads, int size) 
         frame.ingress = port + 1
         frame.received_at = now
         frame.vid = frame.csum_start = frame.csum_offset = frame.gso_type = frame.gso_size = 0
+        frame.skip = 0
+        frame.tag = 0
         memcpy(frame.data, heads + 12 * index, 12)
+        if not core_admit(&bench.core, ingress, frame, &bench.lookups[index]):
+            bench.failed += 1
     core_prepare(&bench.core, bench.frames, BURST, bench.lookups)
     for index in range(BURST):
         egress = NULL
@@ -169,8 +180,7 @@ cdef void forward_burst(Bench *bench, int port, const uint8_t *heads, int size) 
             bench.slots[index] = pool_take(&bench.pool)
     queue = &bench.queues[1 - port]
     while queue.count:
-        bench.ports[1 - port].counters.tx_frames += 1
-        bench.ports[1 - port].counters.tx_bytes += size
+        count_sent(&bench.ports[1 - port], size)
         queue_pop(queue)
 
 

@@ -132,8 +132,8 @@ class SwitchCore:
             raise ValueError("first_port_no cannot be changed while the switch runs")
         self.config = config
         self._mirrors = MirrorTable(config.mirrors)
-        self._fdb.configure(config.fdb_capacity, config.ageing_time_ns)
         self._fdb.keep(lambda record: self._is_member(record.port_no, record.vid))
+        self._fdb.configure(config.fdb_capacity, config.ageing_time_ns)
         self._forget_verdicts()
 
     def add_port(self, now_ns: int, port_no: int | None = None, *, monitor: bool = False) -> int:

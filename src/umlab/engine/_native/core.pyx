@@ -1,6 +1,6 @@
 """Classify, learn, look up: ``umlab.switch.core`` line by line, with nothing allocated for a frame."""
 
-from libc.stdint cimport INT64_MAX
+from libc.stdint cimport INT64_MAX, uint16_t
 from libc.string cimport memset
 
 from umlab.engine._native.fdb cimport (
@@ -16,6 +16,8 @@ from umlab.engine._native.fdb cimport (
     fdb_remove,
     fdb_touch,
 )
+from umlab.engine._native.pool cimport pool_can_spare
+from umlab.engine._native.queue cimport queue_push
 from umlab.engine._native.ring cimport (
     FDB_FULL,
     MAC_AGED,
@@ -30,13 +32,73 @@ from umlab.engine._native.ring cimport (
     ring_put_certain,
 )
 from umlab.engine._native.system cimport prefetch
+from umlab.engine._native.tag cimport BRIDGE, NO_VID, PEER, has_vid, is_member
 
 
 cdef enum:
     _MIN_FRAME = 14
+    # Addresses, a tag, and the type behind it.
+    _MIN_TAGGED = 18
 
 # As umlab.switch.core.SWEEP_TIME_NS.
 cdef int64_t _SWEEP_TIME_NS = 2_000_000_000
+
+
+cdef bint core_admit(Core *core, CorePort *ingress, Frame *frame, Lookup *lookup) noexcept nogil:
+    """Find a frame's VLAN; false if it goes no further, with its fate counted and in ``lookup.drop``."""
+    cdef const PortRules *rules = ingress.rules
+    lookup.tag = 0
+    lookup.drop = NOT_DROPPED
+    if frame.length < _MIN_FRAME:
+        return _drop(ingress, lookup, DROP_RUNT)
+    if frame.length > core.tables.max_frame:
+        return _drop(ingress, lookup, DROP_OVERSIZE)
+    if rules.is_destination:
+        return _drop(ingress, lookup, DROP_MIRROR)
+    if frame.data[0] == 0x01 and _is_reserved(frame.data):
+        if rules.reserved == PEER or (frame.data[12] == 0x88 and frame.data[13] == 0xCC):
+            _punt(core, frame)
+        if rules.reserved == PEER:
+            _count_received(ingress, frame)
+            return False
+        if rules.reserved == BRIDGE:
+            return _drop(ingress, lookup, DROP_RESERVED)
+    return rules.vids == NULL or _classify(ingress, rules, frame, lookup)
+
+
+cdef bint _drop(CorePort *ingress, Lookup *lookup, int reason) noexcept nogil:
+    count_drop(ingress, reason)
+    lookup.drop = reason
+    return False
+
+
+cdef inline bint _is_reserved(const uint8_t *data) noexcept nogil:
+    # 01-80-C2-00-00-00 up to -0F.
+    return data[1] == 0x80 and data[2] == 0xC2 and data[3] == 0 and data[4] == 0 and data[5] < 0x10
+
+
+cdef void _punt(Core *core, Frame *frame) noexcept nogil:
+    if core.punts.count < MAX_PUNTS and pool_can_spare(frame.buffer.pool, core.punts.count):
+        core.punted += 1
+        queue_push(&core.punts, frame)
+    else:
+        core.punt_lost += 1
+
+
+cdef bint _classify(CorePort *ingress, const PortRules *rules, Frame *frame, Lookup *lookup) noexcept nogil:
+    # As umlab.switch.tag.tagging_of.
+    cdef uint32_t tci, vid
+    if (<uint32_t>frame.data[12] << 8 | frame.data[13]) == rules.tpid:
+        if frame.length < _MIN_TAGGED:
+            return _drop(ingress, lookup, DROP_RUNT)
+        tci = <uint32_t>frame.data[14] << 8 | frame.data[15]
+        vid = tci & 0x0FFF
+        lookup.tag = <uint32_t>rules.tpid << 16 | tci
+        if vid:
+            frame.vid = <uint16_t>vid
+            return has_vid(rules.vids.admitted, vid) or _drop(ingress, lookup, DROP_VLAN)
+    frame.vid = rules.pvid
+    return rules.pvid != NO_VID or _drop(ingress, lookup, DROP_VLAN)
 
 
 cdef void core_prepare(Core *core, Frame *frames, int count, Lookup *lookups) noexcept nogil:
@@ -47,8 +109,8 @@ cdef void core_prepare(Core *core, Frame *frames, int count, Lookup *lookups) no
     cdef int i
     for i in range(count):
         lookup = lookups + i
-        lookup.destination = load_mac(frames[i].data)
-        lookup.source = load_mac(frames[i].data + 6)
+        lookup.destination = load_mac(frames[i].data) | <uint64_t>frames[i].vid << 48
+        lookup.source = load_mac(frames[i].data + 6) | <uint64_t>frames[i].vid << 48
         lookup.source_hash = fdb_hash(fdb, lookup.source)
         lookup.destination_hash = fdb_hash(fdb, lookup.destination)
         prefetch(fdb_bucket(fdb, lookup.source_hash))
@@ -67,17 +129,11 @@ cdef void core_prepare(Core *core, Frame *frames, int count, Lookup *lookups) no
 cdef Verdict core_receive(
     Core *core, CorePort *ingress, Frame *frame, Lookup *lookup, CorePort **egress
 ) noexcept nogil:
-    """Learn from one frame and say where it goes; ``egress`` is set for unicast."""
+    """Learn from one frame that was admitted and say where it goes; ``egress`` is set for unicast."""
     cdef ForwardingTables *tables = core.tables
     cdef int64_t now_ns = frame.received_at
     cdef Station *station = NULL
     cdef Station *known
-    if frame.length < _MIN_FRAME:
-        count_drop(ingress, DROP_RUNT)
-        return DROP
-    if frame.length > tables.max_frame:
-        count_drop(ingress, DROP_OVERSIZE)
-        return DROP
     if now_ns > core.quiet_until_ns:
         core_expire(core, now_ns)
     if not frame.data[6] & 1:
@@ -86,7 +142,7 @@ cdef Verdict core_receive(
         known = _find(core, lookup.destination, lookup.destination_hash)
         if known != NULL:
             if known.home == &ingress.home:
-                count_drop(ingress, DROP_SAME_PORT)
+                _drop(ingress, lookup, DROP_SAME_PORT)
                 return DROP
             egress[0] = <CorePort *>known.home
             _count_received(ingress, frame)
@@ -100,14 +156,20 @@ cdef Verdict core_receive(
 cdef inline void _count_received(CorePort *ingress, Frame *frame) noexcept nogil:
     ingress.counters.rx_frames += 1
     ingress.counters.rx_bytes += frame.length
+    ingress.counters.rx_sizes[size_bucket(frame.length)] += 1
 
 
 cdef inline Station *_find(Core *core, uint64_t mac, uint32_t hash) noexcept nogil:
     cdef Station *station = fdb_find(&core.fdb, mac, hash)
-    if station != NULL and station.home.leaving:
+    if station != NULL and (station.home.leaving or (core.purging and not _belongs(station))):
         fdb_remove(&core.fdb, station)
         return NULL
     return station
+
+
+cdef bint _belongs(Station *station) noexcept nogil:
+    # A home is the first part of its port.
+    return is_member((<CorePort *>station.home).rules, <uint32_t>(station.mac >> 48))
 
 
 cdef inline Station *_learn(Core *core, CorePort *ingress, Lookup *lookup, int64_t now_ns) noexcept nogil:
@@ -233,12 +295,28 @@ cdef bint core_shrink_some(Core *core) noexcept nogil:
     return False
 
 
+cdef bint core_purge_some(Core *core, uint32_t *first) noexcept nogil:
+    """Forget stations in VLANs that their ports are no members of, from one on; tell whether more are left."""
+    cdef uint32_t end = min(first[0] + STEP, core.fdb.made + 1)
+    cdef Station *station
+    cdef uint32_t index
+    for index in range(first[0], end):
+        station = core.fdb.stations + index
+        if station.home != NULL and not station.home.leaving and not _belongs(station):
+            fdb_remove(&core.fdb, station)
+    first[0] = end
+    core.purging = end <= core.fdb.made
+    return core.purging
+
+
 cdef Station *core_restore(
     Core *core, uint64_t mac, Home *home, int64_t seen_ns, int64_t now_ns, Station *near
 ) noexcept nogil:
     """Learn what another switch knew, if it is alive, unknown here and there is room; else return NULL."""
     cdef uint32_t hash = fdb_hash(&core.fdb, mac)
     if not now_ns - core.tables.ageing_ns <= seen_ns <= now_ns:
+        return NULL
+    if not is_member((<CorePort *>home).rules, <uint32_t>(mac >> 48)):
         return NULL
     if _find(core, mac, hash) != NULL or core.fdb.count >= core.tables.fdb_capacity:
         return NULL

@@ -6,6 +6,7 @@ from umlab.engine._native.header cimport MAX_HEADER
 from umlab.engine._native.pool cimport BURST, Frame
 from umlab.engine._native.port cimport Port
 from umlab.engine._native.system cimport iovec, mmsghdr
+from umlab.engine._native.tag cimport MOST_PARTS, TAG_SIZE
 
 
 cdef struct Egress:
@@ -13,9 +14,11 @@ cdef struct Egress:
     int epoll_fd
     uint32_t queue_depth
     Port *touched
-    # Of each message: what goes in front of the frame, where its link has that, and the frame.
+    # Of each message: what goes in front of the frame, where its link has that, the frame in up to three
+    # parts, and the tag that may be one of them.
     uint8_t fronts[BURST][MAX_HEADER]
-    iovec parts[BURST][2]
+    uint8_t tags[BURST][TAG_SIZE]
+    iovec parts[BURST][1 + MOST_PARTS]
     mmsghdr headers[BURST]
 
 

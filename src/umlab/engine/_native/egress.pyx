@@ -7,13 +7,14 @@ whenever the guest has read.  A frame that finds the queue full is dropped, from
 from libc.errno cimport EAGAIN, ECONNREFUSED, ECONNRESET, ENOBUFS, ENOENT, ENOTCONN, EPIPE, errno
 from libc.string cimport memset
 
-from umlab.engine._native.core cimport DROP_PEER_GONE, DROP_REFUSED, DROP_TAIL, count_drop
+from umlab.engine._native.core cimport DROP_PEER_GONE, DROP_REFUSED, DROP_TAIL, count_drop, count_sent
 from umlab.engine._native.header cimport Header, header_write
 from umlab.engine._native.pool cimport pool_can_spare
 from umlab.engine._native.port cimport DEVICE, STREAM, endpoint_watch_for, port_interest, port_update_down
 from umlab.engine._native.queue cimport Queue, queue_at, queue_pop, queue_push
 from umlab.engine._native.stream cimport stream_write
-from umlab.engine._native.system cimport MSG_DONTWAIT, MSG_NOSIGNAL, sendmmsg, write
+from umlab.engine._native.system cimport MSG_DONTWAIT, MSG_NOSIGNAL, sendmmsg, writev
+from umlab.engine._native.tag cimport frame_parts, frame_size
 
 
 cdef void egress_open(Egress *egress, int epoll_fd) noexcept nogil:
@@ -81,17 +82,15 @@ cdef int _write_some(Egress *egress, Port *port) noexcept nogil:
     # Sends up to a burst from the queue; returns how many frames were taken, or -1 with errno set.
     cdef Queue *queue = &port.queue
     cdef int sent, i
-    cdef Frame *frame
     if port.framing == DEVICE:
-        frame = queue_at(queue, 0)
-        sent = 1 if write(port.endpoint.fd, frame.data, frame.length) >= 0 else -1
+        i = frame_parts(queue_at(queue, 0), egress.tags[0], &egress.parts[0][1])
+        sent = 1 if writev(port.endpoint.fd, &egress.parts[0][1], i) >= 0 else -1
     elif port.framing == STREAM:
         sent = stream_write(port.stream, port.endpoint.fd, queue)
     else:
         sent = _write_messages(egress, port)
     for i in range(sent):
-        port.core.counters.tx_frames += 1
-        port.core.counters.tx_bytes += queue_at(queue, 0).length
+        count_sent(&port.core, frame_size(queue_at(queue, 0)))
         queue_pop(queue)
     return sent
 
@@ -101,14 +100,11 @@ cdef int _write_messages(Egress *egress, Port *port) noexcept nogil:
     cdef int count = <int>min(port.queue.count, <uint32_t>BURST)
     # A message begins at its second part where nothing goes in front of the frame.
     cdef int first = 1 if header == NULL else 0
-    cdef int sent, i
-    cdef Frame *frame
+    cdef int sent, parts, i
     for i in range(count):
-        frame = queue_at(&port.queue, i)
-        egress.parts[i][1].iov_base = frame.data
-        egress.parts[i][1].iov_len = frame.length
+        parts = frame_parts(queue_at(&port.queue, i), egress.tags[i], &egress.parts[i][1])
         egress.headers[i].msg_hdr.msg_iov = &egress.parts[i][first]
-        egress.headers[i].msg_hdr.msg_iovlen = 2 - first
+        egress.headers[i].msg_hdr.msg_iovlen = 1 - first + parts
         if header != NULL:
             header_write(header, egress.fronts[i], i)
             egress.parts[i][0].iov_len = header.tx_size

@@ -16,7 +16,7 @@ from libc.string cimport memset
 
 from umlab._clock import MonotonicClock
 from umlab.engine._descriptor import is_unix_datagram, open_socket
-from umlab.engine._native.core cimport ForwardingTables, load_mac
+from umlab.engine._native.core cimport MAX_PUNTS, PUNT_SIZE, ForwardingTables, load_mac
 from umlab.engine._native.fdb cimport NEVER, Station, fdb_close, fdb_open
 from umlab.engine._native.loop cimport (
     Loop,
@@ -30,7 +30,7 @@ from umlab.engine._native.loop cimport (
 )
 from umlab.engine._native.owned cimport Attachment, Registry, Shared, new_key
 from umlab.engine._native.pool cimport Frame
-from umlab.engine._native.queue cimport queue_slots_for
+from umlab.engine._native.queue cimport queue_close, queue_open, queue_slots_for
 from umlab.engine._native.ring cimport (
     MOST_FULL_EVENTS,
     EventRecord,
@@ -45,9 +45,11 @@ from umlab.engine._native.step cimport (
     FdbOrder,
     FlushOrder,
     PortOrder,
+    PuntOrder,
     QueueOrder,
     RestoreOrder,
     RingOrder,
+    SendOrder,
     step_attach,
     step_configure,
     step_copy_fdb,
@@ -56,7 +58,9 @@ from umlab.engine._native.step cimport (
     step_enlarge_ring,
     step_flush,
     step_restore,
+    step_send,
     step_stop,
+    step_take_punts,
 )
 from umlab.engine._native.system cimport (
     __ATOMIC_RELAXED,
@@ -71,11 +75,13 @@ from umlab.engine._native.system cimport (
     store_u32,
     store_u64,
 )
-from umlab.engine._native.value cimport event_of, mac_bytes, port_counts
+from umlab.engine._native.value cimport event_of, mac_bytes, port_counts, vid_of
 from umlab.engine.contract import SwitchSnapshot
 from umlab.errors import StateError, SwitchError
+from umlab.switch.core import Punt
 from umlab.switch.counters import SwitchCounters
 from umlab.switch.fdb import FdbEntry
+from umlab.switch.model import MIN_FRAME
 
 
 cdef enum:
@@ -132,11 +138,14 @@ cdef class NativeEngine:
             raise MemoryError
         if not ring_open(&self.loop.core.events, _LEAST_EVENTS):
             raise MemoryError
+        if not queue_open(&self.loop.core.punts, MAX_PUNTS):
+            raise MemoryError
 
     def __dealloc__(self):
         if self.loop.epoll_fd >= 0:
             loop_close(&self.loop)
         free(self.loop.core.tables)
+        queue_close(&self.loop.core.punts)
         fdb_close(&self.loop.core.fdb)
         ring_close(&self.loop.core.events)
 
@@ -215,11 +224,13 @@ cdef class NativeEngine:
             old = self.loop.core.tables
             order.tables = self._attached.new_tables(config)
             order.begun = order.failed = False
+            order.first = 1 if (config.ports, config.mirrors) != (self.config.ports, self.config.mirrors) else 0
             self._call(step_configure, &order)
             if order.failed:
                 free(order.tables)
                 raise MemoryError("no memory for so large an FDB")
             free(old)
+            self._attached.keep_vids(config)
             self.config = config
 
     def attach(self, link, port_no=None):
@@ -284,7 +295,7 @@ cdef class NativeEngine:
                     found[station.mac] = (station.last_seen_ns, station.seen_order, ports[i])
             alive_ns = self._clock.now_ns() - <int64_t>self.loop.core.tables.ageing_ns
         return [
-            FdbEntry(mac_bytes(mac), port, seen_ns)
+            FdbEntry(mac_bytes(mac), port, seen_ns, vid_of(mac))
             for mac, (seen_ns, _, port) in sorted(found.items(), key=itemgetter(1))
             if seen_ns >= alive_ns
         ]
@@ -304,6 +315,7 @@ cdef class NativeEngine:
                 mac = entry.mac
                 assert len(mac) == 6
                 order.entries[order.count].mac = load_mac(<const uint8_t *><char *>mac)
+                order.entries[order.count].mac |= <uint64_t>entry.vid << 48
                 order.entries[order.count].home = &attachment.port.core.home
                 order.entries[order.count].last_seen_ns = entry.last_seen_ns
                 order.count += 1
@@ -354,6 +366,8 @@ cdef class NativeEngine:
                     aged=load_u64(&self.loop.core.aged, __ATOMIC_RELAXED),
                     learn_refused=load_u64(&self.loop.core.learn_refused, __ATOMIC_RELAXED),
                     unknown_sender=load_u64(&self.loop.core.unknown_sender, __ATOMIC_RELAXED),
+                    punted=load_u64(&self.loop.core.punted, __ATOMIC_RELAXED),
+                    punt_lost=load_u64(&self.loop.core.punt_lost, __ATOMIC_RELAXED),
                 ),
                 ports=ports,
                 queued=queued,
@@ -389,6 +403,47 @@ cdef class NativeEngine:
             events = list(self._waiting)
             self._waiting.clear()
             return events
+
+    def take_punts(self):
+        """Return the frames for the control protocols since the last call, oldest first."""
+        cdef PuntOrder *order
+        cdef uint32_t i
+        with self._lock:
+            self._raise_failure()
+            if not self._running or not load_u32(&self.loop.core.punts.count, __ATOMIC_RELAXED):
+                return []
+            order = <PuntOrder *>malloc(sizeof(PuntOrder))
+            if order == NULL:
+                raise MemoryError
+            try:
+                self._call(step_take_punts, order)
+                return [
+                    Punt(
+                        order.frames[i].at_ns,
+                        order.frames[i].port_no,
+                        (<char *>order.frames[i].data)[: order.frames[i].length],
+                    )
+                    for i in range(order.count)
+                ]
+            finally:
+                free(order)
+
+    def send(self, port_no, bytes frame not None):
+        """Send a frame of our own out of a port.
+
+        Raises:
+            NoSuchPort: Nothing is attached there.
+            ValueError: It is no frame that the switch would forward.
+        """
+        cdef SendOrder order
+        with self._lock:
+            self._raise_failure()
+            order.port = self._attached.get(port_no).port
+            if not MIN_FRAME <= len(frame) <= PUNT_SIZE:
+                raise ValueError(f"a frame of ours has {MIN_FRAME} to {PUNT_SIZE} bytes")
+            order.data = <const uint8_t *><char *>frame
+            order.length = len(frame)
+            self._call(step_send, &order)
 
     def debug_counts(self):
         """Return what is held right now, all 0 after ``stop``."""

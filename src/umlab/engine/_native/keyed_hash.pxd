@@ -58,10 +58,10 @@ cdef inline uint64_t _end(_State *state) noexcept nogil:
 
 
 cdef inline uint64_t hash_mac(const Key *key, uint64_t mac) noexcept nogil:
-    """Hash 6 bytes that lie in the low 48 bits of a little-endian word."""
+    """Hash 6 bytes that lie in the low 48 bits of a little-endian word, and the VID that lies above them."""
     cdef _State state
     _start(&state, key)
-    _absorb(&state, mac | <uint64_t>6 << 56)
+    _absorb(&state, mac ^ <uint64_t>6 << 56)
     return _end(&state)
 
 

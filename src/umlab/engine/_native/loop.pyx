@@ -12,8 +12,10 @@ from umlab.engine._native.core cimport (
     DROP_BAD_HEADER,
     DROP_PEER_GONE,
     FLOOD,
+    MAX_MIRRORS,
     UNICAST,
     Verdict,
+    core_admit,
     core_expire,
     core_next_timer,
     core_prepare,
@@ -54,6 +56,7 @@ from umlab.engine._native.slots cimport (
     slots_refill,
 )
 from umlab.engine._native.stream cimport Stream, stream_read, stream_take
+from umlab.engine._native.tag cimport NO_VID, is_member, shape
 from umlab.engine._native.system cimport (
     __ATOMIC_ACQUIRE,
     __ATOMIC_RELEASE,
@@ -130,12 +133,17 @@ cdef void loop_close(Loop *loop) noexcept nogil:
         close(loop.event_fd)
     loop.epoll_fd = loop.wake_fd = loop.event_fd = -1
     sem_destroy(&loop.done)
+    # What waits there lies in the pools.
+    loop.core.punts.head = loop.core.punts.count = 0
     slots_close(&loop.slots)
 
 
 cdef void loop_use_tables(Loop *loop, ForwardingTables *tables) noexcept nogil:
     """Go by other tables from the next burst on."""
+    cdef uint32_t number
     loop.core.tables = tables
+    for number in range(tables.all_count):
+        tables.ports[number].rules = &tables.rules[number]
     loop.egress.queue_depth = tables.queue_depth
     slots_arrange(&loop.slots, tables.max_frame)
 
@@ -205,7 +213,7 @@ cdef void _nap() noexcept nogil:
 cdef void _signal_events(Loop *loop) noexcept nogil:
     if (
         loop.event_fd >= 0
-        and ring_has_untaken(&loop.core.events)
+        and (ring_has_untaken(&loop.core.events) or loop.core.punts.count)
         # A full barrier: if control has not seen the event, this sees that control has looked.
         and not exchange_u32(&loop.signalled, 1, __ATOMIC_SEQ_CST)
     ):
@@ -328,7 +336,7 @@ cdef void _close_shared(Loop *loop, SharedReceiver *shared) noexcept nogil:
     cdef uint32_t i
     shared.closed = True
     endpoint_unwatch(&shared.endpoint, loop.epoll_fd)
-    for i in range(tables.port_count):
+    for i in range(tables.all_count):
         port = <Port *>tables.ports[i]
         if port.shared == shared and not port.closed:
             loop_close_link(loop, port, 0)
@@ -465,20 +473,22 @@ cdef inline bint _unwrap(Loop *loop, Port *port, Frame *frame, int i) noexcept n
 cdef void _forward_burst(Loop *loop, int count, int64_t now_ns) noexcept nogil:
     # Forwards what lies in the first slots, each from its own ingress port, NULL for no port's.
     cdef Core *core = &loop.core
-    cdef ForwardingTables *tables = core.tables
     cdef Frame *frame
     cdef CorePort *ingress
     cdef CorePort *egress = NULL
     cdef Port *only = NULL
     cdef bint mixed = False
     cdef Verdict verdict
-    cdef uint32_t number
     cdef int i
     for i in range(count):
         ingress = loop.ingress[i]
         frame = slots_frame(&loop.slots, i, ingress.home.port_no if ingress != NULL else 0, now_ns)
-        if ingress != NULL and not _unwrap(loop, <Port *>ingress, frame, i):
+        if ingress == NULL:
+            continue
+        if not _unwrap(loop, <Port *>ingress, frame, i):
             count_drop(ingress, DROP_BAD_HEADER)
+            loop.ingress[i] = NULL
+        elif not core_admit(core, ingress, frame, &loop.lookups[i]):
             loop.ingress[i] = NULL
     core_prepare(core, loop.slots.frames, count, loop.lookups)
     for i in range(count):
@@ -488,18 +498,54 @@ cdef void _forward_burst(Loop *loop, int count, int64_t now_ns) noexcept nogil:
         frame = &loop.slots.frames[i]
         verdict = core_receive(core, ingress, frame, &loop.lookups[i], &egress)
         if verdict == UNICAST:
-            egress_enqueue(&loop.egress, <Port *>egress, frame)
             mixed = mixed or (only != NULL and only != <Port *>egress)
             only = <Port *>egress
         elif verdict == FLOOD:
             mixed = True
-            for number in range(tables.port_count):
-                if tables.ports[number] != ingress:
-                    egress_enqueue(&loop.egress, <Port *>tables.ports[number], frame)
+            egress = NULL
         else:
             continue
-        for number in range(tables.port_count, tables.port_count + tables.monitor_count):
-            egress_enqueue(&loop.egress, <Port *>tables.ports[number], frame)
+        _send_copies(loop, ingress, egress, frame, loop.lookups[i].tag)
     slots_refill(&loop.slots, count)
     loop.only_egress = NULL if mixed else only
     loop.burst_size = count
+
+
+cdef void _send_copies(
+    Loop *loop, CorePort *ingress, CorePort *egress, Frame *frame, uint32_t came_with
+) noexcept nogil:
+    # Queues a frame at one port, or for NULL at all that a flood goes to, and its copies behind that.
+    cdef ForwardingTables *tables = loop.core.tables
+    cdef uint8_t mirrors = 0
+    cdef CorePort *port
+    cdef uint32_t number
+    if egress != NULL:
+        _send_formed(loop, egress, frame, came_with)
+        mirrors = egress.rules.mirror_out
+    elif tables.transparent:
+        for number in range(tables.port_count):
+            if tables.ports[number] != ingress:
+                egress_enqueue(&loop.egress, <Port *>tables.ports[number], frame)
+                mirrors |= tables.rules[number].mirror_out
+    else:
+        for number in range(tables.port_count):
+            port = tables.ports[number]
+            if port != ingress and is_member(&tables.rules[number], frame.vid):
+                _send_formed(loop, port, frame, came_with)
+                mirrors |= tables.rules[number].mirror_out
+    # Copies go out as the frame came.
+    frame.skip = 0
+    frame.tag = 0
+    for number in range(tables.port_count, tables.port_count + tables.monitor_count):
+        egress_enqueue(&loop.egress, <Port *>tables.ports[number], frame)
+    if tables.mirrored:
+        mirrors |= ingress.rules.mirror_in | tables.mirrored_vids[frame.vid]
+        for number in range(MAX_MIRRORS):
+            if mirrors >> number & 1 and tables.destinations[number] != NULL:
+                egress_enqueue(&loop.egress, <Port *>tables.destinations[number], frame)
+
+
+cdef inline void _send_formed(Loop *loop, CorePort *port, Frame *frame, uint32_t came_with) noexcept nogil:
+    if frame.vid != NO_VID:
+        shape(frame, port.rules, came_with)
+    egress_enqueue(&loop.egress, <Port *>port, frame)

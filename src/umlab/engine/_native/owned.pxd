@@ -3,6 +3,7 @@
 from umlab.engine._native.core cimport ForwardingTables
 from umlab.engine._native.keyed_hash cimport Key
 from umlab.engine._native.port cimport Port, SharedReceiver
+from umlab.engine._native.tag cimport VidBits
 
 
 cdef class Shared:
@@ -24,6 +25,8 @@ cdef class Registry:
     cdef readonly dict by_number
     cdef dict _number_by_fd
     cdef dict _shared
+    # By umlab.switch.vlan.PortVlan.
+    cdef dict _vids
     cdef unsigned long long _epoch
 
     cdef Shared shared_receiver(self, link)
@@ -31,6 +34,15 @@ cdef class Registry:
     cdef int add(self, Attachment attachment) except -1
     cdef Attachment pop(self, port_no)
     cdef ForwardingTables *new_tables(self, config, leaving=*) except NULL
+    cdef int _add_to(
+        self, ForwardingTables *tables, Attachment attachment, config, list destinations
+    ) except -1
+    cdef Vids _vids_of(self, vlan)
+
+
+cdef class Vids:
+    # Lives as long as tables that the engine uses refer to it.
+    cdef VidBits *bits
 
 
 cdef Key new_key()

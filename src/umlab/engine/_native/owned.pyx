@@ -5,8 +5,8 @@ The memory of a port, and of a shared receiver, lives as long as its object.
 
 import os
 
-from libc.stdint cimport uint32_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
 from umlab.engine._descriptor import address_key, check_receiver
@@ -16,10 +16,18 @@ from umlab.engine._native.port cimport PORT, SHARED, STREAM, Framing
 from umlab.engine._native.queue cimport queue_close, queue_open
 from umlab.engine._native.stream cimport Stream
 from umlab.engine._native.system cimport close
+from umlab.engine._native.tag cimport NO_VID, VID_WORDS, Policy, PortRules, VidBits
 from umlab.errors import NoSuchPort, SwitchError
 from umlab.switch.model import Framing as LinkFraming
+from umlab.switch.model import ReservedPolicy
 
 cdef tuple _FRAMINGS = tuple(LinkFraming)
+cdef tuple _POLICIES = tuple(ReservedPolicy)
+
+cdef enum:
+    # Bytes that say of each VID what is mirrored.
+    _VIDS = 4096
+
 # A table names ports in 32 bits.
 cdef object _LAST_NUMBER = 0xFFFF_FFFF
 
@@ -111,6 +119,7 @@ cdef class Registry:
         self.by_number = {}
         self._number_by_fd = {}
         self._shared = {}
+        self._vids = {}
 
     def numbers(self):
         """Return the port numbers in order."""
@@ -190,12 +199,19 @@ cdef class Registry:
         return attachment
 
     cdef ForwardingTables *new_tables(self, config, leaving=None) except NULL:
-        """Compute what the engine looks up, for all ports but the one that is leaving; ``free`` takes it."""
+        """Compute what the engine looks up, for all ports but the one that is leaving; ``free`` takes it.
+
+        It refers to what ``keep_vids`` frees.
+        """
         cdef list attached = [self.by_number[number] for number in self.numbers() if number != leaving]
+        cdef list destinations = list(dict.fromkeys(each.destination for each in config.mirrors))
         cdef Attachment attachment
-        cdef ForwardingTables *tables = <ForwardingTables *>malloc(
-            sizeof(ForwardingTables) + len(attached) * sizeof(CorePort *)
-        )
+        cdef ForwardingTables *tables
+        cdef size_t ports = len(attached) * sizeof(CorePort *)
+        cdef size_t rules = len(attached) * sizeof(PortRules)
+        cdef int place
+        # One piece of memory: the head, the ports, their rules, and what is mirrored of each VID.
+        tables = <ForwardingTables *>calloc(1, sizeof(ForwardingTables) + ports + rules + _VIDS)
         if tables == NULL:
             raise MemoryError
         self._epoch += 1
@@ -206,13 +222,86 @@ cdef class Registry:
         tables.queue_depth = config.egress_queue_depth
         tables.fdb_capacity = config.fdb_capacity
         tables.ports = <CorePort **>(tables + 1)
-        tables.port_count = tables.monitor_count = 0
-        for attachment in attached:
-            if not attachment.port.monitor:
-                tables.ports[tables.port_count] = &attachment.port.core
-                tables.port_count += 1
-        for attachment in attached:
-            if attachment.port.monitor:
-                tables.ports[tables.port_count + tables.monitor_count] = &attachment.port.core
-                tables.monitor_count += 1
+        tables.rules = <PortRules *>(<uint8_t *>(tables + 1) + ports)
+        tables.mirrored_vids = <uint8_t *>(tables + 1) + ports + rules
+        tables.mirrored = bool(config.mirrors)
+        tables.transparent = True
+        for place in range(3):
+            for attachment in attached:
+                if _place_of(attachment, destinations) == place:
+                    self._add_to(tables, attachment, config, destinations)
+            if place == 0:
+                tables.port_count = tables.all_count
+            elif place == 1:
+                tables.monitor_count = tables.all_count - tables.port_count
+        for session in config.mirrors:
+            place = 1 << destinations.index(session.destination)
+            for vid in session.vids:
+                tables.mirrored_vids[vid] |= place
         return tables
+
+    cdef int _add_to(
+        self, ForwardingTables *tables, Attachment attachment, config, list destinations
+    ) except -1:
+        """Let tables name one more port."""
+        cdef PortRules *rules = &tables.rules[tables.all_count]
+        cdef uint8_t bit
+        port_no = attachment.port.core.home.port_no
+        tables.ports[tables.all_count] = &attachment.port.core
+        tables.all_count += 1
+        given = config.ports.get(port_no)
+        if given is not None:
+            rules.reserved = <Policy><int>_POLICIES.index(given.reserved)
+            if given.vlan is not None:
+                tables.transparent = False
+                rules.vids = self._vids_of(given.vlan).bits
+                rules.pvid = given.vlan.pvid or NO_VID
+                rules.tpid = given.vlan.tpid
+        if port_no in destinations:
+            rules.is_destination = True
+            tables.destinations[destinations.index(port_no)] = &attachment.port.core
+        for session in config.mirrors:
+            if port_no in session.ports:
+                bit = 1 << <int>destinations.index(session.destination)
+                rules.mirror_in |= bit if session.ingress else 0
+                rules.mirror_out |= bit if session.egress else 0
+        return 0
+
+    cdef Vids _vids_of(self, vlan):
+        found = self._vids.get(vlan)
+        if found is None:
+            found = self._vids[vlan] = Vids(vlan)
+        return found
+
+    def keep_vids(self, config):
+        """Free what only tables of another configuration refer to; the engine uses none of them."""
+        used = {port.vlan for port in config.ports.values()}
+        self._vids = {vlan: vids for vlan, vids in self._vids.items() if vlan in used}
+
+
+cdef int _place_of(Attachment attachment, list destinations):
+    # Where tables name a port: among those that are switched, monitors, or destinations of mirrors.
+    if attachment.port.core.home.port_no in destinations:
+        return 2
+    return 1 if attachment.port.monitor else 0
+
+
+cdef class Vids:
+    """The bitmaps of one umlab.switch.vlan.PortVlan, freed with this object."""
+
+    def __cinit__(self, vlan):
+        self.bits = <VidBits *>calloc(1, sizeof(VidBits))
+        if self.bits == NULL:
+            raise MemoryError
+        _write_bits(self.bits.admitted, vlan.admitted.bits)
+        _write_bits(self.bits.tagged, vlan.tagged.bits)
+        _write_bits(self.bits.members, vlan.members.bits)
+
+    def __dealloc__(self):
+        free(self.bits)
+
+
+cdef int _write_bits(uint64_t *to, bits) except -1:
+    cdef bytes data = bits.to_bytes(VID_WORDS * sizeof(uint64_t), "little")
+    memcpy(to, <char *>data, VID_WORDS * sizeof(uint64_t))
+    return 0

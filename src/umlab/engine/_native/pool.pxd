@@ -25,7 +25,9 @@ cdef struct Buffer:
 
 cdef struct Frame:
     # A descriptor: copied freely, one for each queue that a frame waits in, each counted as a
-    # reference to the buffer.  `data` lies in the buffer, `length` bytes without FCS.
+    # reference to the buffer.  `data` lies in the buffer, `length` bytes without FCS, as it came.  It leaves
+    # without the `skip` bytes behind its addresses, 0 or 4, and with `tag` in their place, TPID in the high
+    # half, 0 for none: the bytes in the buffer are the same for all.
     Buffer *buffer
     uint8_t *data
     uint32_t length
@@ -37,6 +39,8 @@ cdef struct Frame:
     uint16_t csum_offset
     uint16_t gso_type
     uint16_t gso_size
+    uint16_t skip
+    uint32_t tag
 
 
 cdef struct Chunk:

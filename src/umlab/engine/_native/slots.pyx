@@ -165,6 +165,8 @@ cdef Frame *slots_frame(Slots *slots, int i, uint32_t ingress, int64_t now_ns) n
     frame.ingress = ingress
     frame.received_at = now_ns
     frame.vid = frame.csum_start = frame.csum_offset = frame.gso_type = frame.gso_size = 0
+    frame.skip = 0
+    frame.tag = 0
     return frame
 
 

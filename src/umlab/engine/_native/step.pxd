@@ -3,9 +3,9 @@
 An order lies in control's memory and is the thread's until its last step is done.
 """
 
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-from umlab.engine._native.core cimport STEP, ForwardingTables
+from umlab.engine._native.core cimport MAX_PUNTS, PUNT_SIZE, STEP, ForwardingTables
 from umlab.engine._native.fdb cimport Home, Station
 from umlab.engine._native.loop cimport Loop
 from umlab.engine._native.pool cimport Frame
@@ -51,6 +51,26 @@ cdef struct ConfigureOrder:
     ForwardingTables *tables
     bint begun
     bint failed
+    # Of the stations that are looked at, for what has no place any more; 0 if all have.
+    uint32_t first
+
+
+cdef struct Punted:
+    int64_t at_ns
+    uint32_t port_no
+    uint32_t length
+    uint8_t data[PUNT_SIZE]
+
+
+cdef struct PuntOrder:
+    Punted frames[MAX_PUNTS]
+    uint32_t count
+
+
+cdef struct SendOrder:
+    Port *port
+    const uint8_t *data
+    uint32_t length
 
 
 cdef struct QueueOrder:
@@ -72,4 +92,6 @@ cdef bint step_restore(Loop *loop, void *argument) noexcept nogil
 cdef bint step_configure(Loop *loop, void *argument) noexcept nogil
 cdef bint step_enlarge_queue(Loop *loop, void *argument) noexcept nogil
 cdef bint step_enlarge_ring(Loop *loop, void *argument) noexcept nogil
+cdef bint step_take_punts(Loop *loop, void *argument) noexcept nogil
+cdef bint step_send(Loop *loop, void *argument) noexcept nogil
 cdef bint step_stop(Loop *loop, void *argument) noexcept nogil

@@ -1,15 +1,22 @@
 """Control's steps: each is short, and is done by the engine's thread, or by control if there is none."""
 
+from libc.string cimport memcpy, memset
+
 from umlab.engine._native.core cimport (
+    DROP_TAIL,
     core_expire,
     core_forget_some,
+    core_purge_some,
     core_put_port_event,
     core_restore,
     core_shrink_some,
+    count_drop,
 )
+from umlab.engine._native.egress cimport egress_enqueue, egress_send_touched
 from umlab.engine._native.fdb cimport NEVER, fdb_enlarge
 from umlab.engine._native.loop cimport loop_now, loop_use_tables
 from umlab.engine._native.pause cimport pauses_forget
+from umlab.engine._native.pool cimport Pool, buffer_data, buffer_drop, pool_can_spare, pool_take
 from umlab.engine._native.port cimport (
     endpoint_unwatch,
     endpoint_watch,
@@ -17,7 +24,7 @@ from umlab.engine._native.port cimport (
     shared_join,
     shared_leave,
 )
-from umlab.engine._native.queue cimport queue_enlarge, queue_pop
+from umlab.engine._native.queue cimport queue_at, queue_enlarge, queue_pop
 from umlab.engine._native.ring cimport PORT_ATTACHED, PORT_DETACHED, ring_enlarge
 from umlab.engine._native.system cimport EPOLLIN
 
@@ -128,6 +135,10 @@ cdef bint step_configure(Loop *loop, void *argument) noexcept nogil:
         loop_use_tables(loop, order.tables)
         # Stations may be dead by now that were alive.
         loop.core.quiet_until_ns = NEVER
+        loop.core.purging = order.first > 0
+    if loop.core.purging:
+        core_purge_some(&loop.core, &order.first)
+        return True
     return core_shrink_some(&loop.core)
 
 
@@ -142,6 +153,44 @@ cdef bint step_enlarge_ring(Loop *loop, void *argument) noexcept nogil:
     """Let the events have larger memory, and hand the smaller over."""
     cdef RingOrder *order = <RingOrder *>argument
     ring_enlarge(&loop.core.events, &order.records, order.capacity)
+    return False
+
+
+cdef bint step_take_punts(Loop *loop, void *argument) noexcept nogil:
+    """Hand over what waits for the control protocols."""
+    cdef PuntOrder *order = <PuntOrder *>argument
+    cdef Frame *frame
+    cdef Punted *punted
+    order.count = 0
+    while loop.core.punts.count:
+        frame = queue_at(&loop.core.punts, 0)
+        punted = &order.frames[order.count]
+        punted.at_ns = frame.received_at
+        punted.port_no = frame.ingress
+        punted.length = min(frame.length, <uint32_t>PUNT_SIZE)
+        memcpy(punted.data, frame.data, punted.length)
+        order.count += 1
+        queue_pop(&loop.core.punts)
+    return False
+
+
+cdef bint step_send(Loop *loop, void *argument) noexcept nogil:
+    """Send a frame of control's own."""
+    cdef SendOrder *order = <SendOrder *>argument
+    cdef Pool *pool = &loop.slots.small
+    cdef Frame frame
+    if not pool_can_spare(pool, order.port.queue.count):
+        count_drop(&order.port.core, DROP_TAIL)
+        return False
+    memset(&frame, 0, sizeof(frame))
+    frame.buffer = pool_take(pool)
+    frame.data = buffer_data(frame.buffer)
+    frame.length = order.length
+    frame.received_at = loop_now(loop)
+    memcpy(frame.data, order.data, order.length)
+    egress_enqueue(&loop.egress, order.port, &frame)
+    egress_send_touched(&loop.egress)
+    buffer_drop(frame.buffer)
     return False
 
 

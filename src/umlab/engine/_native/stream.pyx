@@ -2,10 +2,11 @@
 
 from libc.string cimport memmove, memset
 
-from umlab.engine._native.pool cimport BURST, Frame
+from umlab.engine._native.pool cimport BURST
 from umlab.engine._native.queue cimport queue_at
 from umlab.engine._native.slots cimport slots_put
 from umlab.engine._native.system cimport MSG_DONTWAIT, MSG_NOSIGNAL, iovec, msghdr, recv, sendmsg
+from umlab.engine._native.tag cimport MOST_PARTS, TAG_SIZE, frame_parts, frame_size
 
 
 cdef uint32_t _length_at(const uint8_t *at) noexcept nogil:
@@ -48,39 +49,40 @@ cdef int stream_take(Stream *stream, Slots *slots) noexcept nogil:
 
 cdef int stream_write(Stream *stream, int fd, Queue *queue) noexcept nogil:
     """Write up to a burst from a queue; return how many frames are out whole, or -1 with errno set."""
-    cdef iovec parts[2 * BURST]
+    cdef iovec parts[(1 + MOST_PARTS) * BURST]
     cdef uint8_t lengths[BURST][LENGTH_SIZE]
+    cdef uint8_t tags[BURST][TAG_SIZE]
     cdef msghdr message
     cdef uint32_t skip = stream.sent
     cdef uint32_t count = min(queue.count, <uint32_t>BURST)
-    cdef Frame *frame
+    cdef uint32_t used = 0
+    cdef uint32_t length, i
     cdef ssize_t size
-    cdef uint32_t i
     for i in range(count):
-        frame = queue_at(queue, i)
-        lengths[i][0] = <uint8_t>(frame.length >> 24)
-        lengths[i][1] = <uint8_t>(frame.length >> 16)
-        lengths[i][2] = <uint8_t>(frame.length >> 8)
-        lengths[i][3] = <uint8_t>frame.length
-        parts[2 * i].iov_base = lengths[i]
-        parts[2 * i].iov_len = LENGTH_SIZE
-        parts[2 * i + 1].iov_base = frame.data
-        parts[2 * i + 1].iov_len = frame.length
-    for i in range(2):
+        length = frame_size(queue_at(queue, i))
+        lengths[i][0] = <uint8_t>(length >> 24)
+        lengths[i][1] = <uint8_t>(length >> 16)
+        lengths[i][2] = <uint8_t>(length >> 8)
+        lengths[i][3] = <uint8_t>length
+        parts[used].iov_base = lengths[i]
+        parts[used].iov_len = LENGTH_SIZE
+        used += 1 + frame_parts(queue_at(queue, i), tags[i], parts + used + 1)
+    # What is out already is less than the first frame.
+    for i in range(min(used, <uint32_t>(1 + MOST_PARTS))):
         size = min(<size_t>skip, parts[i].iov_len)
         parts[i].iov_base = <uint8_t *>parts[i].iov_base + size
         parts[i].iov_len -= size
         skip -= <uint32_t>size
     memset(&message, 0, sizeof(message))
     message.msg_iov = parts
-    message.msg_iovlen = 2 * count
+    message.msg_iovlen = used
     size = sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL)
     if size < 0:
         return -1
     stream.sent += <uint32_t>size
     for i in range(count):
-        frame = queue_at(queue, i)
-        if stream.sent < LENGTH_SIZE + frame.length:
+        length = frame_size(queue_at(queue, i))
+        if stream.sent < LENGTH_SIZE + length:
             return i
-        stream.sent -= LENGTH_SIZE + frame.length
+        stream.sent -= LENGTH_SIZE + length
     return count

@@ -29,6 +29,7 @@ cdef extern from "<sys/uio.h>" nogil:
         void *iov_base
         size_t iov_len
     ssize_t readv(int fd, const iovec *vector, int count)
+    ssize_t writev(int fd, const iovec *vector, int count)
 
 cdef extern from "<sys/un.h>" nogil:
     cdef struct sockaddr_un:

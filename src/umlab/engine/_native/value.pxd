@@ -7,5 +7,6 @@ from umlab.engine._native.ring cimport EventRecord
 
 
 cdef bytes mac_bytes(uint64_t mac)
+cdef int vid_of(uint64_t mac)
 cdef object port_counts(PortCounters *counters)
 cdef object event_of(EventRecord *record)

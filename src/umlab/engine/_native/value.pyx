@@ -1,6 +1,6 @@
 """Records of the engine's thread as the frozen values that Python code knows."""
 
-from umlab.engine._native.core cimport DROP_REASONS
+from umlab.engine._native.core cimport DROP_REASONS, SIZES
 from umlab.engine._native.ring cimport (
     FDB_FULL,
     LINK_CLOSED,
@@ -34,6 +34,11 @@ cdef bytes mac_bytes(uint64_t mac):
     return (<char *>&mac)[:6]
 
 
+cdef int vid_of(uint64_t mac):
+    """Return the VID that lies above an address."""
+    return <int>(mac >> 48)
+
+
 cdef object port_counts(PortCounters *counters):
     """Copy a port's counters, each read whole, while the engine counts on."""
     cdef int i
@@ -49,20 +54,28 @@ cdef object port_counts(PortCounters *counters):
         load_u64(&counters.tx_frames, __ATOMIC_RELAXED),
         load_u64(&counters.tx_bytes, __ATOMIC_RELAXED),
         drops,
+        [load_u64(&counters.rx_sizes[i], __ATOMIC_RELAXED) for i in range(SIZES)],
+        [load_u64(&counters.tx_sizes[i], __ATOMIC_RELAXED) for i in range(SIZES)],
     )
 
 
 cdef object event_of(EventRecord *record):
     """Return the event that a record tells of."""
     if record.kind == MAC_LEARNED:
-        return MacLearned(record.at_ns, mac_bytes(record.mac), record.port_no)
+        return MacLearned(record.at_ns, mac_bytes(record.mac), record.port_no, vid_of(record.mac))
     if record.kind == STATION_MOVED:
-        return StationMoved(record.at_ns, mac_bytes(record.mac), record.port_no, record.old_port_no)
+        return StationMoved(
+            record.at_ns, mac_bytes(record.mac), record.port_no, record.old_port_no, vid_of(record.mac)
+        )
     if record.kind == MAC_AGED:
-        return MacAged(record.at_ns, mac_bytes(record.mac), record.port_no)
+        return MacAged(record.at_ns, mac_bytes(record.mac), record.port_no, vid_of(record.mac))
     if record.kind == UNKNOWN_UNICAST:
         return UnknownUnicast(
-            record.at_ns, mac_bytes(record.mac), mac_bytes(record.value), record.port_no
+            record.at_ns,
+            mac_bytes(record.mac),
+            mac_bytes(record.value),
+            record.port_no,
+            vid_of(record.mac),
         )
     if record.kind == PORT_ATTACHED:
         return PortAttached(record.at_ns, record.port_no)

@@ -16,6 +16,8 @@ _UNITS_NS = {
     "h": 3_600_000_000_000,
 }
 _TIME = re.compile(r"([0-9]+(?:\.[0-9]+)?)([a-z]+)")
+_SIZE_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+_SIZE = re.compile(r"([0-9]{1,12})([KMG])")
 _SWITCHED = {"on": True, "off": False}
 
 
@@ -50,6 +52,21 @@ def parse_time(text: str) -> int:
     if not 0 < nanoseconds < 1 << 63:
         raise ValueError("write a time between 1ms and some centuries")
     return nanoseconds
+
+
+def parse_size(text: str) -> int:
+    """Return bytes.
+
+    Args:
+        text: A number and its unit, such as ``100M``, 1024 of which are the next one.
+
+    Raises:
+        ValueError: It is none.
+    """
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        raise ValueError("write a number and its unit, one of K, M, G, such as 100M")
+    return int(match[1]) * _SIZE_UNITS[match[2]]
 
 
 def format_time(nanoseconds: int) -> str:

@@ -19,15 +19,18 @@ from contextlib import contextmanager
 
 from umlab._clock import Clock, MonotonicClock
 from umlab.engine._descriptor import address_key, open_socket
+from umlab.engine._pycapture import OpenCaptures, PyCapture
+from umlab.engine._pyegress import Egress
 from umlab.engine._pyframing import BURST
-from umlab.engine._pyport import Port, SharedReceiver, drop_reason
-from umlab.engine.contract import SwitchSnapshot
+from umlab.engine._pyport import Port, SharedReceiver
+from umlab.engine.contract import CaptureOrder, SwitchSnapshot
 from umlab.errors import NoSuchPort, StateError, SwitchError
-from umlab.switch.core import PUNT_SIZE, Punt, SwitchCore, Verdict
+from umlab.switch.core import PUNT_SIZE, Punt, SwitchCore
 from umlab.switch.counters import DropReason
 from umlab.switch.events import Event
 from umlab.switch.fdb import FdbEntry
 from umlab.switch.model import MIN_FRAME, Framing, Link, SwitchConfig
+from umlab.wire.pcapng import INBOUND
 
 _READY_AT_ONCE = 256
 _BROKEN = select.EPOLLHUP | select.EPOLLERR
@@ -62,7 +65,11 @@ class PyEngine:
         # Grows with each attach and detach: what epoll said before may be about another file by now.
         self._epoch = 0
         self._event_signalled = False
+        # How many punts the reader of the events knows of: one that takes none is told of each once.
+        self._punts_told = 0
+        self._captures = OpenCaptures()
         self._epoll: select.epoll
+        self._egress: Egress
         self._wake_fd = self._event_fd = -1
 
     def start(self, *, held: bool = False) -> None:
@@ -74,6 +81,7 @@ class PyEngine:
         if self._thread is not None:
             raise StateError("this engine was started before")
         self._epoll = select.epoll()
+        self._egress = Egress(self._epoll, self._captures, self._clock, self.config.egress_queue_depth)
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._event_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._wake_fd, select.EPOLLIN)
@@ -106,6 +114,7 @@ class PyEngine:
             self._thread.join()
         for port_no in list(self._ports):
             self._remove(port_no)
+        self._captures.end()
         self._epoll.close()
         os.close(self._wake_fd)
         os.close(self._event_fd)
@@ -123,6 +132,7 @@ class PyEngine:
                 raise StateError("the engine does not run")
             self._core.configure(config)
             self.config = config
+            self._egress.depth = config.egress_queue_depth
             self._read_size = config.max_frame + 1
             for shared in self._shared.values():
                 shared.read_size = self._read_size
@@ -157,6 +167,7 @@ class PyEngine:
                 raise
             port.counters = self._core.port_counters(port.port_no)
             self._ports[port.port_no] = self._port_by_fd[port.fd] = port
+            self._captures.admit(port.port_no)
             self._epoch += 1
             return port.port_no
 
@@ -220,6 +231,7 @@ class PyEngine:
             if self._event_signalled and self._running:
                 os.eventfd_read(self._event_fd)
             self._event_signalled = False
+            self._punts_told = self._core.counters.punted
             return self._core.take_events()
 
     def take_punts(self) -> list[Punt]:
@@ -239,16 +251,32 @@ class PyEngine:
                 raise NoSuchPort(port_no)
             if not MIN_FRAME <= len(frame) <= PUNT_SIZE:
                 raise ValueError(f"a frame of ours has {MIN_FRAME} to {PUNT_SIZE} bytes")
-            self._send(self._ports[port_no], frame)
+            self._egress.send(self._ports[port_no], frame)
+
+    def capture(self, order: CaptureOrder) -> PyCapture:
+        """Begin to keep frames.
+
+        Raises:
+            StateError: The engine does not run, or ``MAX_CAPTURES`` captures are open.
+            SwitchError: There is no descriptor left for it.
+        """
+        with self._control():
+            if not self._running:
+                raise StateError("the engine does not run")
+            return self._captures.open(order, self._core.ports(), self._forget_capture)
 
     def debug_counts(self) -> dict[str, int]:
         """Return what is held right now, all 0 after ``stop``."""
         with self._control():
             return {
                 "ports": len(self._ports),
-                "descriptors": 3 * self._running + len(self._port_by_fd) + len(self._shared),
+                "descriptors": 3 * self._running
+                + len(self._port_by_fd)
+                + len(self._shared)
+                + len(self._captures.all),
                 "threads": int(self._thread is not None and self._thread.is_alive()),
                 "queued_frames": sum(len(port.queue) for port in self._ports.values()),
+                "captures": len(self._captures.all),
             }
 
     @contextmanager
@@ -268,9 +296,16 @@ class PyEngine:
             raise RuntimeError("the engine's thread died of a bug") from self._failure
 
     def _signal_events(self) -> None:
-        if not self._event_signalled and self._running and self._core.has_news():
+        if self._event_signalled or not self._running:
+            return
+        if self._core.events_waiting() or self._core.counters.punted > self._punts_told:
             self._event_signalled = True
             os.eventfd_write(self._event_fd, 1)
+
+    def _forget_capture(self, capture: PyCapture) -> None:
+        # Not a control call: an engine that has failed lets go of its captures too.
+        with self._turn, self._lock:
+            self._captures.forget(capture)
 
     # Ports.  All of these run with the lock held, or when the thread has ended.
 
@@ -329,9 +364,7 @@ class PyEngine:
         """Serve a port's descriptor no more; the port stays, and its frames are dropped."""
         port.closed = True
         self._epoll.unregister(port.fd)
-        for _ in port.queue:
-            port.counters.count_drop(DropReason.PEER_GONE)
-        port.queue.clear()
+        self._egress.purge(port)
         self._core.link_closed(port.port_no, error_number, self._clock.now_ns())
 
     # The frame loop.
@@ -391,7 +424,7 @@ class PyEngine:
         if port.closed:  # by something earlier in what epoll said at once
             return
         if mask & select.EPOLLOUT:
-            self._drain(port)
+            self._egress.drain(port)
         if mask & ~select.EPOLLOUT:
             # A device that is in error stays so; a socket's error is gone when it is read.
             final = _BROKEN if port.framing is Framing.DEVICE else select.EPOLLHUP
@@ -402,8 +435,7 @@ class PyEngine:
 
     def _receive(self, port: Port, hung_up: bool) -> None:
         """Forward one burst; after a hang-up, close the link once nothing is left to read."""
-        receive, wire, size = self._core.receive, port.wire, self._read_size
-        port_no, now_ns = port.port_no, self._clock.now_ns()
+        wire, size, now_ns = port.wire, self._read_size, self._clock.now_ns()
         for _ in wire.turns():
             try:
                 message = wire.read(size)
@@ -426,11 +458,12 @@ class PyEngine:
             frame = wire.frame_of(message, size)
             if frame is None:
                 port.counters.count_drop(DropReason.BAD_HEADER)
+                if self._captures.all:
+                    self._captures.note(port.port_no, message, now_ns, INBOUND, DropReason.BAD_HEADER)
                 continue
-            self._send_all(receive(port_no, frame, now_ns), frame)
+            self._forward(port, frame, now_ns)
 
     def _receive_shared(self, shared: SharedReceiver) -> None:
-        receive = self._core.receive
         now_ns = self._clock.now_ns()
         for _ in range(BURST):
             try:
@@ -441,7 +474,7 @@ class PyEngine:
             if port is None:
                 self._core.counters.unknown_sender += 1
                 continue
-            self._send_all(receive(port.port_no, frame, now_ns), frame)
+            self._forward(port, frame, now_ns)
 
     def _close_shared(self, shared: SharedReceiver) -> None:
         """Serve a shared receiver no more that its transport has shut down, nor the ports behind it."""
@@ -457,62 +490,10 @@ class PyEngine:
         if hung_up:
             self._close_link(port, error_number)
 
-    def _send_all(self, verdict: Verdict, frame: bytes) -> None:
+    def _forward(self, port: Port, frame: bytes, now_ns: int) -> None:
+        verdict = self._core.receive(port.port_no, frame, now_ns)
+        if self._captures.all:
+            self._captures.note(port.port_no, frame, now_ns, INBOUND, verdict.drop)
+        send = self._egress.send
         for egress in verdict.egress:
-            self._send(self._ports[egress], verdict.changed.get(egress, frame))
-
-    def _send(self, port: Port, frame: bytes) -> None:
-        if port.queue or port.closed:
-            self._enqueue(port, frame)
-            return
-        try:
-            port.wire.write(frame)
-        except OSError as error:
-            if error.errno in (errno.EAGAIN, errno.ENOBUFS):
-                self._enqueue(port, frame)
-            else:
-                self._count_refusal(port, error)
-            return
-        port.counters.count_tx(len(frame))
-
-    def _enqueue(self, port: Port, frame: bytes) -> None:
-        queue = port.queue
-        if port.closed:
-            port.counters.count_drop(DropReason.PEER_GONE)
-        elif len(queue) >= self.config.egress_queue_depth:
-            port.counters.count_drop(DropReason.TAIL)
-        else:
-            queue.append(frame)
-            if len(queue) == 1:
-                self._epoll.modify(port.fd, port.mask | select.EPOLLOUT)
-
-    def _drain(self, port: Port) -> None:
-        queue = port.queue
-        for _ in range(BURST):
-            if not queue:
-                break
-            frame = queue[0]
-            try:
-                port.wire.write(frame)
-            except BlockingIOError:
-                return
-            except OSError as error:
-                # ENOBUFS as well: epoll says "writable" all the while, and to wait would be to spin.
-                self._count_refusal(port, error)
-            else:
-                port.counters.count_tx(len(frame))
-            queue.popleft()
-        if not queue:
-            self._epoll.modify(port.fd, port.mask)
-
-    def _count_refusal(self, port: Port, error: OSError) -> None:
-        """Count a frame that a descriptor would not take, and listen no more to one that lost its guest.
-
-        The kernel undoes the connection of a datagram socket whose peer is gone; from then on anybody
-        could send to it.
-        """
-        reason = drop_reason(error)
-        port.counters.count_drop(reason)
-        if reason is DropReason.PEER_GONE and port.is_unix_datagram and port.mask:
-            port.mask = 0
-            self._epoll.modify(port.fd, select.EPOLLOUT if port.queue else 0)
+            send(self._ports[egress], verdict.changed.get(egress, frame))

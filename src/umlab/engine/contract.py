@@ -73,6 +73,8 @@ class CaptureOrder:
             raise ValueError(f"snap_length must be between {MIN_FRAME} and {MAX_SNAP_LENGTH}")
         if not MIN_CAPTURE <= self.capacity <= MAX_CAPTURE:
             raise ValueError(f"the memory of a capture must be between {MIN_CAPTURE} and {MAX_CAPTURE} bytes")
+        if not 0 <= self.epoch_offset_ns < 1 << 63:
+            raise ValueError("epoch_offset_ns has 63 bits")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,14 +100,22 @@ class Capture(Protocol):
     (outbound), or dropped, with the reason; so what is kept and lost adds up to the port's counters.
 
     Blocks are Enhanced Packet Blocks as ``umlab.wire.pcapng.serialize_packet`` writes them.  Their interface
-    is the place of the port's number in ``interfaces``.
+    is the place of the port's number in ``interfaces``.  A frame that is too long is what was read of it,
+    ``max_frame`` + 1 bytes; one without the header that its link has is the whole message.
     """
 
     def interfaces(self) -> list[int]:
-        """Return the port numbers in the order of their interface numbers; it only grows."""
+        """Return the port numbers in the order of their interface numbers; it only grows.
+
+        Ports that are attached when the capture begins come first, in port order, then others as they are
+        attached.  A number keeps its place whatever is plugged in there.
+        """
 
     def ready_fd(self) -> int:
-        """Return a descriptor that becomes readable when a quarter of the memory is used, and at ``close``."""
+        """Return a descriptor that is readable while a quarter of the memory is used, and after ``close``.
+
+        It is open as long as there is the capture: keep a reference while you wait for it.
+        """
 
     def read(self, most: int) -> bytes:
         """Take the oldest whole blocks, of ``most`` bytes together, or one if it alone is larger.
@@ -117,7 +127,7 @@ class Capture(Protocol):
         """Return all blocks that are held, oldest first, and leave them there."""
 
     def counts(self) -> dict[int, CaptureCount]:
-        """Return the counts of each port that was seen, by number."""
+        """Return the counts of each port in ``interfaces``, by number."""
 
     def close(self) -> None:
         """Keep no more; what is held may still be read.  A second call does nothing."""
@@ -221,6 +231,7 @@ class Engine(Protocol):
 
         Raises:
             StateError: The engine does not run, or ``MAX_CAPTURES`` captures are open.
+            SwitchError: There is no descriptor left for it.
             MemoryError: There is no memory for it.
         """
 

@@ -262,9 +262,9 @@ class SwitchCore:
             self._fdb.remove_port(number)
         return before - len(self._fdb)
 
-    def has_news(self) -> bool:
-        """Tell whether there is an event or a frame for the control protocols to take."""
-        return len(self._events) > 0 or len(self._punts) > 0
+    def events_waiting(self) -> bool:
+        """Tell whether there is an event to take."""
+        return len(self._events) > 0
 
     def next_event(self) -> Event | None:
         """Take the oldest event; ``None`` when there is none."""

@@ -26,8 +26,8 @@ _IF_NAME, _IF_DESCRIPTION, _IF_FILTER, _IF_TSRESOL = 2, 3, 11, 9
 _EPB_FLAGS, _EPB_DROPCOUNT = 2, 4
 _ISB_STARTTIME, _ISB_ENDTIME, _ISB_IFRECV, _ISB_IFDROP, _ISB_FILTERACCEPT, _ISB_USRDELIV = 2, 3, 4, 5, 6, 8
 _NANOSECONDS = b"\x09"
-#: The longest text of an option.
-_MAX_TEXT = 1024
+#: Bytes of the longest text of an option, whose length is a u16.
+_MAX_TEXT = 65_000
 
 _HEAD = struct.Struct("<II")
 _TAIL = struct.Struct("<I")
@@ -138,4 +138,5 @@ def _time(at_ns: int) -> bytes:
 
 
 def _text(text: str) -> bytes:
-    return text.encode()[:_MAX_TEXT]
+    """Return UTF-8 whatever the text, cut where it is too long, never within a character."""
+    return text.encode(errors="replace")[:_MAX_TEXT].decode(errors="ignore").encode()

@@ -12,6 +12,7 @@ from umlab.console.terminal import Terminal
 from umlab.daemon.event_log import EventLog
 from umlab.daemon.lab import LabService
 from umlab.daemon.spec import SwitchSpec
+from umlab.daemon.switch_change import SwitchChange
 from umlab.daemon.view import (
     ConsoleView,
     DeviceView,
@@ -34,7 +35,6 @@ from umlab.errors import (
 )
 from umlab.guest.cmdline import GuestSpec
 from umlab.switch.counters import DropReason
-from umlab.switch.model import SwitchConfig
 from umlab.transports.contract import Argument
 
 PORT_COUNTERS = {
@@ -216,9 +216,10 @@ class FakeLab(LabService):
             raise AlreadyExists("switch", spec.name)
         return known is None
 
-    async def set_switch(self, name: str, config: SwitchConfig) -> bool:
+    async def set_switch(self, name: str, change: SwitchChange) -> bool:
         spec = self._spec(name)
-        self.specs[name] = dataclasses.replace(spec, config=config)
+        change.check_attached(spec.config, self.port_views[name])
+        self.specs[name] = dataclasses.replace(spec, config=change.of(spec.config))
         return self.specs[name] != spec
 
     async def remove_switch(self, name: str) -> bool:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from umlab.api.error import invalid_request
 from umlab.daemon.spec import SwitchSpec
 from umlab.guest.cmdline import BessNic, DaemonNic, DiskRoot, FdNic, GuestSpec, TinyRoot
-from umlab.switch.model import SwitchConfig
+from umlab.switch.model import MAX_PORT_NO, MirrorSession, PortConfig, SwitchConfig
 from umlab.transports.contract import Access
 
 #: Unknown keys are refused: that is also what tells the kinds of a NIC and of a root apart.
@@ -74,13 +74,13 @@ def _body_without(model: Any, named: str, name: str) -> type:
     return with_config(_CLOSED)(made)
 
 
-def _patch_of(model: Any, name: str) -> type[BaseModel]:
-    """Return a model with the fields of a dataclass, each of which may be left out."""
-    hints = typing.get_type_hints(model)
+def _patch_of(model: Any, name: str, instead: dict[str, Any]) -> type[BaseModel]:
+    """Return a model with the fields of a dataclass and other ones ``instead``; each may be left out."""
+    hints = typing.get_type_hints(model) | instead
     fields: dict[str, Any] = {
         # The default only makes it optional: what is not given is not looked at.
-        field.name: (hints[field.name], Field(default_factory=lambda: None))
-        for field in dataclasses.fields(model)
+        field: (hints[field], Field(default_factory=lambda: None))
+        for field in dict.fromkeys((*(each.name for each in dataclasses.fields(model)), *instead))
     }
     return create_model(name, __config__=_CLOSED, __doc__=model.__doc__, **fields)
 
@@ -98,7 +98,35 @@ SWITCH_BODY = JsonBody(
         },
     },
 )
-SWITCH_PATCH = JsonBody(_patch_of(SwitchConfig, "SwitchPatch"), {"a hub from now on": {"hub": True}})
+_PORT_NO = typing.Annotated[int, Field(ge=1, le=MAX_PORT_NO)]
+SWITCH_PATCH = JsonBody(
+    _patch_of(
+        SwitchConfig,
+        "SwitchPatch",
+        {
+            "ports": typing.Annotated[
+                dict[_PORT_NO, PortConfig | None],
+                Field(description="What ports are told to be, by number; null for as at first."),
+            ],
+            "mirrors": typing.Annotated[
+                dict[str, MirrorSession | None],
+                Field(description="Mirror sessions, by name; null for none."),
+            ],
+            "ahead": typing.Annotated[
+                bool, Field(description="Take numbers where nothing is plugged in as well.")
+            ],
+        },
+    ),
+    {
+        "a hub from now on": {"hub": True},
+        "an access port and a trunk": {
+            "ports": {"1": {"access": 10}, "2": {"trunk": "10,20-29", "native": 1}, "3": None}
+        },
+        "copies of two ports for a third": {
+            "mirrors": {"tap": {"name": "tap", "destination": 3, "ports": [1, 2]}}
+        },
+    },
+)
 GUEST_BODY = JsonBody(
     _body_without(GuestSpec, "umid", "GuestBody"),
     {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
@@ -14,11 +13,15 @@ from umlab.api.error import RequestError, error_responses
 from umlab.api.path import Number, PortNo, SwitchName
 from umlab.daemon.lab import LabService
 from umlab.daemon.spec import SwitchSpec
+from umlab.daemon.switch_change import SwitchChange
 from umlab.daemon.view import Change, FdbEntryView, PortView, SwitchView
 
 _LOOKUP = error_responses("NoSuchSwitch", "LabError")
 _PORT_LOOKUP = error_responses("NoSuchSwitch", "NoSuchPort", "LabError")
 _PORT_CHANGE = error_responses("NoSuchSwitch", "NoSuchPort", "LabError", "SwitchError", "BodyTooLarge")
+
+#: What a body tells beside plain settings.
+_CHANGE_PARTS = ("ports", "mirrors", "ahead")
 
 
 def switch_routes(service: LabService) -> APIRouter:
@@ -45,7 +48,11 @@ def switch_routes(service: LabService) -> APIRouter:
     )
     async def put_switch(switch: SwitchName, body: Annotated[Any, Depends(SWITCH_BODY)]) -> Change:
         """Have a switch of this description: start one, or change nothing if it is there."""
-        return Change(await service.put_switch(SwitchSpec(name=switch, **given_fields(body))))
+        try:
+            spec = SwitchSpec(name=switch, **given_fields(body))
+        except ValueError as error:
+            raise RequestError("InvalidRequest", f"body: {error}") from None
+        return Change(await service.put_switch(spec))
 
     @router.patch(
         "/{switch}",
@@ -53,13 +60,13 @@ def switch_routes(service: LabService) -> APIRouter:
         openapi_extra=SWITCH_PATCH.documented(),
     )
     async def set_switch(switch: SwitchName, body: Annotated[BaseModel, Depends(SWITCH_PATCH)]) -> Change:
-        """Reconfigure a running switch; what is not given stays, and no port goes down."""
-        changes = body.model_dump(exclude_unset=True)
+        """Reconfigure a running switch, all or nothing; what is not given stays, and no port goes down."""
+        given = {name: getattr(body, name) for name in body.model_fields_set}
+        parts = {name: given.pop(name) for name in _CHANGE_PARTS if name in given}
         try:
-            config = dataclasses.replace(service.switch(switch).config, **changes)
+            return Change(await service.set_switch(switch, SwitchChange(settings=given, **parts)))
         except ValueError as error:
             raise RequestError("InvalidRequest", f"body: {error}") from None
-        return Change(await service.set_switch(switch, config))
 
     @router.delete("/{switch}", responses=error_responses("LabError", "SwitchError", "BodyTooLarge"))
     async def remove_switch(switch: SwitchName) -> Change:

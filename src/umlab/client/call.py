@@ -8,13 +8,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar, Unpack
 from urllib.parse import quote, urlencode
 
+from umlab.capture.talkers import Talkers
 from umlab.client import decode
 from umlab.client.exchange import Request, Response
+from umlab.daemon.port_setting import config_to_form, mirror_to_form, port_to_form
 from umlab.daemon.view import (
     Change,
     ConsoleView,
@@ -31,6 +33,7 @@ from umlab.errors import ApiError, ApiTimeout
 if TYPE_CHECKING:
     from umlab.daemon.spec import SwitchSpec
     from umlab.guest.cmdline import GuestSpec
+    from umlab.switch.model import MirrorSession, PortConfig
 
 T = TypeVar("T")
 
@@ -76,7 +79,7 @@ class Call(Generic[T]):
 
 
 class ConfigChange(TypedDict, total=False):
-    """The fields of `umlab.switch.model.SwitchConfig` that a running switch may change."""
+    """The plain fields of `umlab.switch.model.SwitchConfig` that a running switch may change."""
 
     hub: bool
     ageing_time_ns: int
@@ -123,16 +126,41 @@ def switch(switch: str) -> Call[SwitchView]:
 def put_switch(spec: SwitchSpec) -> Call[Change]:
     """Have a switch of this description.  Raises AlreadyExists, TransportError."""
     body = {
-        "config": dataclasses.asdict(spec.config),
+        "config": config_to_form(spec.config),
         "listen": spec.listen,
         "access": dataclasses.asdict(spec.access),
+        "recorder": spec.recorder,
     }
     return _change("PUT", _path("switches", spec.name), body)
 
 
-def set_switch(switch: str, **config: Unpack[ConfigChange]) -> Call[Change]:
-    """Change what a running switch is told to be; no port goes down.  Raises NoSuchSwitch."""
-    return _change("PATCH", _path("switches", switch), dict(config))
+def set_switch(
+    switch: str,
+    *,
+    ports: Mapping[int, PortConfig | None] | None = None,
+    mirrors: Mapping[str, MirrorSession | None] | None = None,
+    ahead: bool = False,
+    **config: Unpack[ConfigChange],
+) -> Call[Change]:
+    """Change what a running switch is told to be, all or nothing; no port goes down.
+
+    Args:
+        switch: Its name.
+        ports: What ports are told to be, by number; ``None`` for as at first.
+        mirrors: Mirror sessions, by name; ``None`` for none.
+        ahead: Take numbers where nothing is plugged in as well.
+        config: Everything else that changes.
+
+    Raises NoSuchSwitch, SwitchError.
+    """
+    body: dict[str, Any] = dict(config)
+    if ports:
+        body["ports"] = {str(number): each and port_to_form(each) for number, each in ports.items()}
+    if mirrors:
+        body["mirrors"] = {name: each and mirror_to_form(each) for name, each in mirrors.items()}
+    if ahead:
+        body["ahead"] = True
+    return _change("PATCH", _path("switches", switch), body)
 
 
 def remove_switch(switch: str) -> Call[Change]:
@@ -163,6 +191,18 @@ def fdb(switch: str) -> Call[list[FdbEntryView]]:
 def flush_fdb(switch: str, port_no: int | None = None) -> Call[Change]:
     """Forget learnt addresses, of one port or all.  Raises NoSuchSwitch, NoSuchPort."""
     return _change("DELETE", _path("switches", switch, "fdb", port_no=port_no))
+
+
+def talkers(switch: str, seconds: float = 10.0, count: int = 10) -> Call[Talkers]:
+    """Return who has sent most, from what the flight recorder holds.  Raises NoSuchSwitch, StateError.
+
+    Args:
+        switch: Its name.
+        seconds: How far to look back.
+        count: Stations, and pairs of them, at most.
+    """
+    path = _path("switches", switch, "talkers", seconds=f"{seconds:g}", count=count)
+    return Call(Request("GET", path), _value(Talkers))
 
 
 def guests() -> Call[list[GuestView]]:

@@ -2,7 +2,8 @@
 
 Under names of their own the keeper holds, each with descriptors:
 
-* ``switch/NAME``: what the switch is told to be, and its listeners' sockets;
+* ``switch/NAME``: what the switch is told to be, its listeners' sockets, and where ports or mirror
+  sessions have settings, a file in memory with those;
 * ``port/NAME/NUMBER``: a session's descriptors, its peer and what its transport noted;
 * ``fdb/NAME``: a file in memory with the addresses that the switch knew;
 * ``guest/NAME``: see :mod:`umlab.daemon.guest_set`.
@@ -10,29 +11,36 @@ Under names of their own the keeper holds, each with descriptors:
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import struct
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 
 from umlab._boot import Boot
-from umlab.daemon.spec import SwitchSpec
+from umlab.daemon.port_setting import Form, config_from_form, config_to_form
+from umlab.daemon.spec import DEFAULT_RECORDER, SwitchSpec
 from umlab.daemon.switch import KeptSwitch
+from umlab.errors import LabError
 from umlab.keeper.link import KeeperLink, Thing
 from umlab.keeper.message import Message, close_all
 from umlab.switch.fdb import FdbEntry
-from umlab.switch.model import SwitchConfig
 from umlab.transports.contract import PRIVATE, Access, KeptSession, Listener, Peer, Session
 
 _log = logging.getLogger(__name__)
 
 #: What a record of another version may raise.
-UNUSABLE = (LookupError, TypeError, ValueError, struct.error)
+UNUSABLE = (LookupError, TypeError, ValueError, AttributeError, struct.error)
 #: Addresses that are written down, the last seen ones: a guest may invent any number of them.
 MAX_FDB = 16_384
-#: mac 6 bytes, port_no u32, last_seen_ns i64.
-_ENTRY = struct.Struct("=6sIq")
+#: mac 6 bytes, port_no u32, last_seen_ns i64, vid u16.
+_ENTRY = struct.Struct("=6sIqH")
+#: Bytes of the settings of all ports of a switch: more than a request to change them has.
+_MAX_SETTINGS = 1 << 20
+#: What is not written into the record itself, which may have 128 KiB.
+_IN_FILE = ("ports", "mirrors")
 
 
 class SwitchJournal:
@@ -52,19 +60,26 @@ class SwitchJournal:
         """Keep what the switch is told to be and where it listens.
 
         Raises:
-            LabError: These are more sockets than can be kept.
+            LabError: These are more sockets or settings than can be kept.
         """
         named = [listener.descriptors() for listener in listeners]
-        self._keeper.put(
-            f"switch/{self._name}",
-            {
-                "config": asdict(spec.config),
-                "listen": spec.listen,
-                "access": asdict(spec.access),
-                "sockets": [list(each) for each in named],
-            },
-            [fd for each in named for fd in each.values()],
-        )
+        config = config_to_form(spec.config)
+        settings = {key: value for key in _IN_FILE if (value := config.pop(key))}
+        meta = {
+            "config": config,
+            "settings": bool(settings),
+            "listen": spec.listen,
+            "access": asdict(spec.access),
+            "recorder": spec.recorder,
+            "sockets": [list(each) for each in named],
+        }
+        fds = [fd for each in named for fd in each.values()]
+        with ExitStack() as until_kept:
+            if settings:
+                file = self._settings_file(settings)
+                until_kept.callback(os.close, file)
+                fds.append(file)
+            self._keeper.put(f"switch/{self._name}", meta, fds)
 
     def attached(self, port_no: int, listener: int, session: Session) -> None:
         """Keep a port's descriptors."""
@@ -84,18 +99,28 @@ class SwitchJournal:
         """Keep the addresses that the switch knows, in place of those of the last call."""
         if entries == self._fdb:
             return
+        kept = entries[-MAX_FDB:]
+        packed = (_ENTRY.pack(each.mac, each.port_no, each.last_seen_ns, each.vid) for each in kept)
         try:
-            file = os.memfd_create("umlab-fdb", os.MFD_CLOEXEC)
+            file = _memory_file("umlab-fdb", b"".join(packed))
         except OSError as error:
             _log.warning("switch %s: its addresses are not written down: %s", self._name, error.strerror)
             return
         self._fdb = list(entries)
         try:
-            kept = entries[-MAX_FDB:]
-            os.write(file, b"".join(_ENTRY.pack(each.mac, each.port_no, each.last_seen_ns) for each in kept))
-            self._keeper.put(f"fdb/{self._name}", {}, [file])
+            self._keeper.put(f"fdb/{self._name}", {"entry_size": _ENTRY.size}, [file])
         finally:
             os.close(file)
+
+    def _settings_file(self, settings: Form) -> int:
+        data = json.dumps(settings, separators=(",", ":")).encode()
+        if len(data) > _MAX_SETTINGS:
+            raise LabError(f"switch {self._name}: the settings of its ports have over {_MAX_SETTINGS} bytes")
+        try:
+            return _memory_file("umlab-settings", data)
+        except OSError as error:
+            text = f"switch {self._name}: its settings cannot be written down: {error.strerror}"
+            raise LabError(text) from None
 
     def remove(self, ports: Iterable[int]) -> None:
         """Keep nothing of the switch any more."""
@@ -125,12 +150,36 @@ def kept_switches(keeper: KeeperLink) -> list[tuple[SwitchSpec, KeptSwitch]]:
 
 def _kept_spec(name: str, thing: Thing) -> tuple[SwitchSpec, list[dict[str, int]]]:
     meta = thing.meta
-    spec = SwitchSpec(name, SwitchConfig(**meta["config"]), tuple(meta["listen"]), _access(meta))
     fds = list(thing.fds)
     listeners = [{socket: fds.pop(0) for socket in sockets} for sockets in meta["sockets"]]
-    if fds or len(listeners) != len(spec.listen):
+    config = dict(meta["config"])
+    if meta.get("settings"):
+        file = fds.pop(0)
+        config |= json.loads(os.pread(file, _MAX_SETTINGS, 0))
+    if fds or len(listeners) != len(meta["listen"]):
         raise ValueError("other sockets than places to listen")
+    spec = SwitchSpec(
+        name,
+        config_from_form(config),
+        tuple(meta["listen"]),
+        _access(meta),
+        # An earlier version has not written it down.
+        meta.get("recorder", DEFAULT_RECORDER),
+    )
+    if meta.get("settings"):
+        os.close(file)
     return spec, listeners
+
+
+def _memory_file(name: str, data: bytes) -> int:
+    """Return a new file in memory.  Raises OSError."""
+    file = os.memfd_create(name, os.MFD_CLOEXEC)
+    try:
+        os.write(file, data)
+    except OSError:
+        os.close(file)
+        raise
+    return file
 
 
 def _access(meta: Message) -> Access:
@@ -162,6 +211,8 @@ def _kept_fdb(keeper: KeeperLink, name: str) -> list[FdbEntry]:
     if thing is None:
         return []
     try:
+        if thing.meta["entry_size"] != _ENTRY.size:
+            raise ValueError("another version wrote them down")
         data = os.pread(thing.fds[0], MAX_FDB * _ENTRY.size, 0)
         return [FdbEntry(*fields) for fields in _ENTRY.iter_unpack(data)]
     except (OSError, *UNUSABLE) as error:

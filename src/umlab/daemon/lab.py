@@ -17,6 +17,7 @@ from umlab.daemon import cable
 from umlab.daemon.event_log import EventLog
 from umlab.daemon.guest_set import GuestSet
 from umlab.daemon.spec import SwitchSpec, resolve_listen
+from umlab.daemon.switch_change import SwitchChange, settled
 from umlab.daemon.switch_set import FDB_TIME, SwitchSet
 from umlab.daemon.view import (
     ConsoleView,
@@ -32,7 +33,6 @@ from umlab.errors import NoSuchSwitch
 from umlab.guest.cmdline import GuestSpec
 from umlab.keeper.link import KeeperLink
 from umlab.keeper.message import close_all
-from umlab.switch.model import SwitchConfig
 from umlab.transports.fd import FdListener
 
 _log = logging.getLogger(__name__)
@@ -209,11 +209,14 @@ class LabService:
         Raises AlreadyExists, TransportError, SwitchError.
         """
         places = (resolve_listen(each, spec.name, self.runtime, None) for each in spec.listen)
-        return await self.switch_set.put(replace(spec, listen=tuple(places)))
+        return await self.switch_set.put(replace(spec, config=settled(spec.config), listen=tuple(places)))
 
-    async def set_switch(self, name: str, config: SwitchConfig) -> bool:
-        """Reconfigure a running switch; no port goes down.  Raises NoSuchSwitch, SwitchError."""
-        return self.switch_set.configure(name, config)
+    async def set_switch(self, name: str, change: SwitchChange) -> bool:
+        """Reconfigure a running switch, all or nothing; no port goes down.
+
+        Raises NoSuchSwitch, SwitchError, LabError; ValueError for what no switch can be.
+        """
+        return self.switch_set.change(name, change)
 
     async def remove_switch(self, name: str) -> bool:
         """End a switch, if it is there."""

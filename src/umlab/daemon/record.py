@@ -7,11 +7,18 @@ import enum
 import re
 from typing import TYPE_CHECKING, Any
 
+from umlab.switch.counters import SIZE_BUCKETS
 from umlab.wire.ethernet import format_mac
 
 if TYPE_CHECKING:
     from umlab.daemon.switch import SwitchService
 
+_SHORTEST = (0, *(size + 1 for size in SIZE_BUCKETS))
+#: The name of each bucket of sizes: its shortest and its longest frame.
+SIZE_NAMES = (
+    *(f"{first}_{last}" for first, last in zip(_SHORTEST, SIZE_BUCKETS, strict=False)),
+    f"{_SHORTEST[-1]}_up",
+)
 _MAC_FIELDS = frozenset({"mac", "source", "destination"})
 
 
@@ -24,12 +31,18 @@ def event_record(event: Any) -> dict[str, Any]:
 
 
 def counters_record(counters: Any) -> dict[str, Any]:
-    """Return a counters dataclass as a JSON-ready dict; each reason to drop becomes ``drop_<reason>``."""
+    """Return a counters dataclass as a JSON-ready dict.
+
+    Each reason to drop becomes ``drop_<reason>``, each bucket of sizes ``rx_size_<bucket>``.
+    """
     record: dict[str, Any] = {}
     for field in dataclasses.fields(counters):
         value = getattr(counters, field.name)
         if isinstance(value, dict):
             record |= {f"drop_{reason.value}": count for reason, count in sorted(value.items(), key=str)}
+        elif isinstance(value, list):
+            name = field.name.removesuffix("s")
+            record |= {f"{name}_{bucket}": count for bucket, count in zip(SIZE_NAMES, value, strict=True)}
         else:
             record[field.name] = value
     return record

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import umlab.daemon.port_schema  # noqa: F401 (an order is JSON)
 from umlab.engine.contract import MAX_CAPTURE, MIN_CAPTURE
 from umlab.errors import TransportError
 from umlab.switch.model import SwitchConfig

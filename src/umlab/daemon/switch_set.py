@@ -15,11 +15,11 @@ from umlab.daemon.journal import UNUSABLE, SwitchJournal, kept_switches
 from umlab.daemon.record import counters_record, event_record
 from umlab.daemon.spec import SwitchSpec
 from umlab.daemon.switch import PortInfo, ServiceEvent, SwitchService
+from umlab.daemon.switch_change import SwitchChange
 from umlab.daemon.view import FdbEntryView, ListenerView, PortView, SwitchView
 from umlab.errors import AlreadyExists, NoSuchPort, NoSuchSwitch, UmlabError
 from umlab.keeper.link import KeeperLink
 from umlab.switch.events import FdbFull, MacAged, MacLearned, StationMoved
-from umlab.switch.model import SwitchConfig
 from umlab.transports.registry import parse_listen
 from umlab.wire.ethernet import format_mac
 
@@ -117,19 +117,30 @@ class SwitchSet:
             self._switches[spec.name] = switch
             return True
 
-    def configure(self, name: str, config: SwitchConfig) -> bool:
+    def change(self, name: str, change: SwitchChange) -> bool:
         """Tell a switch to be something else, and say whether it was not that already.
+
+        On an error it is what it was.
 
         Raises:
             NoSuchSwitch: There is none of this name.
-            SwitchError: It cannot become that while it runs.
+            ValueError: No switch can be that.
+            SwitchError: It cannot become that while it runs, or nothing is plugged in where it changes.
+            LabError: It is more than can be written down.
         """
         switch = self._find(name)
+        config = change.of(switch.spec.config)
+        change.check_attached(switch.spec.config, [port.port_no for port in switch.service.ports()])
         if switch.spec.config == config:
             return False
-        switch.service.configure(config)
-        switch.spec = replace(switch.spec, config=config)
-        switch.journal.switch(switch.spec, switch.service.listeners)
+        spec = replace(switch.spec, config=config)
+        switch.journal.switch(spec, switch.service.listeners)
+        try:
+            switch.service.configure(config)
+        except BaseException:
+            switch.journal.switch(switch.spec, switch.service.listeners)
+            raise
+        switch.spec = spec
         return True
 
     async def remove(self, name: str) -> bool:
@@ -191,7 +202,8 @@ class SwitchSet:
 
     def view(self, name: str) -> SwitchView:
         """Return a switch.  Raises NoSuchSwitch."""
-        service = self._find(name).service
+        switch = self._find(name)
+        service = switch.service
         snapshot = service.snapshot()
         return SwitchView(
             name=name,
@@ -203,6 +215,7 @@ class SwitchSet:
             ports=len(snapshot.ports),
             fdb_entries=snapshot.fdb_entries,
             counters=counters_record(snapshot.counters) | {"refused_sessions": service.refused},
+            recorder=switch.spec.recorder,
         )
 
     def ports(self, name: str) -> list[PortView]:
@@ -253,7 +266,12 @@ class SwitchSet:
         entries = service.fdb()
         now_ns = service.snapshot().at_ns
         return [
-            FdbEntryView(format_mac(each.mac), each.port_no, round((now_ns - each.last_seen_ns) / 1e9, 3))
+            FdbEntryView(
+                format_mac(each.mac),
+                each.port_no,
+                round((now_ns - each.last_seen_ns) / 1e9, 3),
+                each.vid,
+            )
             for each in entries
         ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import umlab.daemon.port_schema  # noqa: F401 (views are JSON)
 from umlab.switch.model import SwitchConfig
 from umlab.transports.contract import Argument
 
@@ -58,6 +59,7 @@ class SwitchView:
         ports: How many ports it has.
         fdb_entries: How many addresses it knows.
         counters: By name, such as ``learned``.
+        recorder: Bytes of memory of its flight recorder, 0 for none.
     """
 
     name: str
@@ -67,6 +69,7 @@ class SwitchView:
     ports: int
     fdb_entries: int
     counters: dict[str, int]
+    recorder: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +115,13 @@ class FdbEntryView:
         mac: Such as ``02:00:00:00:00:01``.
         port_no: Where it was seen last.
         age: Seconds since then.
+        vid: The VLAN that it was seen in, 0 on transparent ports.
     """
 
     mac: str
     port_no: int
     age: float
+    vid: int = 0
 
 
 @dataclass(frozen=True, slots=True)

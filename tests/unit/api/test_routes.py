@@ -96,7 +96,7 @@ async def test_ports_addresses_and_counters(api: ApiLab) -> None:
     assert (await api.call("GET", "/v1/switches/lan/ports/3")).error == "NoSuchPort"
     assert (await api.call("GET", "/v1/switches/lan/counters")).json["learned"] == 3
     fdb = (await api.call("GET", "/v1/switches/lan/fdb")).json
-    assert fdb[0] == {"mac": "02:00:00:00:00:01", "port_no": 1, "age": 1.5}
+    assert fdb[0] == {"mac": "02:00:00:00:00:01", "port_no": 1, "age": 1.5, "vid": 0}
     assert (await api.call("DELETE", "/v1/switches/lan/fdb?port_no=1")).json == {"changed": True}
     assert [each["port_no"] for each in (await api.call("GET", "/v1/switches/lan/fdb")).json] == [2]
     assert (await api.call("DELETE", "/v1/switches/lan/fdb?port_no=9")).error == "NoSuchPort"

@@ -80,9 +80,10 @@ CALLS: list[tuple[str, tuple[Any, ...], str, Any, Any, Any]] = [
         (SWITCH_SPEC,),
         "PUT /v1/switches/lan",
         {
-            "config": asdict(SwitchConfig()),
+            "config": asdict(SwitchConfig()) | {"mirrors": []},
             "listen": ["bess:/x"],
             "access": {"mode": 0o600, "gid": None, "uids": [], "gids": []},
+            "recorder": 16 << 20,
         },
         CHANGED,
         CHANGED,

@@ -15,7 +15,7 @@ from umlab.switch.fdb import FdbEntry
 from umlab.switch.model import Framing, Link, SwitchConfig
 from umlab.transports.contract import Access, Peer, Session, nothing_to_close
 
-ENTRIES = [FdbEntry(mac(1), 1, 5), FdbEntry(mac(2), 4_000_000_000, (1 << 62) + 1)]
+ENTRIES = [FdbEntry(mac(1), 1, 5, 4094), FdbEntry(mac(2), 4_000_000_000, (1 << 62) + 1)]
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ async def test_only_the_latest_addresses_are_written_and_the_same_ones_once(kept
     await kept.crash()
     link = kept.keeper.connect()
     (fd,) = link.things["fdb/lan"].fds
-    assert os.fstat(fd).st_size == MAX_FDB * 18
+    assert os.fstat(fd).st_size == MAX_FDB * 20
     assert os.pread(fd, 6, 0) == (5).to_bytes(6, "big")
     link.close()
 

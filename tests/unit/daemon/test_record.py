@@ -26,6 +26,7 @@ def test_event_is_named_in_snake_case_and_its_addresses_are_text() -> None:
         "at_ns": 5,
         "mac": "02:00:00:00:00:01",
         "port_no": 1,
+        "vid": 0,
     }
     moved = event_record(StationMoved(5, A, 2, 1))
     assert (moved["event"], moved["mac"]) == ("station_moved", "02:00:00:00:00:01")

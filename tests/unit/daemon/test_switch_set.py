@@ -22,6 +22,7 @@ from umlab.daemon.access import user_name
 from umlab.daemon.guest_set import GuestSet
 from umlab.daemon.journal import SwitchJournal
 from umlab.daemon.switch import SwitchService
+from umlab.daemon.switch_change import SwitchChange
 from umlab.errors import (
     AlreadyExists,
     LabError,
@@ -119,10 +120,11 @@ async def test_ports_addresses_and_settings_are_taken_up(
     kept: KeptLab, pair: tuple[BessGuest, BessGuest]
 ) -> None:
     one, two = pair
-    assert await kept.lab.set_switch("lan", SwitchConfig(max_frame=1500))
-    assert not await kept.lab.set_switch("lan", SwitchConfig(max_frame=1500))
+    shorter = SwitchChange({"max_frame": 1500})
+    assert await kept.lab.set_switch("lan", shorter)
+    assert not await kept.lab.set_switch("lan", shorter)
     with pytest.raises(SwitchError, match="first_port_no"):
-        await kept.lab.set_switch("lan", SwitchConfig(first_port_no=5))
+        await kept.lab.set_switch("lan", SwitchChange({"first_port_no": 5}))
     kept.lab.switch_set.write_fdbs()
     before, entries = kept.lab.ports("lan"), {each.mac: each.port_no for each in kept.lab.fdb("lan")}
     assert len(entries) == 2
@@ -307,7 +309,7 @@ async def test_port_that_cannot_be_understood_is_detached_and_the_others_go_on(
 
 @pytest.mark.parametrize(
     "change",
-    [lambda meta, fds: [], lambda meta, fds: os.pwrite(fds[0], b"odd", 36) and None],
+    [lambda meta, fds: [], lambda meta, fds: os.pwrite(fds[0], b"odd", 40) and None],
     ids=["none", "another size"],
 )
 async def test_addresses_that_cannot_be_understood_are_learnt_anew(

@@ -44,7 +44,7 @@ def test_reply_is_told_from_its_end(code: int, lines: list[str]) -> None:
     head, *rest = reply.split(b"\n")
     assert head == b"0000 DATA END WITH '.'"
     end = rest.index(b".")
-    assert [line.decode("utf-8", "surrogateescape") for line in rest[:end]] == lines
+    assert rest[:end] == [line.encode("utf-8", "surrogateescape") for line in lines]
     assert rest[end + 1 :] == [b"1%03d Text" % code, b""]
 
 

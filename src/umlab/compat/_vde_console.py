@@ -13,8 +13,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import umlab
-from umlab.compat._vde_ports import Port, VdeSwitch
+from umlab.compat._vde_argument import CommandError, read_number, two_words
+from umlab.compat._vde_ports import Port, VdeSwitch, vde_vlan
 from umlab.compat._vde_script import Files, read_script
+from umlab.compat._vde_vlans import VlanCommands
 from umlab.daemon.access import find_group, find_user, user_name
 from umlab.daemon.switch import PortInfo
 from umlab.errors import SwitchError
@@ -28,7 +30,6 @@ from umlab.wire.vde_console import (
     format_help,
     format_port,
     format_station,
-    format_vlan_port,
     menu,
     read_command,
     serialize_reply,
@@ -42,17 +43,15 @@ NOBODY = "NONE"
 NOT_SERVED = (
     *("debug/list", "debug/add", "debug/del", "plugin/list", "plugin/add", "plugin/del"),
     *("fstp/showinfo", "fstp/setfstp", "fstp/setedge", "fstp/bonus", "fstp/print"),
-    *("vlan/create", "vlan/remove", "vlan/addport", "vlan/delport", "port/setvlan", "hash/setminper"),
+    "hash/setminper",
 )
 
 #: Port numbers end below this one.
 _MAX_END = 65_536
 _MAX_HASH_SIZE = 1 << 20
-_MAX_DIGITS = 9
 #: Scripts within scripts, and the lines that all of them together may have executed.
 _MAX_DEPTH = 8
 _MAX_LINES = 10_000
-_NO_VLAN = 4095
 _MODULES = {"vde": "unix prog", "tap": "tuntap"}
 _MAC = re.compile(r"(?:[0-9a-fA-F]{1,2}:){5}[0-9a-fA-F]{1,2}")
 
@@ -101,14 +100,6 @@ class Setting:
     hash_size: int
 
 
-class _CommandError(Exception):
-    """A command fails with an error number."""
-
-    def __init__(self, code: int) -> None:
-        super().__init__(code)
-        self.code = code
-
-
 @dataclass(frozen=True, slots=True)
 class _Handler:
     """What does a command's work: returns data, or nothing; whether it ever has data."""
@@ -127,6 +118,7 @@ class Console:
 
     def __init__(self, switch: VdeSwitch, setting: Setting) -> None:
         self._switch = switch
+        self._vlans = VlanCommands(switch)
         self._setting = setting
         self._started = time.monotonic()
         self._hash_size = setting.hash_size
@@ -159,6 +151,9 @@ class Console:
                 self._port_setnumports, False
             ),
             Command("port/sethub", "1 for a hub, 0 for a switch", "0/1"): _Handler(self._port_sethub, False),
+            Command("port/setvlan", "VLAN without tags of a port", "N VLAN"): _Handler(
+                self._vlans.set_untagged, False
+            ),
             Command("port/createauto", "make a port for those who ask for it"): _Handler(
                 self._port_createauto, True
             ),
@@ -180,6 +175,14 @@ class Console:
             Command("port/print", "ports in use", "[N]"): _Handler(self._port_print, True),
             Command("port/allprint", "all ports", "[N]"): _Handler(self._port_allprint, True),
             menu("vlan", "VLAN"): None,
+            Command("vlan/create", "make a VLAN", "N"): _Handler(self._vlans.create, False),
+            Command("vlan/remove", "unmake an unused VLAN", "N"): _Handler(self._vlans.remove, False),
+            Command("vlan/addport", "give a port a VLAN with tags", "N port"): _Handler(
+                self._vlans.add_port, False
+            ),
+            Command("vlan/delport", "take it from the port", "N port"): _Handler(
+                self._vlans.remove_port, False
+            ),
             Command("vlan/print", "VLANs and ports in use", "[N]"): _Handler(self._vlan_print, True),
             Command("vlan/allprint", "VLANs and all ports", "[N]"): _Handler(self._vlan_allprint, True),
         }
@@ -212,7 +215,7 @@ class Console:
             return Outcome(end=End.SESSION if path == "logout" else End.SWITCH)
         try:
             data, code = handler.run(argument), 0
-        except _CommandError as error:
+        except CommandError as error:
             data, code = None, error.code
         if handler.has_data and data is None:
             data = ""
@@ -274,18 +277,18 @@ class Console:
         )
 
     def _hash_setsize(self, argument: str) -> None:
-        size = _number(argument)
+        size = read_number(argument)
         if not 1 <= size <= _MAX_HASH_SIZE:
-            raise _CommandError(errno.EINVAL)
+            raise CommandError(errno.EINVAL)
         self._hash_size = power_of_two(size)
 
     def _hash_setgcint(self, argument: str) -> None:
-        self._gc_interval = _number(argument)
+        self._gc_interval = read_number(argument)
 
     def _hash_setexpire(self, argument: str) -> None:
-        age_ns = _number(argument) * SECOND_NS
+        age_ns = read_number(argument) * SECOND_NS
         if not 1 <= age_ns <= MAX_AGEING_NS:
-            raise _CommandError(errno.EINVAL)
+            raise CommandError(errno.EINVAL)
         self._switch.configure(dataclasses.replace(self._switch.config, ageing_time_ns=age_ns))
 
     def _hash_print(self, argument: str) -> str:
@@ -294,42 +297,44 @@ class Console:
     def _hash_find(self, argument: str) -> str:
         words = argument.split()
         if not words or not _MAC.fullmatch(words[0]):
-            raise _CommandError(errno.EINVAL)
-        vlan = _number(words[1]) if len(words) > 1 else 0
+            raise CommandError(errno.EINVAL)
+        vlan = read_number(words[1]) if len(words) > 1 else 0
         mac = bytes(int(each, 16) for each in words[0].split(":"))
-        found = "".join(self._stations(mac)) if vlan == 0 else ""
+        found = "".join(self._stations(mac, vlan))
         if not found:
-            raise _CommandError(errno.ENODEV)
+            raise CommandError(errno.ENODEV)
         return found
 
-    def _stations(self, mac: bytes | None = None) -> Iterator[str]:
+    def _stations(self, mac: bytes | None = None, vlan: int = 0) -> Iterator[str]:
+        """Yield the lines about every address, or about one of a VLAN."""
         now_ns = self._switch.snapshot().at_ns
         for entry in self._switch.fdb():
-            if mac in (None, entry.mac):
+            seen_in = vde_vlan(entry.vid)
+            if mac is None or (mac, vlan) == (entry.mac, seen_in):
                 age = max(0, now_ns - entry.last_seen_ns) // SECOND_NS
-                yield format_station(entry.mac, entry.port_no, age)
+                yield format_station(entry.mac, seen_in, entry.port_no, age)
 
     def _port_showinfo(self, argument: str) -> str:
         hub = "true" if self._switch.config.hub else "false"
         return f"Numports={self._switch.end}\nHUB={hub}\ncounters=true\n"
 
     def _port_setnumports(self, argument: str) -> None:
-        end = _number(argument)
+        end = read_number(argument)
         if not 1 <= end <= _MAX_END:
-            raise _CommandError(errno.EINVAL)
+            raise CommandError(errno.EINVAL)
         try:
             self._switch.set_end(end)
         except SwitchError:
-            raise _CommandError(errno.EADDRINUSE) from None
+            raise CommandError(errno.EADDRINUSE) from None
 
     def _port_sethub(self, argument: str) -> None:
-        hub = _number(argument) != 0
-        self._switch.configure(dataclasses.replace(self._switch.config, hub=hub))
+        self._switch.hub = read_number(argument) != 0
+        self._switch.apply()
 
     def _port_createauto(self, argument: str) -> str:
         port_no = self._switch.unused_port()
         if port_no is None:
-            raise _CommandError(errno.ENOSPC)
+            raise CommandError(errno.ENOSPC)
         self._switch.table[port_no] = Port(allocatable=False)
         return f"Port {port_no:04d}\n"
 
@@ -338,7 +343,7 @@ class Console:
         if port_no == 0:
             self._port_createauto("")
         elif port_no in self._switch.table:
-            raise _CommandError(errno.EEXIST)
+            raise CommandError(errno.EEXIST)
         else:
             self._switch.table[port_no] = Port(allocatable=False)
 
@@ -346,28 +351,29 @@ class Console:
         port_no = self._valid(argument)
         self._existing(port_no)
         if port_no in self._plugged():
-            raise _CommandError(errno.EADDRINUSE)
+            raise CommandError(errno.EADDRINUSE)
         del self._switch.table[port_no]
+        self._switch.apply()
 
     def _port_allocatable(self, argument: str) -> None:
-        number, value = _two_words(argument)
+        number, value = two_words(argument)
         if not re.fullmatch(r"[0-9]{1,9}", value):
-            raise _CommandError(errno.EINVAL)
+            raise CommandError(errno.EINVAL)
         self._existing(self._valid(number)).allocatable = int(value) != 0
 
     def _port_setuser(self, argument: str) -> None:
-        number, name = _two_words(argument)
+        number, name = two_words(argument)
         self._existing(self._valid(number)).uid = _found(find_user, name)
 
     def _port_setgroup(self, argument: str) -> None:
-        number, name = _two_words(argument)
+        number, name = two_words(argument)
         self._existing(self._valid(number)).gid = _found(find_group, name)
 
     def _port_epclose(self, argument: str) -> None:
-        number, endpoint = _two_words(argument)
+        number, endpoint = two_words(argument)
         port_no = self._valid(number)
-        if port_no not in self._plugged() or _number(endpoint) != port_no:
-            raise _CommandError(errno.ENXIO)
+        if port_no not in self._plugged() or read_number(endpoint) != port_no:
+            raise CommandError(errno.ENXIO)
         self._switch.remove_port(port_no)
 
     def _port_resetcounter(self, argument: str) -> None:
@@ -392,43 +398,30 @@ class Console:
             if wanted in (None, port_no) and (all_of_them or port_no in plugged)
         )
         if wanted is not None and not shown:
-            raise _CommandError(errno.ENXIO)
+            raise CommandError(errno.ENXIO)
         return shown
 
     def _vlan_print(self, argument: str) -> str:
-        return self._vlans(argument, all_of_them=False)
+        return self._vlans.show(argument, all_of_them=False)
 
     def _vlan_allprint(self, argument: str) -> str:
-        return self._vlans(argument, all_of_them=True)
-
-    def _vlans(self, argument: str, *, all_of_them: bool) -> str:
-        vlan = _number(argument)
-        if not 0 <= vlan < _NO_VLAN:
-            raise _CommandError(errno.EINVAL)
-        if vlan:
-            raise _CommandError(errno.ENXIO)
-        plugged = self._plugged()
-        return "VLAN 0000\n" + "".join(
-            format_vlan_port(port_no, active=port_no in plugged)
-            for port_no in sorted(self._switch.table)
-            if all_of_them or port_no in plugged
-        )
+        return self._vlans.show(argument, all_of_them=True)
 
     def _plugged(self) -> dict[int, PortInfo]:
         return {port.port_no: port for port in self._switch.ports()}
 
     def _valid(self, argument: str) -> int:
         """Return a port number that may be one, 0 for what is no number."""
-        port_no = _number(argument)
+        port_no = read_number(argument)
         if not 0 <= port_no < self._switch.end:
-            raise _CommandError(errno.EINVAL)
+            raise CommandError(errno.EINVAL)
         return port_no
 
     def _existing(self, port_no: int) -> Port:
         try:
             return self._switch.table[port_no]
         except KeyError:
-            raise _CommandError(errno.ENXIO) from None
+            raise CommandError(errno.ENXIO) from None
 
 
 def power_of_two(size: int) -> int:
@@ -441,6 +434,7 @@ def _shown(port_no: int, port: Port, plugged: PortInfo | None, now: PortCounters
     peer = plugged.peer if plugged else None
     return ConsolePort(
         port_no=port_no,
+        untagged=port.untagged,
         allocatable=port.allocatable,
         current_user=user_name(peer.uid) if peer else NOBODY,
         user=NOBODY if port.uid is None else user_name(port.uid),
@@ -465,24 +459,7 @@ def _found(find: Callable[[str], int], name: str) -> int | None:
     try:
         return find(name)
     except ValueError:
-        raise _CommandError(errno.EINVAL) from None
-
-
-def _two_words(argument: str) -> tuple[str, str]:
-    words = argument.split()
-    if len(words) < 2:
-        raise _CommandError(errno.EINVAL)
-    return words[0], words[1]
-
-
-def _number(text: str) -> int:
-    """Return the number that a text begins with, 0 where it begins with none: as atoi(3) does."""
-    match = re.match(r"[+-]?([0-9]+)", text)
-    if match is None:
-        return 0
-    if len(match[1]) > _MAX_DIGITS:
-        raise _CommandError(errno.EINVAL)
-    return int(match[0])
+        raise CommandError(errno.EINVAL) from None
 
 
 def _failed(code: int) -> Outcome:

@@ -17,6 +17,8 @@ MAX_COMMAND = 128
 VERSION = "2.3.2"
 #: Ends every reply; clients wait for its last two characters.
 PROMPT = b"\nvde$ "
+#: Stands for a port's untagged VLAN where it has none.
+NO_VLAN = 4095
 END_OF_SESSION = b"9999 END OF SESSION"
 
 _MENU = "============"
@@ -48,6 +50,7 @@ class ConsolePort:
 
     Attributes:
         port_no: Its number.
+        untagged: The VLAN of its frames without tags, or ``NO_VLAN``.
         allocatable: Whether a client that asks for no port may get it.
         current_user: Who has it.
         user: The only user who may have it.
@@ -59,6 +62,7 @@ class ConsolePort:
     """
 
     port_no: int
+    untagged: int
     allocatable: bool
     current_user: str
     user: str
@@ -123,7 +127,7 @@ def format_port(port: ConsolePort) -> str:
     state = "ACTIVE" if port.module else "INACTIVE"
     pool = "" if port.allocatable else "NOT "
     lines = [
-        f"Port {port.port_no:04d} untagged_vlan=0000 {state} - {pool}Unnamed Allocatable",
+        f"Port {port.port_no:04d} untagged_vlan={port.untagged:04d} {state} - {pool}Unnamed Allocatable",
         f" Current User: {port.current_user} Access Control: (User: {port.user} - Group: {port.group})",
         f" IN:  pkts {port.rx[0]:10d}          bytes {port.rx[1]:20d}",
         f" OUT: pkts {port.tx[0]:10d}          bytes {port.tx[1]:20d}",
@@ -133,19 +137,25 @@ def format_port(port: ConsolePort) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def format_vlan_port(port_no: int, *, active: bool) -> str:
-    """Return the line about a port of the untagged VLAN."""
+def format_vlan(vlan: int) -> str:
+    """Return the line above the ports of a VLAN."""
+    return f"VLAN {vlan:04d}\n"
+
+
+def format_vlan_port(port_no: int, *, tagged: bool, active: bool) -> str:
+    """Return the line about a port of a VLAN."""
     status = "Forwarding" if active else "Learning"
-    return f" -- Port {port_no:04d} tagged=0 active={active:d} status={status}\n"
+    return f" -- Port {port_no:04d} tagged={tagged:d} active={active:d} status={status}\n"
 
 
-def format_station(mac: bytes, port_no: int, age: int) -> str:
+def format_station(mac: bytes, vlan: int, port_no: int, age: int) -> str:
     """Return the line about a learnt address.
 
     Args:
         mac: 6 bytes.
-        port_no: Where it was last seen.
+        vlan: Where it was last seen,
+        port_no: and on which port.
         age: Seconds since then.
     """
     # The original has its bucket there; we have none.
-    return f"Hash: 0000 Addr: {mac.hex(':')} VLAN 0000 to port: {port_no:03d}  age {age} secs\n"
+    return f"Hash: 0000 Addr: {mac.hex(':')} VLAN {vlan:04d} to port: {port_no:03d}  age {age} secs\n"

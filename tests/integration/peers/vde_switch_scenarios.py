@@ -9,6 +9,7 @@ from pathlib import Path
 
 from integration.peers.fake_guest import BROADCAST, frame, mac
 from integration.peers.vde_switch_scene import Act, Prepare, Scenario, Scene, send_signal
+from integration.peers.vde_vlan_scenes import VLAN_SCENARIOS
 
 _DIR = ("-s", "s")
 _CONSOLE = (*_DIR, "-M", "m")
@@ -309,4 +310,5 @@ SCENARIOS: dict[str, Scenario] = {
     "console_hash_limits": Scenario(
         _CONSOLE, _say("hash/showinfo", "hash/setexpire 0", "hash/setexpire", "hash/setminper 4")
     ),
+    **VLAN_SCENARIOS,
 }

@@ -185,7 +185,7 @@ async def test_fewer_ports_only_where_none_is_cut_off(net: Net) -> None:
 
 async def test_what_is_not_served_says_so_and_what_is_unknown_too(net: Net) -> None:
     assert {net.code(path) for path in NOT_SERVED} == {95}
-    assert net.say("vlan/create 7") == "1095 Operation not supported\n"
+    assert net.say("hash/setminper 7") == "1095 Operation not supported\n"
     assert net.say("port/pr") == "1038 Function not implemented\n"
     assert net.console.execute("").reply == b""
 

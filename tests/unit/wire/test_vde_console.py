@@ -14,6 +14,7 @@ from umlab.wire.vde_console import (
     format_help,
     format_port,
     format_station,
+    format_vlan,
     format_vlan_port,
     menu,
     read_command,
@@ -22,6 +23,7 @@ from umlab.wire.vde_console import (
 
 PORT = ConsolePort(
     port_no=7,
+    untagged=0,
     allocatable=True,
     current_user="root",
     user="NONE",
@@ -109,17 +111,20 @@ def test_port_in_use() -> None:
 
 
 def test_port_that_waits_for_its_user() -> None:
-    port = ConsolePort(1, False, "NONE", "lab", "staff", (0, 0), (0, 0), "", "")
+    port = ConsolePort(1, 4093, False, "NONE", "lab", "staff", (0, 0), (0, 0), "", "")
     assert format_port(port).startswith(
-        "Port 0001 untagged_vlan=0000 INACTIVE - NOT Unnamed Allocatable\n"
+        "Port 0001 untagged_vlan=4093 INACTIVE - NOT Unnamed Allocatable\n"
         " Current User: NONE Access Control: (User: lab - Group: staff)\n"
     )
     assert "endpoint" not in format_port(port)
 
 
 def test_vlan_port_and_station() -> None:
-    assert format_vlan_port(3, active=True) == " -- Port 0003 tagged=0 active=1 status=Forwarding\n"
-    assert format_vlan_port(3, active=False) == " -- Port 0003 tagged=0 active=0 status=Learning\n"
-    assert format_station(bytes.fromhex("fefd00000001"), 12, 4) == (
-        "Hash: 0000 Addr: fe:fd:00:00:00:01 VLAN 0000 to port: 012  age 4 secs\n"
+    assert format_vlan(12) == "VLAN 0012\n"
+    shown = format_vlan_port(3, tagged=False, active=True)
+    assert shown == " -- Port 0003 tagged=0 active=1 status=Forwarding\n"
+    shown = format_vlan_port(3, tagged=True, active=False)
+    assert shown == " -- Port 0003 tagged=1 active=0 status=Learning\n"
+    assert format_station(bytes.fromhex("fefd00000001"), 7, 12, 4) == (
+        "Hash: 0000 Addr: fe:fd:00:00:00:01 VLAN 0007 to port: 012  age 4 secs\n"
     )

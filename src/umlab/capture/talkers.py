@@ -95,11 +95,13 @@ class Talkers:
     pairs: tuple[TalkerPair, ...]
 
 
-def top_talkers(blocks: bytes, now_ns: int, seconds: float, count: int) -> Talkers:
+def top_talkers(blocks: bytes, capacity: int, now_ns: int, seconds: float, count: int) -> Talkers:
     """Return who has sent most.
 
     Args:
         blocks: Enhanced Packet Blocks, oldest first, as ``umlab.wire.pcapng.serialize_packet`` writes them.
+        capacity: Bytes of the memory that they are from: while less than half of it is used, nothing older
+            has been there.
         now_ns: Nanoseconds since 1970.
         seconds: How far to look back.
         count: How many to return of each kind at most.
@@ -110,10 +112,11 @@ def top_talkers(blocks: bytes, now_ns: int, seconds: float, count: int) -> Talke
     since_ns = now_ns - int(seconds * 1e9)
     pairs: dict[bytes, list[int]] = {}
     frames = 0
-    oldest_ns = since_ns
+    oldest_ns = now_ns
+    is_whole = len(blocks) < capacity // 2
     for sent in newest_sent(blocks):
         if sent.at_ns < since_ns:
-            oldest_ns = since_ns
+            is_whole = True
             break
         oldest_ns = sent.at_ns
         counts = pairs.setdefault(sent.addresses, [0, 0])
@@ -121,6 +124,7 @@ def top_talkers(blocks: bytes, now_ns: int, seconds: float, count: int) -> Talke
         counts[1] += sent.length
         frames += 1
         if frames == MAX_FRAMES:
+            is_whole = False
             break
     sources: dict[bytes, list[int]] = {}
     for addresses, (number, size) in pairs.items():
@@ -128,7 +132,7 @@ def top_talkers(blocks: bytes, now_ns: int, seconds: float, count: int) -> Talke
         counts[0] += number
         counts[1] += size
     return Talkers(
-        seconds=max(0.0, (now_ns - oldest_ns) / 1e9),
+        seconds=seconds if is_whole else max(0.0, (now_ns - oldest_ns) / 1e9),
         frames=frames,
         bytes=sum(size for _, size in pairs.values()),
         sources=tuple(Talker(format_mac(mac), *counts) for mac, counts in _most(sources, count)),

@@ -58,16 +58,17 @@ def present(build: Callable[[], Page], *, as_json: bool, watch: float | None = N
         if terminal:
             _print_rich(page)
         else:
-            _print_plain(page, output)
+            print_plain(page, output)
     elif terminal:
         _redraw(build, watch)
     else:
         while True:
-            _print_plain(build(), output)
+            print_plain(build(), output)
             time.sleep(watch)
 
 
-def _print_plain(page: Page, output: Output) -> None:
+def print_plain(page: Page, output: Output) -> None:
+    """Print a page whole, as records or as plain text."""
     if output.as_json:
         for record in page.records:
             output.record(record, "")
@@ -113,7 +114,7 @@ def _print_rich(page: Page) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
-    console.print(_rendered(page, console.width))
+    console.print(rendered(page.parts, console.width))
 
 
 def _redraw(build: Callable[[], Page], watch: float) -> None:
@@ -121,20 +122,21 @@ def _redraw(build: Callable[[], Page], watch: float) -> None:
     from rich.live import Live
 
     console = Console(highlight=False)
-    page = _rendered(build(), console.width)
+    page = rendered(build().parts, console.width)
     with Live(page, console=console, auto_refresh=False, vertical_overflow="crop") as live:
         while True:
             time.sleep(watch)
-            live.update(_rendered(build(), console.width), refresh=True)
+            live.update(rendered(build().parts, console.width), refresh=True)
 
 
-def _rendered(page: Page, width: int) -> RenderableType:
+def rendered(page: Sequence[str | Table], width: int) -> RenderableType:
+    """Return the parts of a page for a terminal of a width."""
     from rich.console import Group
     from rich.table import Table as RichTable
     from rich.text import Text
 
     parts: list[RenderableType] = []
-    for part in page.parts:
+    for part in page:
         if isinstance(part, str):
             parts.append(Text(part))
             continue

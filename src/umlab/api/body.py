@@ -112,6 +112,9 @@ SWITCH_PATCH = JsonBody(
                 dict[str, MirrorSession | None],
                 Field(description="Mirror sessions, by name; null for none."),
             ],
+            "lldp": typing.Annotated[
+                bool, Field(description="Whether the switch tells its neighbours of itself.")
+            ],
             "ahead": typing.Annotated[
                 bool, Field(description="Take numbers where nothing is plugged in as well.")
             ],

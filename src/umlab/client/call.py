@@ -79,13 +79,14 @@ class Call(Generic[T]):
 
 
 class ConfigChange(TypedDict, total=False):
-    """The plain fields of `umlab.switch.model.SwitchConfig` that a running switch may change."""
+    """What a running switch may change beside its ports and mirror sessions."""
 
     hub: bool
     ageing_time_ns: int
     fdb_capacity: int
     max_frame: int
     egress_queue_depth: int
+    lldp: bool
 
 
 def lab(name: str) -> Call[LabView]:
@@ -130,6 +131,7 @@ def put_switch(spec: SwitchSpec) -> Call[Change]:
         "listen": spec.listen,
         "access": dataclasses.asdict(spec.access),
         "recorder": spec.recorder,
+        "lldp": spec.lldp,
     }
     return _change("PUT", _path("switches", spec.name), body)
 

@@ -71,6 +71,7 @@ class SwitchJournal:
             "listen": spec.listen,
             "access": asdict(spec.access),
             "recorder": spec.recorder,
+            "lldp": spec.lldp,
             "sockets": [list(each) for each in named],
         }
         fds = [fd for each in named for fd in each.values()]
@@ -165,6 +166,7 @@ def _kept_spec(name: str, thing: Thing) -> tuple[SwitchSpec, list[dict[str, int]
         _access(meta),
         # An earlier version has not written it down.
         meta.get("recorder", DEFAULT_RECORDER),
+        meta.get("lldp", False),
     )
     if meta.get("settings"):
         os.close(file)

@@ -60,7 +60,7 @@ class LabService:
         self.events = EventLog()
         self._keeper = keeper
         self._guests = GuestSet(runtime, state, keeper, self.events, self._fd_listener)
-        self.switch_set = SwitchSet(keeper, self.events, self._guests.guest_of)
+        self.switch_set = SwitchSet(keeper, self.events, self._guests.guest_of, name)
         self._started_at = time.time()
         self._chores: asyncio.Task[None] | None = None
 

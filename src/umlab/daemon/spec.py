@@ -31,6 +31,7 @@ class SwitchSpec:
             absolute.
         access: Who may attach there.
         recorder: Bytes of memory for the flight recorder, 0 for none.
+        lldp: Whether it tells its neighbours of itself.
     """
 
     name: str
@@ -38,6 +39,7 @@ class SwitchSpec:
     listen: tuple[str, ...]
     access: Access = PRIVATE
     recorder: int = DEFAULT_RECORDER
+    lldp: bool = False
 
     def __post_init__(self) -> None:
         if self.recorder and not MIN_CAPTURE <= self.recorder <= MAX_CAPTURE:

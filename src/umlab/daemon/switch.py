@@ -19,6 +19,7 @@ from umlab.engine.contract import Engine, SwitchSnapshot
 from umlab.engine.select import create_engine
 from umlab.errors import NoSuchPort, StateError, SwitchError, UmlabError
 from umlab.guest.umid import umid_of
+from umlab.switch.core import Punt
 from umlab.switch.events import Event, LinkClosed, PortDetached
 from umlab.switch.fdb import FdbEntry
 from umlab.switch.model import SwitchConfig
@@ -197,6 +198,7 @@ class SwitchService:
         self._sessions: dict[int, Session] = {}
         self._leases = LeaseBook()
         self._subscribers: list[Callable[[ServiceEvent], None]] = []
+        self._punt_subscribers: list[Callable[[list[Punt]], None]] = []
         self._running = False
         self._event_fd = -1
         self._access = access
@@ -208,6 +210,10 @@ class SwitchService:
     def subscribe(self, callback: Callable[[ServiceEvent], None]) -> None:
         """Have every event of the engine and of the service given to ``callback``, in the loop's thread."""
         self._subscribers.append(callback)
+
+    def subscribe_punts(self, callback: Callable[[list[Punt]], None]) -> None:
+        """Have the frames for the control protocols given to ``callback``, as they come."""
+        self._punt_subscribers.append(callback)
 
     async def start(self, kept: KeptSwitch | None = None) -> None:
         """Start the engine, then the listeners in turn; on an error nothing is left behind.
@@ -405,6 +411,8 @@ class SwitchService:
     def _take_events(self) -> None:
         try:
             events = self.engine.take_events()
+            # Taken whether somebody wants them or not: the descriptor is readable while there are some.
+            punts = self.engine.take_punts()
         except RuntimeError:
             # Its thread died of a bug, and the descriptor stays readable for ever.
             asyncio.get_running_loop().remove_reader(self._event_fd)
@@ -417,6 +425,9 @@ class SwitchService:
                 detached[event.port_no] -= 1
             elif isinstance(event, LinkClosed) and not detached[event.port_no]:
                 self._detach(event.port_no, "link")
+        if punts:
+            for callback in self._punt_subscribers:
+                callback(punts)
 
     def _publish(self, event: ServiceEvent) -> None:
         for callback in self._subscribers:

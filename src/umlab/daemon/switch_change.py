@@ -20,12 +20,14 @@ class SwitchChange:
         settings: Fields of ``SwitchConfig`` other than the following.
         ports: By number, ``None`` for as at first.
         mirrors: By name, ``None`` for none.
+        lldp: Whether it tells its neighbours of itself; ``None`` for as before.
         ahead: Also numbers where nothing is plugged in yet.
     """
 
     settings: Mapping[str, Any] = field(default_factory=dict)
     ports: Mapping[int, PortConfig | None] = field(default_factory=dict)
     mirrors: Mapping[str, MirrorSession | None] = field(default_factory=dict)
+    lldp: bool | None = None
     ahead: bool = False
 
     def of(self, config: SwitchConfig) -> SwitchConfig:

@@ -12,6 +12,7 @@ from umlab._name import check_name
 from umlab.daemon.access import user_name
 from umlab.daemon.event_log import EventLog
 from umlab.daemon.journal import UNUSABLE, SwitchJournal, kept_switches
+from umlab.daemon.lldp import LldpService
 from umlab.daemon.record import counters_record, event_record
 from umlab.daemon.spec import SwitchSpec
 from umlab.daemon.switch import PortInfo, ServiceEvent, SwitchService
@@ -19,6 +20,7 @@ from umlab.daemon.switch_change import SwitchChange
 from umlab.daemon.view import FdbEntryView, ListenerView, PortView, SwitchView
 from umlab.errors import AlreadyExists, NoSuchPort, NoSuchSwitch, UmlabError
 from umlab.keeper.link import KeeperLink
+from umlab.switch.control.lldp import NeighbourEvent
 from umlab.switch.events import FdbFull, MacAged, MacLearned, StationMoved
 from umlab.transports.registry import parse_listen
 from umlab.wire.ethernet import format_mac
@@ -43,6 +45,7 @@ class _Switch:
     spec: SwitchSpec
     service: SwitchService
     journal: SwitchJournal
+    lldp: LldpService = field(init=False)
     fdb_at: float = 0.0
     fdb_changed: bool = False
 
@@ -55,11 +58,13 @@ class SwitchSet:
         keeper: Who holds their descriptors.
         events: Where what they report goes.
         guest_of: Tells which guest of the lab a process is.
+        lab: The lab's name.
     """
 
     keeper: KeeperLink
     events: EventLog
     guest_of: Callable[[int], str | None]
+    lab: str
     _switches: dict[str, _Switch] = field(default_factory=dict)
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -75,6 +80,7 @@ class SwitchSet:
                 SwitchJournal(self.keeper, spec.name).remove(port_no for port_no, _, _ in kept.sessions)
             else:
                 self._switches[spec.name] = switch
+                switch.lldp.send(spec.lldp)
 
     def names(self) -> list[str]:
         """Return the names, sorted."""
@@ -115,6 +121,7 @@ class SwitchSet:
                 await self._end(switch)
                 raise
             self._switches[spec.name] = switch
+            switch.lldp.send(spec.lldp)
             return True
 
     def change(self, name: str, change: SwitchChange) -> bool:
@@ -131,9 +138,10 @@ class SwitchSet:
         switch = self._find(name)
         config = change.of(switch.spec.config)
         change.check_attached(switch.spec.config, [port.port_no for port in switch.service.ports()])
-        if switch.spec.config == config:
+        lldp = switch.spec.lldp if change.lldp is None else change.lldp
+        spec = replace(switch.spec, config=config, lldp=lldp)
+        if switch.spec == spec:
             return False
-        spec = replace(switch.spec, config=config)
         switch.journal.switch(spec, switch.service.listeners)
         try:
             switch.service.configure(config)
@@ -141,6 +149,7 @@ class SwitchSet:
             switch.journal.switch(switch.spec, switch.service.listeners)
             raise
         switch.spec = spec
+        switch.lldp.send(lldp)
         return True
 
     async def remove(self, name: str) -> bool:
@@ -214,24 +223,29 @@ class SwitchSet:
             ),
             ports=len(snapshot.ports),
             fdb_entries=snapshot.fdb_entries,
-            counters=counters_record(snapshot.counters) | {"refused_sessions": service.refused},
+            counters=counters_record(snapshot.counters)
+            | {"refused_sessions": service.refused}
+            | switch.lldp.counters(),
             recorder=switch.spec.recorder,
+            lldp=switch.spec.lldp,
         )
 
     def ports(self, name: str) -> list[PortView]:
         """Return the ports of a switch, by number.  Raises NoSuchSwitch."""
-        service = self._find(name).service
-        return self._port_views(service, service.ports())
+        switch = self._find(name)
+        return self._port_views(switch, switch.service.ports())
 
     def port(self, name: str, port_no: int) -> PortView:
         """Return a port.  Raises NoSuchSwitch, NoSuchPort."""
-        service = self._find(name).service
-        views = self._port_views(service, [port for port in service.ports() if port.port_no == port_no])
+        switch = self._find(name)
+        ports = [port for port in switch.service.ports() if port.port_no == port_no]
+        views = self._port_views(switch, ports)
         if not views:
             raise NoSuchPort(port_no)
         return views[0]
 
-    def _port_views(self, service: SwitchService, ports: list[PortInfo]) -> list[PortView]:
+    def _port_views(self, switch: _Switch, ports: list[PortInfo]) -> list[PortView]:
+        service = switch.service
         snapshot = service.snapshot()
         macs: dict[int, list[str]] = {port.port_no: [] for port in ports}
         entries = service.fdb()
@@ -255,6 +269,7 @@ class SwitchSet:
                 fdb_entries=known[port.port_no],
                 queued=snapshot.queued[port.port_no],
                 counters=counters_record(snapshot.ports[port.port_no]),
+                neighbours=switch.lldp.neighbours(port.port_no),
             )
             for port in ports
             if port.port_no in snapshot.ports
@@ -282,9 +297,12 @@ class SwitchSet:
             raise NoSuchSwitch(name) from None
 
     async def _end(self, switch: _Switch) -> None:
-        # What is killed between the two leaves dead sockets rather than a switch that nobody can reach.
-        switch.journal.remove(port.port_no for port in switch.service.ports())
-        await switch.service.stop()
+        try:
+            switch.lldp.stop()
+        finally:
+            # What is killed between the two leaves dead sockets rather than a switch that nobody can reach.
+            switch.journal.remove(port.port_no for port in switch.service.ports())
+            await switch.service.stop()
 
     def _make(self, spec: SwitchSpec) -> _Switch:
         journal = SwitchJournal(self.keeper, spec.name)
@@ -292,9 +310,23 @@ class SwitchSet:
         service = SwitchService(spec.name, spec.config, listeners, journal=journal, access=spec.access)
         switch = _Switch(spec, service, journal)
         service.subscribe(lambda event: self._take_event(switch, event))
+        switch.lldp = LldpService(
+            self.lab,
+            service,
+            lambda port_no: self._describe(service, port_no),
+            lambda event: self._take_event(switch, event),
+        )
         return switch
 
-    def _take_event(self, switch: _Switch, event: ServiceEvent) -> None:
+    def _describe(self, service: SwitchService, port_no: int) -> str:
+        """Return what is plugged in at a port, in a few words."""
+        session = service.session(port_no)
+        if session is None:
+            return ""
+        guest = self.guest_of(session.peer.pid) if session.peer else None
+        return f"{session.kind}, guest {guest}" if guest else f"{session.kind} {session.detail}".rstrip()
+
+    def _take_event(self, switch: _Switch, event: ServiceEvent | NeighbourEvent) -> None:
         if isinstance(event, _FDB_EVENTS):
             switch.fdb_changed = True
         record = event_record(event)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import umlab.daemon.port_schema  # noqa: F401 (views are JSON)
+from umlab.switch.control.lldp import Neighbour
 from umlab.switch.model import SwitchConfig
 from umlab.transports.contract import Argument
 
@@ -60,6 +61,7 @@ class SwitchView:
         fdb_entries: How many addresses it knows.
         counters: By name, such as ``learned``.
         recorder: Bytes of memory of its flight recorder, 0 for none.
+        lldp: Whether it tells its neighbours of itself.
     """
 
     name: str
@@ -70,6 +72,7 @@ class SwitchView:
     fdb_entries: int
     counters: dict[str, int]
     recorder: int = 0
+    lldp: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,7 @@ class PortView:
         fdb_entries: How many addresses were learnt here.
         queued: Frames that wait for the guest.
         counters: By name, such as ``rx_frames`` and ``drop_tail``.
+        neighbours: Who says by LLDP that it is at the other end, the longest known first.
     """
 
     port_no: int
@@ -105,6 +109,7 @@ class PortView:
     fdb_entries: int
     queued: int
     counters: dict[str, int]
+    neighbours: tuple[Neighbour, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

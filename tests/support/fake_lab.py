@@ -7,6 +7,7 @@ import dataclasses
 import os
 import time
 
+from umlab.capture.talkers import Talker, TalkerPair, Talkers
 from umlab.console.scrollback import Scrollback
 from umlab.console.terminal import Terminal
 from umlab.daemon.event_log import EventLog
@@ -100,6 +101,8 @@ class FakeLab(LabService):
         self.port_views: dict[str, dict[int, PortView]] = {}
         self.addresses: dict[str, list[FdbEntryView]] = {}
         self.guest_by_name: dict[str, FakeGuest] = {}
+        #: Whether its switches have a flight recorder.
+        self.has_recorder = True
         #: Calls of ``stack`` and ``sysrq``, and what the next ones wait for.
         self.asked: list[tuple[str, object]] = []
         self.pause = asyncio.Event()
@@ -156,6 +159,17 @@ class FakeLab(LabService):
     def fdb(self, switch: str) -> list[FdbEntryView]:
         self._spec(switch)
         return list(self.addresses[switch])
+
+    async def talkers(self, switch: str, seconds: float, count: int) -> Talkers:
+        self._spec(switch)
+        if not self.has_recorder:
+            raise StateError(f"switch {switch} has no flight recorder")
+        pairs = (
+            TalkerPair("02:00:00:00:00:01", "02:00:00:00:00:02", 3, 192),
+            TalkerPair("02:00:00:00:00:02", "ff:ff:ff:ff:ff:ff", 1, 60),
+        )
+        sources = tuple(Talker(each.source, each.frames, each.bytes) for each in pairs)
+        return Talkers(seconds, 4, 252, sources[:count], pairs[:count])
 
     def guests(self) -> list[GuestView]:
         return [self.guest(name) for name in sorted(self.guest_by_name)]

@@ -11,17 +11,21 @@ from pydantic.json_schema import SkipJsonSchema
 from umlab.api.body import SWITCH_BODY, SWITCH_PATCH, given_fields
 from umlab.api.error import RequestError, error_responses
 from umlab.api.path import Number, PortNo, SwitchName
+from umlab.capture.talkers import Talkers
 from umlab.daemon.lab import LabService
 from umlab.daemon.spec import SwitchSpec
 from umlab.daemon.switch_change import SwitchChange
 from umlab.daemon.view import Change, FdbEntryView, PortView, SwitchView
+
+#: Seconds that talkers are looked for, and how many are returned.
+MAX_LOOK, MAX_TALKERS = 3600, 1000
 
 _LOOKUP = error_responses("NoSuchSwitch", "LabError")
 _PORT_LOOKUP = error_responses("NoSuchSwitch", "NoSuchPort", "LabError")
 _PORT_CHANGE = error_responses("NoSuchSwitch", "NoSuchPort", "LabError", "SwitchError", "BodyTooLarge")
 
 #: What a body tells beside plain settings.
-_CHANGE_PARTS = ("ports", "mirrors", "ahead")
+_CHANGE_PARTS = ("ports", "mirrors", "lldp", "ahead")
 
 
 def switch_routes(service: LabService) -> APIRouter:
@@ -102,6 +106,15 @@ def switch_routes(service: LabService) -> APIRouter:
     ) -> Change:
         """Forget learnt addresses."""
         return Change(service.flush_fdb(switch, port_no))
+
+    @router.get("/{switch}/talkers", responses=error_responses("NoSuchSwitch", "LabError", "StateError"))
+    async def show_talkers(
+        switch: SwitchName,
+        seconds: Annotated[float, Query(gt=0, le=MAX_LOOK, description="How far to look back.")] = 10,
+        count: Annotated[int, Query(ge=1, le=MAX_TALKERS, description="How many of each at most.")] = 10,
+    ) -> Talkers:
+        """Show who has sent most lately, from the newest frames that the flight recorder holds."""
+        return await service.talkers(switch, seconds, count)
 
     @router.get("/{switch}/counters", responses=_LOOKUP)
     async def show_counters(switch: SwitchName) -> dict[str, int]:

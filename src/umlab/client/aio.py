@@ -190,6 +190,7 @@ class AsyncClient:
     remove_port = _awaited(calls.remove_port)
     fdb = _awaited(calls.fdb)
     flush_fdb = _awaited(calls.flush_fdb)
+    talkers = _awaited(calls.talkers)
     guests = _awaited(calls.guests)
     guest = _awaited(calls.guest)
     put_guest = _awaited(calls.put_guest)

@@ -188,6 +188,7 @@ class Client:
     remove_port = _blocking(calls.remove_port)
     fdb = _blocking(calls.fdb)
     flush_fdb = _blocking(calls.flush_fdb)
+    talkers = _blocking(calls.talkers)
     guests = _blocking(calls.guests)
     guest = _blocking(calls.guest)
     put_guest = _blocking(calls.put_guest)

@@ -106,6 +106,18 @@ async def test_ports_addresses_and_counters(api: ApiLab) -> None:
     assert (await api.call("DELETE", "/v1/switches/lan/ports/2")).json == {"changed": False}
 
 
+async def test_talkers_are_those_of_the_flight_recorder(api: ApiLab) -> None:
+    found = (await api.call("GET", "/v1/switches/lan/talkers?seconds=2.5&count=1")).json
+    pair = {"source": "02:00:00:00:00:01", "destination": "02:00:00:00:00:02", "frames": 3, "bytes": 192}
+    source = {key: value for key, value in pair.items() if key != "destination"}
+    assert found == {"seconds": 2.5, "frames": 4, "bytes": 252, "sources": [source], "pairs": [pair]}
+    for wrong in ("seconds=0", "seconds=nan", "count=0", "count=9999"):
+        assert (await api.call("GET", f"/v1/switches/lan/talkers?{wrong}")).error == "InvalidRequest"
+    api.lab.has_recorder = False
+    assert (await api.call("GET", "/v1/switches/lan/talkers")).error == "StateError"
+    assert (await api.call("GET", "/v1/switches/wan/talkers")).error == "NoSuchSwitch"
+
+
 async def test_numbers_of_ports_are_checked(api: ApiLab) -> None:
     for port_no in ("0", "-1", "x", "1.5", "99999999999999999999"):
         answer = await api.call("GET", f"/v1/switches/lan/ports/{port_no}")

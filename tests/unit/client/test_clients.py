@@ -16,6 +16,7 @@ import pytest
 
 from support.both_clients import Shell
 from support.fake_api import Asked, FakeApi, Reply, refused
+from umlab.capture.talkers import Talker, TalkerPair, Talkers
 from umlab.client import AsyncClient, Client, Event, call, event
 from umlab.daemon.spec import SwitchSpec
 from umlab.daemon.view import (
@@ -57,6 +58,13 @@ PORT = PortView(
     1, "daemon", "v3", "up", 9, 0, "root", "left", "left", ("02:00:00:00:00:01",), 1, 0, {"rx_frames": 4}
 )
 ENTRY = FdbEntryView("02:00:00:00:00:01", 1, 2.5)
+TALKERS = Talkers(
+    2.5,
+    3,
+    180,
+    (Talker("02:00:00:00:00:01", 3, 180),),
+    (TalkerPair("02:00:00:00:00:01", "02:00:00:00:00:02", 3, 180),),
+)
 GUEST = GuestView("left", "ready", 9, None, "/usr/bin/linux", 1 << 27, 2.5, ("con0", "con1"), "/x/mconsole")
 CONSOLE = ConsoleView("con1", "terminal", 1)
 DEVICE = DeviceView("eth0", "daemon,,unix,/x")
@@ -95,6 +103,7 @@ CALLS: list[tuple[str, tuple[Any, ...], str, Any, Any, Any]] = [
     ("fdb", ("lan",), "GET /v1/switches/lan/fdb", None, [ENTRY], [ENTRY]),
     ("flush_fdb", ("lan",), "DELETE /v1/switches/lan/fdb", None, CHANGED, CHANGED),
     ("flush_fdb", ("lan", 3), "DELETE /v1/switches/lan/fdb?port_no=3", None, CHANGED, CHANGED),
+    ("talkers", ("lan",), "GET /v1/switches/lan/talkers?seconds=10&count=10", None, TALKERS, TALKERS),
     ("guests", (), "GET /v1/guests", None, [GUEST], [GUEST]),
     ("guest", ("a/../b?",), "GET /v1/guests/a%2F..%2Fb%3F", None, GUEST, GUEST),
     ("guest", ("\udcff",), "GET /v1/guests/%5Cudcff", None, GUEST, GUEST),

@@ -17,6 +17,7 @@
     ├── SwitchError
     │   ├── NoSuchSwitch
     │   └── NoSuchPort
+    ├── CaptureError                    a capture's filter or file is not usable
     ├── MconsoleError                   the guest answered with an error
     │   ├── MconsoleTimeout             the guest did not answer
     │   └── MconsoleUnreachable         there is no guest to ask
@@ -164,6 +165,10 @@ class NoSuchPort(SwitchError):
 
     def __str__(self) -> str:
         return f"no port {self.port_no}"
+
+
+class CaptureError(UmlabError):
+    """A capture cannot be had as it is asked for; the text says what is wrong with its filter or file."""
 
 
 class MconsoleError(UmlabError):

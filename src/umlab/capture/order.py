@@ -97,7 +97,10 @@ class CaptureProgress:
         file: What is written to now, or was last.
         files: How many files there have been.
         problem: Why nothing can be written right now, such as ``No space left on device``.
-        reason: Why it has ended: ``asked``, ``saved`` what the recorder had, or the ``switch`` has ended.
+        reason: Why it has ended: ``asked``, ``saved`` (what the recorder had), or because the ``switch`` or
+            the ``lab`` ends.
+        covered: Of what the recorder had: how many seconds it reaches back, fewer than were asked for where
+            it holds no more.
     """
 
     event: str
@@ -109,6 +112,7 @@ class CaptureProgress:
     files: int = 0
     problem: str = ""
     reason: str = ""
+    covered: float | None = None
 
 
 def _check(name: str, value: float, least: float, most: float) -> None:

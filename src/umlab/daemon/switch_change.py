@@ -20,15 +20,15 @@ class SwitchChange:
         settings: Fields of ``SwitchConfig`` other than the following.
         ports: By number, ``None`` for as at first.
         mirrors: By name, ``None`` for none.
-        lldp: Whether it tells its neighbours of itself; ``None`` for as before.
         ahead: Also numbers where nothing is plugged in yet.
+        lldp: Whether it tells its neighbours of itself; ``None`` for as before.
     """
 
     settings: Mapping[str, Any] = field(default_factory=dict)
     ports: Mapping[int, PortConfig | None] = field(default_factory=dict)
     mirrors: Mapping[str, MirrorSession | None] = field(default_factory=dict)
-    lldp: bool | None = None
     ahead: bool = False
+    lldp: bool | None = None
 
     def of(self, config: SwitchConfig) -> SwitchConfig:
         """Return what a switch of a configuration becomes.

@@ -113,7 +113,8 @@ class PyCapture:
         if tally is None:
             return
         order = self._order
-        kept = len(frame) if order.program is None else run(order.program, frame)
+        # An empty frame is kept as well, of which no byte can be.
+        kept = order.snap_length if order.program is None else run(order.program, frame)
         with self._lock:
             tally.seen += 1
             if not kept:

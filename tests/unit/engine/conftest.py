@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from support.engines import ENGINES
+from support.guest_end import GuestEnd, plug
 from umlab._clock import Clock
 from umlab.engine.contract import Engine
 from umlab.switch.model import SwitchConfig
@@ -42,3 +43,15 @@ def stack() -> Iterator[contextlib.ExitStack]:
     """Yield what closes the guests in the end."""
     with contextlib.ExitStack() as opened:
         yield opened
+
+
+@pytest.fixture
+def keep(stack: contextlib.ExitStack) -> Callable[[GuestEnd], GuestEnd]:
+    """Return a function that closes a guest in the end, and returns it."""
+    return lambda guest: stack.enter_context(contextlib.closing(guest))
+
+
+@pytest.fixture
+def guests(engine: Engine, keep: Callable[[GuestEnd], GuestEnd]) -> list[GuestEnd]:
+    """Return three guests of the engine."""
+    return [keep(plug(engine)) for _ in range(3)]

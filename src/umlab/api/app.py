@@ -12,6 +12,7 @@ from pydantic.json_schema import SkipJsonSchema
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute
 
+from umlab.api.capture import capture_routes
 from umlab.api.console import console_routes
 from umlab.api.error import (
     RequestError,
@@ -32,9 +33,10 @@ from umlab.api.switch import switch_routes
 from umlab.daemon.lab import LabService
 from umlab.errors import UmlabError
 
-#: Listeners to events, and viewers of terminals, at a time.
+#: Listeners to events, viewers of terminals, and captures, at a time.
 MAX_LISTENERS = 100
 MAX_TERMINALS = 64
+MAX_CAPTURES = 32
 
 
 def create_app(service: LabService, on_stop: Callable[[str], None]) -> FastAPI:
@@ -56,6 +58,7 @@ def create_app(service: LabService, on_stop: Callable[[str], None]) -> FastAPI:
         switch_routes(service),
         guest_routes(service, AnswerMemory()),
         console_routes(service, terminals),
+        capture_routes(service, Limit("captures", MAX_CAPTURES)),
         _event_route(EventFeed(service.events, listeners)),
         _metrics_route(LabCollector(service, counts, listeners, terminals)),
     )

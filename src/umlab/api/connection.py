@@ -36,6 +36,8 @@ IDLE_TIME = 30.0
 STALL_TIME = 30.0
 #: Seconds that a refused peer has to read why.
 _LINGER_TIME = 1.0
+#: The WebSocket whose peer may stall: a capture waits in its own bounded memory meanwhile.
+CAPTURE_PATH = "/v1/captures"
 _COUNT = struct.Struct("=i")
 
 
@@ -175,6 +177,8 @@ class TerminalConnection(WebSocketsSansIOProtocol):
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
         self._stall = _StallWatch(self.loop)
+        #: Whether the peer may read as slowly as he likes.
+        self._is_patient = False
 
     def data_received(self, data: bytes) -> None:
         """Take bytes of the handshake or of frames."""
@@ -187,6 +191,10 @@ class TerminalConnection(WebSocketsSansIOProtocol):
     def handle_connect(self, event: Request) -> None:
         """Begin, unless the handshake is none."""
         self.conn.accept(event)
+        if event.path.partition("?")[0] == CAPTURE_PATH:
+            self._is_patient = True
+            # Nor does he answer while he does not read.
+            self.ping_interval = None
         if self.conn.handshake_exc is None:
             super().handle_connect(event)
 
@@ -198,7 +206,8 @@ class TerminalConnection(WebSocketsSansIOProtocol):
     def pause_writing(self) -> None:
         """Hold frames back: the peer does not read.  What it sends waits as well, pings above all."""
         super().pause_writing()
-        self._stall.begin(self.transport)
+        if not self._is_patient:
+            self._stall.begin(self.transport)
         self.transport.pause_reading()
 
     def resume_writing(self) -> None:

@@ -30,6 +30,7 @@ STATUS = {
     "SwitchError": 422,
     "NoSuchSwitch": 404,
     "NoSuchPort": 404,
+    "CaptureError": 422,
     "MconsoleError": 502,
     "MconsoleTimeout": 504,
     "MconsoleUnreachable": 502,

@@ -132,6 +132,7 @@ class Daemon:
                 if how == "upgrade" and given is not None:
                     pass_on(given)
             finally:
+                await lab.captures.end_all()
                 lab.events.close()
                 await server.stop()
         finally:

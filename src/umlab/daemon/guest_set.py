@@ -139,8 +139,8 @@ class GuestSet:
         return sorted(self._members)
 
     def guest_of(self, pid: int) -> str | None:
-        """Return the guest whose main process this is."""
-        for name, member in self._members.items():
+        """Return the guest whose main process this is; any thread may call it."""
+        for name, member in list(self._members.items()):
             if member.guest.pid == pid:
                 return name
         return None

@@ -12,8 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from umlab import __version__
+from umlab.capture.order import CaptureRequest
+from umlab.capture.talkers import Talkers, top_talkers
 from umlab.console.terminal import Terminal
 from umlab.daemon import cable
+from umlab.daemon.capture import CaptureSet, LabCapture
 from umlab.daemon.event_log import EventLog
 from umlab.daemon.guest_set import GuestSet
 from umlab.daemon.spec import SwitchSpec, resolve_listen
@@ -52,6 +55,7 @@ class LabService:
         runtime: Its directory for sockets.
         events: Everything that happens in it.
         switch_set: Its switches.
+        captures: Its captures.
     """
 
     def __init__(self, name: str, runtime: Path, state: Path, keeper: KeeperLink) -> None:
@@ -61,6 +65,7 @@ class LabService:
         self._keeper = keeper
         self._guests = GuestSet(runtime, state, keeper, self.events, self._fd_listener)
         self.switch_set = SwitchSet(keeper, self.events, self._guests.guest_of, name)
+        self.captures = CaptureSet(self.switch_set, self.events)
         self._started_at = time.time()
         self._chores: asyncio.Task[None] | None = None
 
@@ -113,7 +118,7 @@ class LabService:
     async def leave(self) -> None:
         """Go and leave everything to the keeper, for the next daemon."""
         await self._rest()
-        self.switch_set.write_fdbs(all_of_them=True)
+        self.switch_set.leave()
         await self._guests.leave()
         self.events.close()
         self._keeper.close()
@@ -164,6 +169,21 @@ class LabService:
     def fdb(self, switch: str) -> list[FdbEntryView]:
         """Return the learnt addresses, oldest first.  Raises NoSuchSwitch."""
         return self.switch_set.fdb(switch)
+
+    async def talkers(self, switch: str, seconds: float, count: int) -> Talkers:
+        """Return who has sent most, from what the flight recorder holds.
+
+        Raises NoSuchSwitch, and StateError where there is no recorder.
+        """
+        recorder = self.switch_set.recorder(switch)
+        return await asyncio.to_thread(top_talkers, recorder.blocks(), recorder.epoch_ns(), seconds, count)
+
+    async def capture(self, request: CaptureRequest) -> LabCapture:
+        """Begin a capture; whoever asks for it has to close it.
+
+        Raises NoSuchSwitch, NoSuchPort, CaptureError, StateError.
+        """
+        return await self.captures.begin(request)
 
     def guests(self) -> list[GuestView]:
         """Return every guest, by name; ended ones until they are removed."""

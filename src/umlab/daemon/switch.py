@@ -12,6 +12,7 @@ from typing import Protocol
 
 from umlab._clock import Clock, MonotonicClock
 from umlab._descriptor_limit import raise_descriptor_limit
+from umlab.capture.recorder import FlightRecorder
 from umlab.daemon.access import user_name
 from umlab.daemon.lease import LeaseBook
 from umlab.daemon.refusal import RefusalBook
@@ -167,13 +168,17 @@ class SwitchService:
         clock: Where the time of its own events comes from; give the engine the same.
         journal: Where its ports are written down.
         access: Who may attach; everybody who can open a listener's socket unless given.
+        recorder: Bytes of memory of its flight recorder, 0 for none.
 
     Attributes:
         name: The switch's name.
         engine: What moves the frames.
+        clock: The engine's.
         listeners: Where guests attach.
         fd_listener: Where the guests are plugged in that this process starts.
         refused: How many requests came to nothing.
+        recorder: Its newest frames, from the first one on; ``None`` where there is none.
+        before_stop: Called in turn before it stops, while its counters can still be read.
     """
 
     def __init__(
@@ -186,14 +191,15 @@ class SwitchService:
         clock: Clock | None = None,
         journal: Journal | None = None,
         access: Access = PRIVATE,
+        recorder: int = 0,
     ) -> None:
         self.name = name
         self.listeners = tuple(listeners)
         self.fd_listener = FdListener()
         #: Who makes sessions, in the order of their numbers.
         self._sources: tuple[Listener, ...] = (*self.listeners, self.fd_listener)
-        self._clock = clock or MonotonicClock()
-        self.engine = engine or create_engine(config, self._clock)
+        self.clock = clock or MonotonicClock()
+        self.engine = engine or create_engine(config, self.clock)
         self._journal = journal or _NoJournal()
         self._sessions: dict[int, Session] = {}
         self._leases = LeaseBook()
@@ -202,6 +208,9 @@ class SwitchService:
         self._running = False
         self._event_fd = -1
         self._access = access
+        self._recorder_size = recorder
+        self.recorder: FlightRecorder | None = None
+        self.before_stop: list[Callable[[], None]] = []
         self.refused = 0
         self._refusals = RefusalBook()
         #: Of the ports that somebody has asked about.
@@ -247,6 +256,7 @@ class SwitchService:
                     self._resume(port_no, number, session, kept.unused)
                 kept.close()
                 self.engine.restore_fdb(kept.fdb)
+            self.recorder = self._make_recorder()
             self.engine.release()
         except BaseException:
             for port_no in self._sessions:
@@ -264,6 +274,8 @@ class SwitchService:
             return
         self._running = False
         asyncio.get_running_loop().remove_reader(self._event_fd)
+        for end in [*self.before_stop]:
+            end()
         for session in self._sessions.values():
             session.close()
         self._sessions.clear()
@@ -275,6 +287,15 @@ class SwitchService:
                 await listener.close()
         for event in self.engine.take_events():
             self._publish(event)
+
+    def _make_recorder(self) -> FlightRecorder | None:
+        if not self._recorder_size or not hasattr(self.engine, "capture"):
+            return None
+        try:
+            return FlightRecorder(self.engine, self._recorder_size, self.clock)
+        except (MemoryError, SwitchError) as error:
+            _log.warning("switch %s has no flight recorder: %s", self.name, error or "no memory for it")
+            return None
 
     def ports(self) -> list[PortInfo]:
         """Return every port and what is plugged in, in port order."""
@@ -336,9 +357,7 @@ class SwitchService:
         self._sessions[port_no] = session
         self._leases.grant(port_no, session.peer)
         self._journal.attached(port_no, listener, session)
-        self._publish(
-            SessionOpened(self._clock.now_ns(), port_no, session.kind, session.detail, session.peer)
-        )
+        self._publish(SessionOpened(self.clock.now_ns(), port_no, session.kind, session.detail, session.peer))
         return port_no
 
     def choose_port(self, session: Session) -> int | None:
@@ -360,7 +379,7 @@ class SwitchService:
         """Report a request that came to nothing, unless the switch has been stopped."""
         if not self._running:
             return
-        now_ns = self._clock.now_ns()
+        now_ns = self.clock.now_ns()
         self.refused += 1
         if told := self._refusals.note(now_ns, kind, reason, peer):
             _log.warning(
@@ -387,7 +406,7 @@ class SwitchService:
         self._sessions[port_no] = session
         self._leases.grant(port_no, session.peer)
         self._publish(
-            SessionResumed(self._clock.now_ns(), port_no, session.kind, session.detail, session.peer)
+            SessionResumed(self.clock.now_ns(), port_no, session.kind, session.detail, session.peer)
         )
 
     def _detach(self, port_no: int, cause: str) -> None:
@@ -397,7 +416,7 @@ class SwitchService:
         self._umids.pop(port_no, None)
         session.close()
         self.engine.detach(port_no)
-        self._publish(SessionClosed(self._clock.now_ns(), port_no, session.kind, cause))
+        self._publish(SessionClosed(self.clock.now_ns(), port_no, session.kind, cause))
 
     def _umid(self, port_no: int, peer: Peer | None) -> str | None:
         if port_no not in self._umids:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from umlab._name import check_name
+from umlab.capture.recorder import FlightRecorder
 from umlab.daemon.access import user_name
 from umlab.daemon.event_log import EventLog
 from umlab.daemon.journal import UNUSABLE, SwitchJournal, kept_switches
@@ -18,7 +19,7 @@ from umlab.daemon.spec import SwitchSpec
 from umlab.daemon.switch import PortInfo, ServiceEvent, SwitchService
 from umlab.daemon.switch_change import SwitchChange
 from umlab.daemon.view import FdbEntryView, ListenerView, PortView, SwitchView
-from umlab.errors import AlreadyExists, NoSuchPort, NoSuchSwitch, UmlabError
+from umlab.errors import AlreadyExists, NoSuchPort, NoSuchSwitch, StateError, UmlabError
 from umlab.keeper.link import KeeperLink
 from umlab.switch.control.lldp import NeighbourEvent
 from umlab.switch.events import FdbFull, MacAged, MacLearned, StationMoved
@@ -98,6 +99,18 @@ class SwitchSet:
         """Return what a switch is told to be.  Raises NoSuchSwitch."""
         return self._find(name).spec
 
+    def recorder(self, name: str) -> FlightRecorder:
+        """Return the flight recorder of a switch.
+
+        Raises:
+            NoSuchSwitch: There is none of this name.
+            StateError: It has no recorder.
+        """
+        recorder = self.service(name).recorder
+        if recorder is None:
+            raise StateError(f"switch {name} has no flight recorder")
+        return recorder
+
     async def put(self, spec: SwitchSpec) -> bool:
         """Have a switch of a description, and say whether it had to be made.
 
@@ -165,6 +178,12 @@ class SwitchSet:
         """End every switch."""
         for name in self.names():
             await self.remove(name)
+
+    def leave(self) -> None:
+        """Leave the switches to the next daemon, with what their FDBs know."""
+        self.write_fdbs(all_of_them=True)
+        for switch in self._switches.values():
+            switch.lldp.rest()
 
     def remove_port(self, name: str, port_no: int) -> bool:
         """Detach what is plugged in, and say whether there was something.
@@ -307,19 +326,26 @@ class SwitchSet:
     def _make(self, spec: SwitchSpec) -> _Switch:
         journal = SwitchJournal(self.keeper, spec.name)
         listeners = [parse_listen(each, spec.access) for each in spec.listen]
-        service = SwitchService(spec.name, spec.config, listeners, journal=journal, access=spec.access)
+        service = SwitchService(
+            spec.name,
+            spec.config,
+            listeners,
+            journal=journal,
+            access=spec.access,
+            recorder=spec.recorder,
+        )
         switch = _Switch(spec, service, journal)
         service.subscribe(lambda event: self._take_event(switch, event))
         switch.lldp = LldpService(
             self.lab,
             service,
-            lambda port_no: self._describe(service, port_no),
+            lambda port_no: self.describe(service, port_no),
             lambda event: self._take_event(switch, event),
         )
         return switch
 
-    def _describe(self, service: SwitchService, port_no: int) -> str:
-        """Return what is plugged in at a port, in a few words."""
+    def describe(self, service: SwitchService, port_no: int) -> str:
+        """Return what is plugged in at a port, in a few words; any thread may call it."""
         session = service.session(port_no)
         if session is None:
             return ""

@@ -35,6 +35,9 @@ class FlightRecorder:
         capacity: Bytes of memory.
         clock: The engine's.
 
+    Attributes:
+        capacity: Bytes of memory.
+
     Raises:
         MemoryError: There is no memory for it.
         SwitchError: There is no descriptor left for it.
@@ -42,6 +45,7 @@ class FlightRecorder:
     """
 
     def __init__(self, engine: Engine, capacity: int, clock: Clock) -> None:
+        self.capacity = capacity
         self._clock = clock
         self._offset_ns = time.time_ns() - clock.now_ns()
         self._begun_ns = self.epoch_ns()

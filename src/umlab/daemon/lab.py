@@ -176,7 +176,9 @@ class LabService:
         Raises NoSuchSwitch, and StateError where there is no recorder.
         """
         recorder = self.switch_set.recorder(switch)
-        return await asyncio.to_thread(top_talkers, recorder.blocks(), recorder.epoch_ns(), seconds, count)
+        return await asyncio.to_thread(
+            lambda: top_talkers(recorder.blocks(), recorder.capacity, recorder.epoch_ns(), seconds, count)
+        )
 
     async def capture(self, request: CaptureRequest) -> LabCapture:
         """Begin a capture; whoever asks for it has to close it.

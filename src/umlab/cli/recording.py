@@ -63,11 +63,11 @@ class Recording:
         asyncio.run(self._run(duration))
 
     async def _run(self, duration: float | None) -> None:
-        self._stop = asyncio.Event()
+        #: One for each time that the end is wished for.
+        self._wishes = asyncio.Semaphore(0)
         for number in _SIGNALS:
-            asyncio.get_running_loop().add_signal_handler(number, self._stop.set)
-        if self._fd is not None:
-            self._pipe = PipeWriter(self._fd)
+            asyncio.get_running_loop().add_signal_handler(number, self._wishes.release)
+        pipe = self._pipe = None if self._fd is None else PipeWriter(self._fd)
         try:
             async with AsyncExitStack() as stack:
                 captures = [
@@ -75,8 +75,8 @@ class Recording:
                 ]
                 await self._follow_all(captures, duration)
         finally:
-            if self._pipe is not None:
-                self._pipe.close()
+            if pipe is not None:
+                pipe.close()
 
     async def _follow_all(self, captures: Sequence[AsyncCapture], duration: float | None) -> None:
         tasks = [
@@ -98,10 +98,9 @@ class Recording:
 
     async def _wait(self, everything: asyncio.Future[list[None]], seconds: float | None) -> None:
         """Wait until everything is done, the end is wished for, or for so long."""
-        stopped = asyncio.ensure_future(self._stop.wait())
-        await asyncio.wait({everything, stopped}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        stopped.cancel()
-        self._stop.clear()
+        wished = asyncio.ensure_future(self._wishes.acquire())
+        await asyncio.wait({everything, wished}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        wished.cancel()
 
     async def _follow(self, number: int, capture: AsyncCapture) -> None:
         async for item in capture:
@@ -115,6 +114,8 @@ class Recording:
             await pipe.write(blocks if self._merge is None else self._merge.add(number, blocks))
         except BrokenPipeError:
             # Who reads has seen enough: the counts alone are still waited for.
-            self._stop.set()
+            if self._pipe is not None:
+                self._pipe = None
+                self._wishes.release()
         except OSError as error:
             raise LabError(f"cannot write to {self._name}: {error.strerror}") from None

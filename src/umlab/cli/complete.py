@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from umlab.client.sync import Client
+
+T = TypeVar("T")
 
 
 def lab_names(incomplete: str) -> list[str]:
@@ -28,6 +38,20 @@ def guest_names(incomplete: str) -> list[str]:
     return [name for name in names if name.startswith(incomplete)]
 
 
+def port_numbers(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Return the ports of the command's switch where something is plugged in, behind those that are typed."""
+    typed, comma, last = incomplete.rpartition(",")
+    ports = _asked(ctx, lambda client, switch: client.ports(switch)) or []
+    numbers = [str(port.port_no) for port in ports]
+    return [f"{typed}{comma}{number}" for number in numbers if number.startswith(last)]
+
+
+def mirror_names(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Return the mirror sessions of the command's switch."""
+    view = _asked(ctx, lambda client, switch: client.switch(switch))
+    return [each.name for each in view.config.mirrors if each.name.startswith(incomplete)] if view else []
+
+
 def setting_names(incomplete: str) -> list[str]:
     """Return what ``switch set`` can change."""
     from umlab.cli.setting import SETTINGS
@@ -37,6 +61,20 @@ def setting_names(incomplete: str) -> list[str]:
         values = SETTINGS[key].examples if key in SETTINGS else ()
         return [word for word in (f"{key}={value}" for value in values) if word.startswith(incomplete)]
     return [f"{key}=" for key in SETTINGS if key.startswith(incomplete)]
+
+
+def _asked(ctx: typer.Context, ask: Callable[[Client, str], T]) -> T | None:
+    """Return what a question about the command's switch is answered with, ``None`` where there is nobody."""
+    from umlab.cli.target import switch_place
+    from umlab.client.sync import Client
+    from umlab.errors import UmlabError
+
+    lab, switch = switch_place(ctx.params.get("name") or "")
+    # A daemon that hangs is none of these.
+    if switch in _running().get(lab, {}).get("switches", ()):
+        with contextlib.suppress(UmlabError), Client(lab) as client:
+            return ask(client, switch)
+    return None
 
 
 def _running() -> dict[str, dict[str, list[str]]]:

@@ -26,14 +26,16 @@ class Setting:
     """One setting.
 
     Attributes:
-        field: Of `umlab.switch.model.SwitchConfig`.
+        field: Of `umlab.client.call.ConfigChange`.
         parse: Makes its value of a text; raises ValueError, whose text says what is right.
         examples: Texts, for completion.
+        format: Makes a text of its value.
     """
 
     field: str
     parse: Callable[[str], Any]
     examples: tuple[str, ...]
+    format: Callable[[Any], str] = str
 
 
 def parse_time(text: str) -> int:
@@ -80,6 +82,11 @@ def _parse_switched(text: str) -> bool:
     return _SWITCHED[text]
 
 
+def format_switched(value: bool) -> str:
+    """Return ``on`` or ``off``."""
+    return "on" if value else "off"
+
+
 def _parse_count(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,18}", text):
         raise ValueError("write a whole number")
@@ -87,11 +94,12 @@ def _parse_count(text: str) -> int:
 
 
 SETTINGS = {
-    "hub": Setting("hub", _parse_switched, ("on", "off")),
-    "ageing_time": Setting("ageing_time_ns", parse_time, ("300s",)),
+    "hub": Setting("hub", _parse_switched, ("on", "off"), format_switched),
+    "ageing_time": Setting("ageing_time_ns", parse_time, ("300s",), format_time),
     "max_frame": Setting("max_frame", _parse_count, ("1518", "9018")),
     "fdb_capacity": Setting("fdb_capacity", _parse_count, ()),
     "egress_queue_depth": Setting("egress_queue_depth", _parse_count, ()),
+    "lldp": Setting("lldp", _parse_switched, ("on", "off"), format_switched),
 }
 
 

@@ -59,7 +59,7 @@ class SwitchChange:
         Raises:
             SwitchError: Names them all.
         """
-        wanted = {number for number, port in self.ports.items() if port is not None}
+        wanted = {number for number, port in self.ports.items() if port not in (None, PortConfig())}
         for session in self.mirrors.values():
             if session is not None and session not in config.mirrors:
                 wanted |= {session.destination, *session.ports}

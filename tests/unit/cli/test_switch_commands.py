@@ -84,8 +84,8 @@ def test_switch_is_shown_with_everything(run: Run, runtime: Path) -> None:
     assert [port["port_no"] for port in record["ports"]] == [1, 2, 3]
     # All that the FDB has, and not what the port shows of it.
     assert [port["macs"] for port in record["ports"]] == [["02:00:00:00:00:01"], [], []]
-    assert record["ports"][1] == dataclasses.asdict(tap) | {"macs": []}
-    assert record["fdb"] == [{"mac": "02:00:00:00:00:01", "port_no": 1, "age": 1.5}]
+    assert record["ports"][1] == dataclasses.asdict(tap) | {"macs": [], "neighbours": []}
+    assert record["fdb"] == [{"mac": "02:00:00:00:00:01", "port_no": 1, "age": 1.5, "vid": 0}]
 
 
 @pytest.mark.parametrize("command", ["show", "args"])
@@ -103,12 +103,16 @@ def test_switch_of_a_lab_with_several_is_addressed(command: str, run: Run, runti
 def test_switch_is_changed(run: Run, runtime: Path) -> None:
     with LabThread(runtime, "lan", ("lan",)) as daemon:
         done = run("switch", "set", "lan", "hub=on", "ageing_time=1.5min", "max_frame=1518")
-        assert (done.status, done.out) == (0, "lan: changed\n")
+        assert (done.status, done.out.splitlines()) == (
+            0,
+            ["hub: off -> on", "ageing_time: 300s -> 90s", "max_frame: 9018 -> 1518", "lan: changed"],
+        )
         config = daemon.call(lambda lab: lab.specs["lan"].config)
         assert (config.hub, config.ageing_time_ns, config.max_frame) == (True, 90 * 10**9, 1518)
         assert run("switch", "set", "lan", "hub=on").out == "lan: it was so already\n"
         done = run("switch", "set", "lan", "hub=off", "--json")
-        assert done.records == [{"lab": "lan", "switch": "lan", "changed": True}]
+        difference = [{"setting": "hub", "before": True, "after": False}]
+        assert done.records == [{"lab": "lan", "switch": "lan", "changed": True, "difference": difference}]
 
 
 def test_value_that_the_switch_refuses_is_named(run: Run, runtime: Path) -> None:

@@ -8,7 +8,6 @@ import logging
 from collections.abc import Callable
 
 from umlab import __version__
-from umlab._clock import Clock, MonotonicClock
 from umlab.daemon.refusal import RefusalBook
 from umlab.daemon.switch import ServiceEvent, SessionClosed, SessionOpened, SessionResumed, SwitchService
 from umlab.errors import RemoteProtocolError
@@ -28,7 +27,6 @@ class LldpService:
         service: The switch, which is not started yet.
         describe: Says what is plugged in at a port.
         publish: Is given every event.
-        clock: What the switch has.
     """
 
     def __init__(
@@ -37,14 +35,13 @@ class LldpService:
         service: SwitchService,
         describe: Callable[[int], str],
         publish: Callable[[NeighbourEvent], None],
-        clock: Clock | None = None,
     ) -> None:
         name = f"{lab}/{service.name}"
         station = Station(station_mac(name), service.name, name, f"umlab {__version__}")
         self._machine = LldpMachine(station, describe)
         self._service = service
         self._publish = publish
-        self._clock = clock or MonotonicClock()
+        self._clock = service.clock
         self._refusals = RefusalBook()
         self._timer: asyncio.TimerHandle | None = None
         service.subscribe(self._take_event)
@@ -56,8 +53,12 @@ class LldpService:
         self._settle()
 
     def stop(self) -> None:
-        """Take back what was said, and do nothing any more; the switch still runs."""
+        """Take back what was said, and end; the switch still runs."""
         self.send(False)
+        self.rest()
+
+    def rest(self) -> None:
+        """End without a word: the next daemon goes on."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -106,10 +107,8 @@ class LldpService:
                 self._service.engine.send(port_no, frame)
         for event in self._machine.take_events():
             self._publish(event)
+        self.rest()
         at_ns = self._machine.get_timer()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
         if at_ns is not None:
             delay = max(at_ns - self._clock.now_ns(), 0) / 1e9
             self._timer = asyncio.get_running_loop().call_later(delay, self._handle_timer)

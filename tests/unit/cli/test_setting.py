@@ -61,9 +61,6 @@ def test_wrong_word_is_named_with_what_is_right(words: list[str], said: str) -> 
 
 
 def test_everything_that_a_running_switch_may_change_is_a_setting() -> None:
-    fields = {field.name for field in dataclasses.fields(SwitchConfig)} - {
-        "first_port_no",
-        "ports",
-        "mirrors",
-    }
+    fields = {field.name for field in dataclasses.fields(SwitchConfig)} | {"lldp"}
+    fields -= {"first_port_no", "ports", "mirrors"}
     assert {setting.field for setting in SETTINGS.values()} == fields == set(ConfigChange.__annotations__)

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from umlab.daemon.view import SwitchView
 
 SET_EPILOG = """
-Settings: hub=on|off, ageing_time=TIME, max_frame=BYTES, fdb_capacity=ADDRESSES, egress_queue_depth=FRAMES.
-A TIME is a number and its unit: ms, s, min or h.
+Settings: hub=on|off, ageing_time=TIME, max_frame=BYTES, fdb_capacity=ADDRESSES, egress_queue_depth=FRAMES,
+lldp=on|off. A TIME is a number and its unit: ms, s, min or h.
 
 PORTS and VIDS are numbers and ranges with commas between them, such as 1-12,20. A port without a VLAN is
 transparent: it does not look at tags. Settings belong to the number, whatever is plugged in there.

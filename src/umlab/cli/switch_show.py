@@ -42,7 +42,12 @@ _PORT_HEADINGS = (
     *(" RX", " TX", " DROPPED", "REASONS", " QUEUED"),
 )
 _PORT_SPARE = ("REASONS", " QUEUED", "USER", " PID", "MAC", "STATE")
-#: Addresses of a port that its line shows.
+_NEIGHBOUR_HEADINGS = (
+    *(" PORT", "NEIGHBOUR", "CHASSIS", "ITS PORT"),
+    *("PORT DESCRIPTION", "CAPABILITIES", "ADDRESSES"),
+)
+_NEIGHBOUR_SPARE = ("PORT DESCRIPTION", "CAPABILITIES", "ADDRESSES")
+#: Addresses of a port, or a neighbour, that its line shows.
 _SHOWN_MACS = 2
 
 
@@ -62,7 +67,7 @@ def show(
     as_json: AsJson = False,
     watch: Watch = None,
 ) -> None:
-    """Show a switch: what it is told to be, where guests attach, and every port."""
+    """Show a switch: what it is told to be, where guests attach, every port and its neighbours."""
     from umlab.cli.target import switch_place
     from umlab.client.sync import Client
 
@@ -144,6 +149,8 @@ def _show(client: Client, switch: str, *, with_fdb: bool, all_macs: bool) -> Pag
         "ports": [dataclasses.asdict(port) for port in ports],
     }
     parts = [*_switch_lines(client.name, view), _listener_table(view.listeners), "", _port_table(ports)]
+    if any(port.neighbours for port in ports):
+        parts += ["", _neighbour_table(ports)]
     if all_macs:
         # A port's own are the latest ones only.
         for port in record["ports"]:
@@ -163,7 +170,8 @@ def _switch_lines(lab: str, view: SwitchView) -> list[str | Table]:
         f"switch {view.name} of lab {lab}, {view.engine} engine",
         f"  hub={'on' if config.hub else 'off'} ageing_time={format_time(config.ageing_time_ns)} "
         f"max_frame={config.max_frame}",
-        f"  fdb_capacity={config.fdb_capacity} egress_queue_depth={config.egress_queue_depth}",
+        f"  fdb_capacity={config.fdb_capacity} egress_queue_depth={config.egress_queue_depth} "
+        f"lldp={'on' if view.lldp else 'off'}",
         f"  {view.fdb_entries} addresses in the FDB; {counters}",
         "",
     ]
@@ -204,6 +212,23 @@ def _port_table(ports: list[PortView]) -> Table | str:
             )
         )
     return Table(_PORT_HEADINGS, rows, _PORT_SPARE) if rows else "nothing is plugged in"
+
+
+def _neighbour_table(ports: list[PortView]) -> Table:
+    rows = [
+        (
+            str(port.port_no),
+            each.system_name or "-",
+            each.chassis_id,
+            each.port_id,
+            each.port_description or "-",
+            " ".join(each.capabilities) or "-",
+            " ".join(each.management_addresses[:_SHOWN_MACS]) or "-",
+        )
+        for port in ports
+        for each in port.neighbours
+    ]
+    return Table(_NEIGHBOUR_HEADINGS, rows, _NEIGHBOUR_SPARE)
 
 
 def _fdb_table(entries: list[FdbEntryView]) -> Table | str:

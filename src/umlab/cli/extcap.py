@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from umlab import __version__
-from umlab.errors import ApiError, LabError, LabNotRunning, UmlabError
+from umlab.errors import ApiError, CaptureError, LabError, LabNotRunning, UmlabError
 
 if TYPE_CHECKING:
     from umlab.daemon.view import PortView
@@ -50,6 +50,8 @@ def main() -> None:
             print(*_CONFIG, sep="\n")
         elif options.capture:
             _capture(options)
+        elif options.extcap_capture_filter:
+            print(end=_problem(options.extcap_capture_filter))
     except UmlabError as error:
         sys.exit(f"umlab: {error}")
 
@@ -131,6 +133,17 @@ def _interface(name: str, display: str) -> str:
     # What a process elsewhere calls itself may have a brace in it.
     text = escape(os.fsencode(display)).translate({ord("{"): "(", ord("}"): ")"})
     return f"interface {{value={_PREFIX}{name}}}{{display={text}}}"
+
+
+def _problem(text: str) -> str:
+    """Return what is wrong with a filter, which is all that is printed where that is the question."""
+    from umlab.capture.filter import compile_filter
+
+    try:
+        compile_filter(text)
+    except CaptureError as error:
+        return f"{error}\n"
+    return ""
 
 
 def _capture(options: argparse.Namespace) -> None:

@@ -248,8 +248,10 @@ class _Report:
         place = f", in {step.file}" if step.file else ""
         if step.files > 1:
             place = f", in {step.files} files, the last one {step.file}"
-        if step.reason == "switch":
-            place += "; the switch has ended"
+        if step.covered is not None:
+            place += f", of the last {step.covered:.1f} seconds"
+        if step.reason in ("switch", "lab"):
+            place += f"; the {step.reason} has ended"
         if step.problem:
             place += f"; {step.problem}"
         counts = f"{step.frames:,} frames, {step.bytes:,} bytes, {step.lost:,} lost"

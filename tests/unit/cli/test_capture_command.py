@@ -75,6 +75,7 @@ def test_several_switches_have_a_file_each(run: Run, runtime: Path) -> None:
 def test_the_end_is_told(run: Run, runtime: Path) -> None:
     steps = {
         "lan": ENDED,
+        "past": CaptureProgress("ended", 3, 2, 0, 300, "/srv/p", 1, reason="saved", covered=2.34),
         "many": CaptureProgress("ended", 3, 3, 0, 400, "/srv/a_00002.pcapng", 2, reason="switch"),
         "full": CaptureProgress("ended", 3, 1, 2, 200, "/srv/b", 1, "No space left on device"),
     }
@@ -86,6 +87,9 @@ def test_the_end_is_told(run: Run, runtime: Path) -> None:
         assert run("capture", "lan/many", "-w", "/srv/a").err == (
             "umlab: lan/many: 3 frames, 400 bytes, 0 lost, in 2 files, the last one /srv/a_00002.pcapng; "
             "the switch has ended\n"
+        )
+        assert run("capture", "lan/past", "-w", "/srv/p", "--last", "5s").err == (
+            "umlab: lan/past: 2 frames, 300 bytes, 0 lost, in /srv/p, of the last 2.3 seconds\n"
         )
         full = run("capture", "lan/full", "-w", "/srv/b")
         assert (full.status, full.err) == (

@@ -82,6 +82,14 @@ def _parse_switched(text: str) -> bool:
     return _SWITCHED[text]
 
 
+def format_size(size: int) -> str:
+    """Return bytes in the form that `parse_size` takes, those that make no whole unit as they are."""
+    for unit, whole in reversed(_SIZE_UNITS.items()):
+        if size and not size % whole:
+            return f"{size // whole}{unit}"
+    return str(size)
+
+
 def format_switched(value: bool) -> str:
     """Return ``on`` or ``off``."""
     return "on" if value else "off"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,8 +13,9 @@ from umlab.cli.page import Page, Table, present
 from umlab.cli.switch_args import best_argument
 
 if TYPE_CHECKING:
+    from umlab.cli.rate import Rate
     from umlab.client.sync import Client
-    from umlab.daemon.view import FdbEntryView, ListenerView, PortView, SwitchView
+    from umlab.daemon.view import ListenerView, PortView, SwitchView
 
 LS_EPILOG = """
 Examples:
@@ -32,23 +34,15 @@ Examples:
 
   umlab switch show ring/a --fdb
 
+  umlab switch show lan --counters --rates
+
   umlab switch show lan --watch 5
 """
 
 _LS_HEADINGS = ("NAME", "LAB", "ENGINE", " PORTS", " GUESTS", " FDB", "STATE")
 _LS_SPARE = ("ENGINE", " FDB")
-_PORT_HEADINGS = (
-    *(" PORT", "KIND", "STATE", " PID", "USER", "GUEST", "MAC"),
-    *(" RX", " TX", " DROPPED", "REASONS", " QUEUED"),
-)
-_PORT_SPARE = ("REASONS", " QUEUED", "USER", " PID", "MAC", "STATE")
-_NEIGHBOUR_HEADINGS = (
-    *(" PORT", "NEIGHBOUR", "CHASSIS", "ITS PORT"),
-    *("PORT DESCRIPTION", "CAPABILITIES", "ADDRESSES"),
-)
-_NEIGHBOUR_SPARE = ("PORT DESCRIPTION", "CAPABILITIES", "ADDRESSES")
-#: Addresses of a port, or a neighbour, that its line shows.
-_SHOWN_MACS = 2
+#: Seconds between the two looks of ``--rates``.
+_RATE_TIME = 1.0
 
 
 def ls(as_json: AsJson = False, watch: Watch = None) -> None:
@@ -64,6 +58,13 @@ def ls(as_json: AsJson = False, watch: Watch = None) -> None:
 def show(
     name: SwitchName,
     fdb: Annotated[bool, typer.Option("--fdb", help="Show the learnt addresses as well.")] = False,
+    counters: Annotated[
+        bool,
+        typer.Option("--counters", help="Show frames by size, and drops by direction and reason, as well."),
+    ] = False,
+    rates: Annotated[
+        bool, typer.Option("--rates", help="Show what goes over the ports in one second as well.")
+    ] = False,
     as_json: AsJson = False,
     watch: Watch = None,
 ) -> None:
@@ -75,7 +76,9 @@ def show(
 
     def build() -> Page:
         with Client(lab) as client:
-            return _show(client, switch, with_fdb=fdb, all_macs=as_json)
+            return _show(
+                client, switch, with_fdb=fdb, with_counters=counters, with_rates=rates, as_json=as_json
+            )
 
     present(build, as_json=as_json, watch=watch)
 
@@ -133,45 +136,67 @@ def _count_guests(ports: list[PortView]) -> int:
     return len({pid for pid in pids if pid}) + pids.count(0)
 
 
-def _show(client: Client, switch: str, *, with_fdb: bool, all_macs: bool) -> Page:
+def _show(
+    client: Client, switch: str, *, with_fdb: bool, with_counters: bool, with_rates: bool, as_json: bool
+) -> Page:
+    from umlab.cli import port_page
     from umlab.cli.target import missing_switch
+    from umlab.daemon.port_setting import config_to_form
     from umlab.errors import NoSuchSwitch
 
     try:
         view = client.switch(switch)
         ports = client.ports(switch)
-        entries = client.fdb(switch) if with_fdb or all_macs else []
+        entries = client.fdb(switch) if with_fdb or as_json else []
+        rates = _rates(client, switch) if with_rates else {}
     except NoSuchSwitch as error:
         raise missing_switch(client, error) from None
     record: dict[str, Any] = {
         "lab": client.name,
-        "switch": dataclasses.asdict(view),
+        "switch": dataclasses.asdict(view) | {"config": config_to_form(view.config)},
         "ports": [dataclasses.asdict(port) for port in ports],
     }
-    parts = [*_switch_lines(client.name, view), _listener_table(view.listeners), "", _port_table(ports)]
+    parts = [*_switch_lines(client.name, view), _listener_table(view.listeners), ""]
+    parts.append(port_page.port_table(ports, view.config))
     if any(port.neighbours for port in ports):
-        parts += ["", _neighbour_table(ports)]
-    if all_macs:
+        parts += ["", port_page.neighbour_table(ports)]
+    if view.config.mirrors:
+        parts += ["", port_page.mirror_table(view.config)]
+    if as_json:
         # A port's own are the latest ones only.
         for port in record["ports"]:
             port["macs"] = [entry.mac for entry in entries if entry.port_no == port["port_no"]][::-1]
     if with_fdb:
         record["fdb"] = [dataclasses.asdict(entry) for entry in entries]
-        parts += ["", _fdb_table(entries)]
+        parts += ["", port_page.fdb_table(entries)]
+    if with_counters:
+        parts += ["", port_page.counter_table(ports)]
+    if with_rates:
+        record["rates"] = [{"port_no": number, **dataclasses.asdict(rate)} for number, rate in rates.items()]
+        parts += ["", port_page.rate_table(rates)]
     return Page([record], parts)
 
 
+def _rates(client: Client, switch: str) -> dict[int, Rate]:
+    """Return how fast the ports go, after a second."""
+    from umlab.cli.rate import LabLook, port_rates
+
+    before = LabLook(time.monotonic(), ports={switch: client.ports(switch)})
+    time.sleep(_RATE_TIME)
+    return port_rates(before, LabLook(time.monotonic(), ports={switch: client.ports(switch)}), switch)
+
+
 def _switch_lines(lab: str, view: SwitchView) -> list[str | Table]:
-    from umlab.cli.setting import format_time
+    from umlab.cli.setting import format_size, format_switched, format_time
 
     config = view.config
     counters = ", ".join(f"{name} {count}" for name, count in view.counters.items())
     return [
         f"switch {view.name} of lab {lab}, {view.engine} engine",
-        f"  hub={'on' if config.hub else 'off'} ageing_time={format_time(config.ageing_time_ns)} "
+        f"  hub={format_switched(config.hub)} ageing_time={format_time(config.ageing_time_ns)} "
         f"max_frame={config.max_frame}",
         f"  fdb_capacity={config.fdb_capacity} egress_queue_depth={config.egress_queue_depth} "
-        f"lldp={'on' if view.lldp else 'off'}",
+        f"lldp={format_switched(view.lldp)} recorder={format_size(view.recorder)}",
         f"  {view.fdb_entries} addresses in the FDB; {counters}",
         "",
     ]
@@ -180,57 +205,3 @@ def _switch_lines(lab: str, view: SwitchView) -> list[str | Table]:
 def _listener_table(listeners: tuple[ListenerView, ...]) -> Table | str:
     rows = [(each.kind, each.where, best_argument(each.arguments) or "-") for each in listeners]
     return Table(("LISTENS", "WHERE", "ATTACH WITH"), rows) if rows else "it listens nowhere"
-
-
-def _port_table(ports: list[PortView]) -> Table | str:
-    rows = []
-    for port in ports:
-        drops = {
-            name.removeprefix("drop_"): count
-            for name, count in port.counters.items()
-            if name.startswith("drop_") and count
-        }
-        macs = " ".join(port.macs[:_SHOWN_MACS]) or "-"
-        if port.fdb_entries > _SHOWN_MACS:
-            macs += f" +{port.fdb_entries - _SHOWN_MACS}"
-        rows.append(
-            (
-                str(port.port_no),
-                f"{port.kind} {port.detail}".rstrip(),
-                port.state,
-                # 0: the process is there, and in a place that is not visible from here.
-                "-" if port.pid is None else str(port.pid or "?"),
-                port.user or "-",
-                # What a process elsewhere calls itself may be the name of a guest of the lab.
-                port.guest or (f"({port.umid})" if port.umid else "-"),
-                macs,
-                str(port.counters.get("rx_frames", 0)),
-                str(port.counters.get("tx_frames", 0)),
-                str(sum(drops.values())),
-                ", ".join(f"{reason} {count}" for reason, count in drops.items()) or "-",
-                str(port.queued),
-            )
-        )
-    return Table(_PORT_HEADINGS, rows, _PORT_SPARE) if rows else "nothing is plugged in"
-
-
-def _neighbour_table(ports: list[PortView]) -> Table:
-    rows = [
-        (
-            str(port.port_no),
-            each.system_name or "-",
-            each.chassis_id,
-            each.port_id,
-            each.port_description or "-",
-            " ".join(each.capabilities) or "-",
-            " ".join(each.management_addresses[:_SHOWN_MACS]) or "-",
-        )
-        for port in ports
-        for each in port.neighbours
-    ]
-    return Table(_NEIGHBOUR_HEADINGS, rows, _NEIGHBOUR_SPARE)
-
-
-def _fdb_table(entries: list[FdbEntryView]) -> Table | str:
-    rows = [(entry.mac, str(entry.port_no), f"{entry.age:.1f} s") for entry in entries]
-    return Table(("MAC", " PORT", " AGE"), rows) if rows else "no address is known"

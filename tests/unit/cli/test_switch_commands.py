@@ -12,7 +12,11 @@ from support.cli_run import Run
 from support.fake_lab import FakeLab
 from support.lab_thread import LabThread
 from umlab.client import Client
-from umlab.daemon.view import PortView
+from umlab.daemon.record import SIZE_NAMES
+from umlab.daemon.switch_change import SwitchChange
+from umlab.daemon.view import FdbEntryView, PortView
+from umlab.switch.model import MirrorSession, PortConfig, ReservedPolicy
+from umlab.switch.vlan import PortVlan, VidSet
 
 
 def test_no_lab_is_no_error(run: Run) -> None:
@@ -72,13 +76,30 @@ def test_switch_is_shown_with_everything(run: Run, runtime: Path) -> None:
     assert "hub=off ageing_time=300s max_frame=9018" in shown.out
     assert ["daemon", "/run/lan.ctl", "eth0=daemon,,unix,/run/lan.ctl"] in lines
     drops = ["2", "tail", "2"]
-    row = ["1", "daemon", "v3", "up", "4711", "1000", "left", "02:00:00:00:00:01", "7", "5", *drops, "0"]
+    row = ["1", "daemon", "v3", "up", "-", "4711", "1000", "left", "02:00:00:00:00:01", "7", "5", *drops, "0"]
     assert row in lines
     drops = ["5", "tail", "4,", "runt", "1"]
-    assert ["2", "tap", "tap0", "up", "-", "-", "-", "-", "0", "0", *drops, "3"] in lines
-    assert ["3", "bess", "down", "?", "news", "(old)", *macs[:2], "+38", "0", "0", "0", "-", "0"] in lines
-    assert ["02:00:00:00:00:01", "1", "1.5", "s"] in lines
-    assert ["02:00:00:00:00:01", "1", "1.5", "s"] not in [line.split() for line in without.out.splitlines()]
+    assert ["2", "tap", "tap0", "up", "-", "-", "-", "-", "-", "0", "0", *drops, "3"] in lines
+    assert [
+        "3",
+        "bess",
+        "down",
+        "-",
+        "?",
+        "news",
+        "(old)",
+        *macs[:2],
+        "+38",
+        "0",
+        "0",
+        "0",
+        "-",
+        "0",
+    ] in lines
+    assert ["02:00:00:00:00:01", "-", "1", "1.5", "s"] in lines
+    assert ["02:00:00:00:00:01", "-", "1", "1.5", "s"] not in [
+        line.split() for line in without.out.splitlines()
+    ]
     assert record["lab"] == "lan"
     assert record["switch"]["config"]["ageing_time_ns"] == 300 * 10**9
     assert [port["port_no"] for port in record["ports"]] == [1, 2, 3]
@@ -200,3 +221,67 @@ def test_lab_without_switches_has_none_to_show(run: Run, runtime: Path) -> None:
         assert run("switch", "ls").out == "no switch runs\n"
         done = run("switch", "show", "lan")
     assert (done.status, done.err) == (3, "umlab: no switch lan\n")
+
+
+def test_vlans_mirrors_and_ports_ahead_are_shown(run: Run, runtime: Path) -> None:
+    session = MirrorSession("tap", 9, frozenset({1}), VidSet.parse("10,20-29"), egress=False)
+    change = SwitchChange(
+        ports={
+            1: PortConfig(PortVlan.access(10)),
+            2: PortConfig(PortVlan.trunk(VidSet.parse("10,20-29"), 1), ReservedPolicy.BRIDGE),
+            3: PortConfig(None, ReservedPolicy.PEER),
+            7: PortConfig(PortVlan(1, VidSet.of([10]), VidSet.of([1, 5]))),
+        },
+        mirrors={"tap": session},
+        ahead=True,
+    )
+    with LabThread(runtime, "lan", ("lan",)) as daemon:
+        for port_no in (1, 2, 3, 4):
+            daemon.call(lambda lab, port_no=port_no: lab.add_port("lan", port_no))  # type: ignore[misc]
+        spec = daemon.call(lambda lab: lab.specs["lan"])
+        changed = dataclasses.replace(spec, config=change.of(spec.config), recorder=0)
+        daemon.call(lambda lab: lab.specs.update(lan=changed))
+        daemon.call(
+            lambda lab: lab.addresses["lan"].append(FdbEntryView("02:00:00:00:00:01", 1, 1.5, vid=10))
+        )
+        shown = run("switch", "show", "lan", "--fdb")
+        (record,) = run("switch", "show", "lan", "--json").records
+    lines = [" ".join(line.split()) for line in shown.out.splitlines()]
+    vlans = {line.split()[0]: line for line in lines if line[:1].isdigit()}
+    assert "1 daemon v3 up access 10 4711" in vlans["1"]
+    assert "2 daemon v3 up trunk 10,20-29 native 1, reserved bridge 4711" in vlans["2"]
+    assert "3 daemon v3 up reserved peer 4711" in vlans["3"]
+    assert "4 daemon v3 up - 4711" in vlans["4"]
+    assert vlans["7"] == "7 - empty hybrid pvid 1 tagged 10 untagged 1,5 - - - - - - - - -"
+    assert "tap 1 ingress only 10,20-29 9" in lines
+    assert "02:00:00:00:00:01 10 1 1.5 s" in lines
+    config = record["switch"]["config"]
+    assert config["ports"]["2"] == {"trunk": "10,20-29", "native": 1, "reserved": "bridge"}
+    assert config["ports"]["7"] == {"pvid": 1, "tagged": "10", "untagged": "1,5"}
+    assert config["mirrors"] == [
+        {"name": "tap", "destination": 9, "ports": [1], "vlans": "10,20-29", "ingress": True, "egress": False}
+    ]
+
+
+def test_counters_by_size_direction_and_reason_and_rates_are_shown(run: Run, runtime: Path) -> None:
+    counters = {
+        **{"rx_frames": 3, "rx_bytes": 1700, "tx_frames": 1, "tx_bytes": 60, "drop_vlan": 4, "drop_tail": 2},
+        **{f"{way}_size_{name}": 0 for way in ("rx", "tx") for name in SIZE_NAMES},
+        **{"rx_size_65_127": 2, "rx_size_1519_up": 1, "tx_size_0_64": 1},
+    }
+    with LabThread(runtime, "lan", ("lan",)) as daemon:
+        daemon.call(lambda lab: lab.add_port("lan", 1))
+        daemon.call(
+            lambda lab: lab.port_views["lan"].update(
+                {1: dataclasses.replace(lab.port_views["lan"][1], counters=counters)}
+            )
+        )
+        shown = run("switch", "show", "lan", "--counters", "--rates")
+        (record,) = run("switch", "show", "lan", "--rates", "--json").records
+    lines = [line.split() for line in shown.out.splitlines()]
+    assert ["1", "in", "3", "1700", "0", "2", "0", "0", "0", "0", "1", "vlan", "4"] in lines
+    assert ["1", "out", "1", "60", "1", "0", "0", "0", "0", "0", "0", "tail", "2"] in lines
+    assert ["1", "0", "0", "0", "0", "0"] in lines
+    assert record["rates"] == [
+        {"port_no": 1, "rx_frames": 0, "rx_bits": 0, "tx_frames": 0, "tx_bits": 0, "drops": 0}
+    ]

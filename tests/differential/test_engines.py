@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -9,9 +10,22 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from support.engines import ENGINES
-from support.scenario import LIMITED, Attach, Garble, Profile, Send, Step, Stop, make_scenario
+from support.scenario import (
+    LIMITED,
+    WAYS,
+    Attach,
+    Garble,
+    Inject,
+    Profile,
+    Send,
+    Step,
+    Stop,
+    make_scenario,
+)
 from support.scenario_model import ModelSwitch, Observation
 from support.scenario_run import Divergence, compare
+from support.scenario_vlan import VIDS
+from umlab.switch.core import LLDP_TYPE
 from umlab.switch.counters import DropReason
 from umlab.switch.events import EventsLost
 from umlab.switch.model import SECOND_NS, SwitchConfig
@@ -51,6 +65,37 @@ PROFILES = {
         max_frames=(1518, 9018),
         stops=True,
     ),
+    "vlans": Profile(
+        SwitchConfig(ageing_time_ns=AGEING_NS, max_frame=1518),
+        most_frames=8,
+        sizes=(15, 16, 17, 18, 60, 64, 1514),
+        vlans=True,
+    ),
+    "vlan_buffers": Profile(
+        SwitchConfig(max_frame=65_535),
+        most_frames=4,
+        max_frames=(2048, 9018, 65_534, 65_535),
+        sizes=(60, *range(2040, 2054), 60_000),
+        vlans=True,
+    ),
+    "vlan_queues": Profile(
+        SwitchConfig(egress_queue_depth=2, max_frame=2100),
+        ways=LIMITED,
+        most_frames=30,
+        max_frames=(1518, 2100),
+        depths=(1, 2, 8),
+        stops=True,
+        vlans=True,
+    ),
+    "vlan_flood": Profile(
+        SwitchConfig(ageing_time_ns=AGEING_NS, max_frame=9018, egress_queue_depth=8),
+        least_ports=20,
+        most_ports=22,
+        most_frames=20,
+        max_frames=(1518, 9018),
+        stops=True,
+        vlans=True,
+    ),
     "storm": Profile(
         SwitchConfig(ageing_time_ns=AGEING_NS, max_frame=1518, fdb_capacity=400),
         ways=("connected", "seqpacket", "device"),
@@ -63,7 +108,7 @@ PROFILES = {
 }
 #: Of long scenarios.
 SEEDS = range(8)
-LENGTHS = {"storm": 80, "flood": 120}
+LENGTHS = {"storm": 80, "flood": 120, "vlan_flood": 120}
 #: Of short ones whose first frames wait for the engine to begin.
 HELD_SEEDS = range(100, 120)
 HELD_LENGTH = 30
@@ -107,7 +152,9 @@ def test_scenarios_reach_what_they_are_to_compare(name: str) -> None:
             drops.update(port.drops)
     assert {DropReason.RUNT, DropReason.OVERSIZE, DropReason.SAME_PORT, DropReason.PEER_GONE} <= set(drops)
     wanted = {"PortAttached", "PortDetached", "MacLearned", "MacAged", "StationMoved", "UnknownUnicast"}
-    assert wanted | {"FdbFull", "LinkClosed"} <= set(kinds) | ({"LinkClosed"} if name == "queues" else set())
+    if PROFILES[name].ways != LIMITED:
+        wanted.add("LinkClosed")
+    assert wanted | {"FdbFull"} <= set(kinds)
     assert any(len(each.received) == 1 for _, each in seen)
     assert any(len(each.received) > 1 for _, each in seen)
     if PROFILES[name].stops:
@@ -138,7 +185,7 @@ def test_a_third_of_the_scenarios_has_streams_headers_or_monitors() -> None:
     seeds = (*SEEDS, *HELD_SEEDS)
     ways = [
         {step.way for step in scenario(name, seed) if isinstance(step, Attach)}
-        for name in ("switch", "small", "hub", "flood")
+        for name in ("switch", "small", "hub", "flood", "vlans", "vlan_buffers", "vlan_flood")
         for seed in seeds
     ]
     newer = {"stream", "headed", "monitor"}
@@ -150,7 +197,7 @@ def test_a_third_of_the_scenarios_has_streams_headers_or_monitors() -> None:
 def test_messages_without_their_header_are_sent_whole_and_cut() -> None:
     garbled = {
         len(step.message)
-        for name in ("switch", "small", "hub")
+        for name in ("switch", "small", "hub", "vlans")
         for seed in SEEDS
         for step in scenario(name, seed)
         if isinstance(step, Garble)
@@ -161,3 +208,42 @@ def test_messages_without_their_header_are_sent_whole_and_cut() -> None:
 def test_events_are_lost_in_storms() -> None:
     lost = [event for _, each in observations("storm") for event in each.events if type(event) is EventsLost]
     assert len(lost) > 1
+
+
+VLAN_PROFILES = [name for name, profile in sorted(PROFILES.items()) if profile.vlans]
+
+
+@pytest.mark.parametrize("name", VLAN_PROFILES)
+def test_scenarios_with_vlans_drop_learn_and_punt(name: str) -> None:
+    seen = list(observations(name))
+    drops: Counter[DropReason] = Counter()
+    for _, each in seen:
+        for port in each.snapshot.ports.values():
+            drops.update(port.drops)
+    assert {DropReason.VLAN, DropReason.RESERVED, DropReason.MIRROR} <= set(drops)
+    assert len({entry.vid for _, each in seen for entry in each.fdb}) >= 4
+    assert any(isinstance(step, Inject) for step, _ in seen)
+    punts = [punt for _, each in seen for punt in each.punts]
+    # Those that are copied, and those that are nobody else's.
+    assert {punt.frame[12:14] == LLDP_TYPE for punt in punts} == {True, False}
+
+
+def test_scenarios_have_every_vlan_and_more_punts_than_are_kept() -> None:
+    seen = [each for name in VLAN_PROFILES for _, each in observations(name)]
+    assert {entry.vid for each in seen for entry in each.fdb} == {0, *VIDS}
+    assert {14, 2048} <= {len(punt.frame) for each in seen for punt in each.punts}
+    assert any(each.snapshot.counters.punt_lost for each in seen)
+
+
+def test_tags_are_put_in_taken_out_and_changed_on_the_way_to_every_kind_of_port() -> None:
+    retagged: Counter[tuple[str, str, str]] = Counter()
+    for name in VLAN_PROFILES:
+        for seed in SEEDS:
+            model = ModelSwitch(PROFILES[name].config)
+            model.run(scenario(name, seed))
+            retagged += model.retagged
+    ways = set(WAYS) - {"monitor"}
+    # What is taken out on the way to a trunk is of its native VLAN.
+    wanted = set(itertools.product(("put in", "TPID", "VID", "taken out"), ("trunk", "hybrid"), ways))
+    wanted.update(("taken out", "access", way) for way in ways)
+    assert {key for key in wanted if not retagged[key]} == set()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -29,11 +30,14 @@ PROFILE = Profile(
 
 
 @pytest.mark.parametrize("kind", sorted(ENGINES))
-def test_engine_is_equal_to_the_core(kind: str, count_scenario: Callable[[str], None]) -> None:
+@pytest.mark.parametrize("vlans", [False, True], ids=["plain", "vlans"])
+def test_engine_is_equal_to_the_core(kind: str, vlans: bool, count_scenario: Callable[[str], None]) -> None:
+    profile = replace(PROFILE, vlans=vlans)
+
     @settings(max_examples=40)
     @given(st.randoms(use_true_random=False), st.integers(1, 40), st.booleans())
     def check(rng: random.Random, length: int, held: bool) -> None:
-        compare(ENGINES[kind], PROFILE.config, make_scenario(rng, PROFILE, length), held=held)
+        compare(ENGINES[kind], profile.config, make_scenario(rng, profile, length), held=held)
         count_scenario(kind)
 
     check()

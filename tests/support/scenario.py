@@ -1,7 +1,7 @@
 """Random switch scenarios: steps that a model of the switch and any engine can both run.
 
 Time stands still but for the steps that advance it, and each such step sends a frame at once, so that
-it does not matter whether an engine forgets aged stations by its timer or on that frame.
+an engine looks at its timer then.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import random
 from dataclasses import dataclass, field, replace
 
 from support.guest_end import BROADCAST, HEADERS, mac
-from umlab.switch.model import SECOND_NS, SwitchConfig
+from support.scenario_vlan import RESERVED, random_mirrors, random_ports, random_tags, random_type
+from umlab.switch.core import PUNT_SIZE
+from umlab.switch.model import MIN_FRAME, SECOND_NS, SwitchConfig
 
 #: How a guest is attached; a monitor never sends.
 WAYS = ("connected", "unconnected", "seqpacket", "device", "shared", "stream", "headed", "monitor")
@@ -63,6 +65,14 @@ class Configure:
 
 
 @dataclass(frozen=True)
+class Inject:
+    """The control side sends a frame of its own out of a port."""
+
+    port_no: int
+    frame: bytes
+
+
+@dataclass(frozen=True)
 class Flush:
     """The control side forgets the addresses of a port, or all."""
 
@@ -105,10 +115,24 @@ class Garble:
 
 @dataclass(frozen=True)
 class Look:
-    """The control side takes the events and reads the FDB."""
+    """The control side takes the events and the punts, and reads the FDB."""
 
 
-Step = Attach | Detach | Die | Send | Configure | Flush | Handover | Stop | Resume | Stranger | Garble | Look
+Step = (
+    Attach
+    | Detach
+    | Die
+    | Send
+    | Configure
+    | Inject
+    | Flush
+    | Handover
+    | Stop
+    | Resume
+    | Stranger
+    | Garble
+    | Look
+)
 
 
 @dataclass(frozen=True)
@@ -124,6 +148,7 @@ class Profile:
         max_frames, capacities, depths: What the switch may be told later.
         stops: Whether guests stop reading.
         sizes: Frame lengths that are likelier than others.
+        vlans: Whether there are VLANs, tags, mirror sessions and policies for reserved addresses.
     """
 
     config: SwitchConfig
@@ -137,6 +162,7 @@ class Profile:
     depths: tuple[int, ...] = (1, 2, 8, 512)
     stops: bool = False
     sizes: tuple[int, ...] = (60, 64, 1514)
+    vlans: bool = False
 
 
 @dataclass
@@ -164,21 +190,24 @@ class _Maker:
             self.dead.add(port_no := self.rng.choice(living))
             self.stopped.discard(port_no)
             return Die(port_no)
-        if choice < 0.13:
+        if choice < 0.15:
             self._reconfigure()
             # So short that it is never too long.
             return Configure(self.config, Send(self.rng.choice(senders), (self._frame(14),)))
-        if choice < 0.15:
+        if choice < 0.18 and self.profile.vlans:
+            size = self.rng.choice([MIN_FRAME, 60, PUNT_SIZE])
+            return Inject(self.rng.choice(list(self.ways)), self._frame(size))
+        if choice < 0.20:
             return Flush(self.rng.choice([None, *self.ways]))
-        if choice < 0.17:
+        if choice < 0.22:
             return Handover()
-        if choice < 0.19:
+        if choice < 0.24:
             return Look()
-        if choice < 0.22 and "shared" in self.ways.values():
+        if choice < 0.27 and "shared" in self.ways.values():
             return Stranger(self._frame(60))
-        if choice < 0.25 and (headed := [no for no in senders if self.ways[no] == "headed"]):
+        if choice < 0.30 and (headed := [no for no in senders if self.ways[no] == "headed"]):
             return Garble(self.rng.choice(headed), self._garbled())
-        if choice < 0.35 and self.profile.stops:
+        if choice < 0.40 and self.profile.stops:
             return self._stop_or_resume(living)
         return self._send(self.rng.choice(senders))
 
@@ -210,6 +239,12 @@ class _Maker:
             max_frame=rng.choice(profile.max_frames),
             egress_queue_depth=rng.choice(profile.depths),
         )
+        if profile.vlans:
+            lowest = self.config.first_port_no
+            numbers = sorted({*self.ways, lowest, lowest + 1, lowest + 2})
+            self.config = replace(
+                self.config, ports=random_ports(rng, numbers), mirrors=random_mirrors(rng, numbers)
+            )
 
     def _stop_or_resume(self, living: list[int]) -> Step:
         if self.stopped and self.rng.random() < 0.4:
@@ -253,17 +288,20 @@ class _Maker:
         whole = header + bytes(HEADERS.rx_skip)
         place = self.rng.randrange(len(header))
         other = header[:place] + bytes([header[place] ^ 1 << self.rng.randrange(8)]) + header[place + 1 :]
-        return self.rng.choice([whole[: self.rng.randrange(len(whole))], other + self._frame(60)])
+        cut = self.rng.choice([0, len(whole) - 1, self.rng.randrange(len(whole))])
+        return self.rng.choice([whole[:cut], other + self._frame(60)])
 
     def _frame(self, size: int) -> bytes:
-        head = self._address() + self._address() + b"\x88\xb5" + self.rng.randbytes(8)
-        return head.ljust(size, b"\xa5")[:size]
+        head = self._address() + self._address()
+        head += random_tags(self.rng) + random_type(self.rng) if self.profile.vlans else b"\x88\xb5"
+        return (head + self.rng.randbytes(8)).ljust(size, b"\xa5")[:size]
 
     def _address(self) -> bytes:
-        number = self.rng.randrange(self.profile.stations + len(_GROUPS))
+        groups = [*_GROUPS, *RESERVED] if self.profile.vlans else _GROUPS
+        number = self.rng.randrange(self.profile.stations + len(groups))
         if number < self.profile.stations:
             return mac(number)
-        return _GROUPS[number - self.profile.stations]
+        return groups[number - self.profile.stations]
 
 
 def make_scenario(rng: random.Random, profile: Profile, length: int) -> list[Step]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 from support.guest_end import unread_limit
@@ -15,6 +16,7 @@ from support.scenario import (
     Flush,
     Garble,
     Handover,
+    Inject,
     Look,
     Resume,
     Send,
@@ -24,7 +26,7 @@ from support.scenario import (
 )
 from umlab._clock import ManualClock
 from umlab.engine.contract import SwitchSnapshot
-from umlab.switch.core import SwitchCore
+from umlab.switch.core import Punt, SwitchCore
 from umlab.switch.counters import DropReason
 from umlab.switch.events import Event
 from umlab.switch.fdb import FdbEntry
@@ -38,12 +40,13 @@ class Observation:
     Attributes:
         snapshot: After it, before the guests read.
         received: What each guest that reads then gets.
-        events, fdb: What a ``Look`` saw.
+        events, punts, fdb: What a ``Look`` saw.
     """
 
     snapshot: SwitchSnapshot
     received: dict[int, list[bytes]] = field(default_factory=dict)
     events: list[Event] = field(default_factory=list)
+    punts: list[Punt] = field(default_factory=list)
     fdb: list[FdbEntry] = field(default_factory=list)
 
 
@@ -70,9 +73,14 @@ class ModelSwitch:
 
     Args:
         config: What the switch is told to be.
+
+    Attributes:
+        retagged: How often a frame was sent in another form than it came, by what became of its tag, and
+            by the mode and way of the port.
     """
 
     def __init__(self, config: SwitchConfig) -> None:
+        self.retagged: Counter[tuple[str, str, str]] = Counter()
         self._core, self._clock = SwitchCore(config), ManualClock()
         self._wires: dict[int, _Wire] = {}
         self._limit = unread_limit()
@@ -83,9 +91,11 @@ class ModelSwitch:
 
     def _observe(self, step: Step) -> Observation:
         self._take(step)
+        self._sweep()
         seen = Observation(self._snapshot())
         if isinstance(step, Look):
-            seen.events, seen.fdb = self._core.take_events(), self._core.fdb(self._clock.now_ns())
+            seen.events, seen.punts = self._core.take_events(), self._core.take_punts()
+            seen.fdb = self._core.fdb(self._clock.now_ns())
         for port_no, wire in self._wires.items():
             if (wire.unread or wire.queue) and not wire.stopped:
                 seen.received[port_no] = self._read(port_no, wire)
@@ -108,6 +118,8 @@ class ModelSwitch:
             case Configure(config, send):
                 core.configure(config)
                 self._take(send)
+            case Inject(port_no, frame):
+                self._transmit(port_no, frame)
             case Flush(flushed):
                 core.flush(flushed)
             case Handover():
@@ -124,19 +136,33 @@ class ModelSwitch:
                 core.port_counters(port_no).count_drop(DropReason.BAD_HEADER)
 
     def _send(self, port_no: int, frame: bytes) -> None:
-        for egress in self._core.receive(port_no, frame, self._clock.now_ns()).egress:
-            wire, counters = self._wires[egress], self._core.port_counters(egress)
-            if wire.dead:
-                self._refuse(egress, wire)
-            elif wire.way in LIMITED and len(wire.unread) >= self._limit:
-                if len(wire.queue) >= self._core.config.egress_queue_depth:
-                    counters.count_drop(DropReason.TAIL)
-                else:
-                    wire.queue.append(frame)
+        verdict = self._core.receive(port_no, frame, self._clock.now_ns())
+        for egress in verdict.egress:
+            form = verdict.changed.get(egress, frame)
+            if form != frame:
+                vlan = self._core.config.ports[egress].vlan
+                assert vlan is not None
+                self.retagged[_change(frame, form), vlan.mode, self._wires[egress].way] += 1
+            self._transmit(egress, form)
+
+    def _transmit(self, egress: int, frame: bytes) -> None:
+        wire, counters = self._wires[egress], self._core.port_counters(egress)
+        if wire.dead:
+            self._refuse(egress, wire)
+        elif wire.way in LIMITED and len(wire.unread) >= self._limit:
+            if len(wire.queue) >= self._core.config.egress_queue_depth:
+                counters.count_drop(DropReason.TAIL)
             else:
-                wire.unread.append(frame)
-                counters.tx_frames += 1
-                counters.tx_bytes += len(frame)
+                wire.queue.append(frame)
+        else:
+            wire.unread.append(frame)
+            counters.count_tx(len(frame))
+
+    def _sweep(self) -> None:
+        """Do what the timer asks: not every frame makes an engine look at ages."""
+        at_ns, now_ns = self._core.get_timer(), self._clock.now_ns()
+        if at_ns is not None and at_ns <= now_ns:
+            self._core.handle_timer(now_ns)
 
     def _refuse(self, port_no: int, wire: _Wire) -> None:
         self._core.port_counters(port_no).count_drop(DropReason.PEER_GONE)
@@ -157,8 +183,8 @@ class ModelSwitch:
 
     def _read(self, port_no: int, wire: _Wire) -> list[bytes]:
         counters = self._core.port_counters(port_no)
-        counters.tx_frames += len(wire.queue)
-        counters.tx_bytes += sum(map(len, wire.queue))
+        for frame in wire.queue:
+            counters.count_tx(len(frame))
         frames = wire.unread + wire.queue
         wire.unread, wire.queue = [], []
         return frames
@@ -173,3 +199,10 @@ class ModelSwitch:
             down=frozenset(number for number, wire in self._wires.items() if wire.down),
             fdb_entries=core.fdb_size(),
         )
+
+
+def _change(frame: bytes, form: bytes) -> str:
+    """Return what became of a frame's outer tag."""
+    if len(form) != len(frame):
+        return "put in" if len(form) > len(frame) else "taken out"
+    return "VID" if form[12:14] == frame[12:14] else "TPID"

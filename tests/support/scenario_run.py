@@ -26,6 +26,7 @@ from support.scenario import (
     Flush,
     Garble,
     Handover,
+    Inject,
     Look,
     Resume,
     Send,
@@ -109,10 +110,14 @@ class _EngineRun:
         self._act(step)
         if (snapshot := self._settled(expected.snapshot)) != expected.snapshot:
             raise Divergence(position, step, "snapshots differ", snapshot, expected.snapshot)
+        if (sizes := _sizes(snapshot)) != _sizes(expected.snapshot):
+            raise Divergence(position, step, "sizes differ", sizes, _sizes(expected.snapshot))
         if isinstance(step, Look):
-            events, fdb = self._engine.take_events(), self._engine.fdb()
+            events, punts, fdb = self._engine.take_events(), self._engine.take_punts(), self._engine.fdb()
             if events != expected.events:
                 raise Divergence(position, step, "events differ", *_unlike(events, expected.events))
+            if punts != expected.punts:
+                raise Divergence(position, step, "punts differ", *_unlike(punts, expected.punts))
             if fdb != expected.fdb:
                 raise Divergence(position, step, "FDBs differ", *_unlike(fdb, expected.fdb))
         for port_no, frames in expected.received.items():
@@ -151,6 +156,9 @@ class _EngineRun:
             case Configure(config, send):
                 engine.configure(config)
                 self._act(send)
+            case Inject(port_no, frame):
+                engine.send(port_no, frame)
+                self._release()
             case Flush(flushed):
                 engine.flush_fdb(flushed)
             case Handover():
@@ -201,6 +209,11 @@ class _EngineRun:
             if not self._held:
                 os.sched_yield()
         return snapshot
+
+
+def _sizes(snapshot: SwitchSnapshot) -> dict[int, tuple[list[int], list[int]]]:
+    """Return how many frames of each size each port counts, which a comparison of counters leaves aside."""
+    return {number: (port.rx_sizes, port.tx_sizes) for number, port in snapshot.ports.items()}
 
 
 def _unlike(seen: list[object], expected: list[object]) -> tuple[object, object]:

@@ -1,4 +1,4 @@
-"""What a slow stream gets of frames whose tag is another one there: half a frame may be out in its new form."""
+"""What a slow stream gets of frames that have another tag there; half a frame may be out."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Keep = Callable[[GuestEnd], GuestEnd]
 TEN = VidSet.of([10])
 #: What is sent with a tag of priority 5, or without one.
 TAG = b"\x81\x00\xa0\x0a"
-#: By the setting of the port where frames come from and of the slow one: the tag that they come and leave with.
+#: The settings of where frames come from and of the slow stream, and the tag that they come and leave with.
 WAYS = {
     "put in": (PortVlan.access(10), PortVlan.trunk(TEN), b"", b"\x81\x00\x00\x0a"),
     "taken out": (PortVlan.trunk(TEN), PortVlan.access(10), TAG, b""),
@@ -41,13 +41,12 @@ COUNT = 60
 
 def numbered(tag: bytes) -> list[bytes]:
     """Return frames on both sides of the sizes of the native engine's buffers, with a tag."""
-    return [
-        (BROADCAST + mac(1) + tag + b"\x88\xb5" + number.to_bytes(4, "big") * 5).ljust(
-            size + len(tag), b"\xa5"
-        )
-        for number in range(COUNT)
-        for size in (60 if number % 3 else 2040 + number % 12,)
-    ]
+    frames = []
+    for number in range(COUNT):
+        size = 60 if number % 3 else 2040 + number % 12
+        head = BROADCAST + mac(1) + tag + b"\x88\xb5" + number.to_bytes(4, "big") * 5
+        frames.append(head.ljust(size + len(tag), b"\xa5"))
+    return frames
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -61,6 +60,8 @@ def test_slow_stream_gets_whole_frames_in_their_form_and_others_theirs(
     sender = keep(plug(engine))
     slow, same, other = keep(plug_slow(engine)), keep(plug(engine)), keep(plug(engine))
     sent, changed = numbered(came), numbered(left)
+    # A tag without a VLAN does not leave as one.
+    kept = changed if way == "another VID" else sent
     received: dict[int, list[bytes]] = {same.port_no: [], other.port_no: []}
     for each in sent:
         sender.send(each)
@@ -70,7 +71,7 @@ def test_slow_stream_gets_whole_frames_in_their_form_and_others_theirs(
     wait_until(lambda: traffic_of(engine, sender.port_no) == COUNT, 10, "all are dealt with")
     assert engine.snapshot().queued[slow.port_no] > 1
     assert slow.receive_many(COUNT) == changed
-    assert received == {same.port_no: sent, other.port_no: changed}
+    assert received == {same.port_no: kept, other.port_no: changed}
     counters = engine.snapshot().ports[slow.port_no]
     assert (counters.tx_frames, counters.tx_bytes) == (COUNT, sum(map(len, changed)))
     assert counters.drops == {}
@@ -87,9 +88,8 @@ def test_frames_that_wait_keep_the_form_in_which_they_were_sent(
     for each in frames:
         sender.send(each)
     wait_until(lambda: traffic_of(engine, sender.port_no) == COUNT, 10, "all are dealt with")
-    engine.configure(
-        SwitchConfig(egress_queue_depth=DEPTH, ports={**ports, 2: PortConfig(PortVlan.access(10))})
-    )
+    ports[2] = PortConfig(PortVlan.access(10))
+    engine.configure(SwitchConfig(egress_queue_depth=DEPTH, ports=ports))
     assert engine.snapshot().queued[slow.port_no] > 1
     sender.send(frames[0])
     assert slow.receive_many(COUNT + 1) == [*numbered(b"\x81\x00\x00\x0a"), frames[0]]

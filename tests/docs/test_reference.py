@@ -20,6 +20,7 @@ from umlab.compat.uml_switch import usage
 from umlab.daemon import guest_set, place, spec
 from umlab.daemon import switch as service
 from umlab.switch import counters, events
+from umlab.switch.control import lldp
 
 REFERENCE = ROOT / "docs/reference"
 
@@ -49,7 +50,7 @@ def test_every_error_has_its_line() -> None:
 def test_every_event_and_each_of_its_fields_has_its_line() -> None:
     found = [
         each
-        for each in (*classes(events), *classes(service))
+        for each in (*classes(events), *classes(service), *classes(lldp))
         if dataclasses.is_dataclass(each) and "at_ns" in {field.name for field in dataclasses.fields(each)}
     ]
     fields = {field.name for each in found for field in dataclasses.fields(each)}

@@ -87,6 +87,7 @@ def segments(draw: st.DrawFn) -> dict[str, Any]:
         "group": draw(IDS),
         "allow_users": draw(st.lists(IDS, max_size=3)),
         "allow_groups": draw(st.lists(IDS, max_size=3)),
+        "lldp": draw(st.booleans()),
     }
     return {key: value for key, value in given_keys.items() if draw(st.booleans())}
 
@@ -133,6 +134,7 @@ def expected_switch(name: str, keys: dict[str, Any]) -> SwitchSpec:
         SwitchConfig(**fields),
         tuple(default_listen(kind, name, RUNTIME) for kind in keys.get("listen", DEFAULT_KINDS)),
         Access(int(keys.get("mode", "0600"), 8), keys.get("group"), users, groups),
+        lldp=keys.get("lldp", False),
     )
 
 

@@ -45,7 +45,7 @@ PORT_COUNTERS = {
 }
 SWITCH_COUNTERS = {
     **{"learned": 3, "moved": 1, "aged": 0, "learn_refused": 0, "unknown_sender": 0},
-    "refused_sessions": 5,
+    **{"refused_sessions": 5, "lldp_malformed": 0, "lldp_refused": 0},
 }
 
 
@@ -144,7 +144,10 @@ class FakeLab(LabService):
             for kind, _, where in (each.partition(":") for each in spec.listen)
         )
         ports, entries = len(self.port_views[name]), len(self.addresses[name])
-        return SwitchView(name, "py", spec.config, listeners, ports, entries, dict(SWITCH_COUNTERS))
+        counters = dict(SWITCH_COUNTERS)
+        return SwitchView(
+            name, "py", spec.config, listeners, ports, entries, counters, spec.recorder, spec.lldp
+        )
 
     def ports(self, switch: str) -> list[PortView]:
         self._spec(switch)
@@ -233,7 +236,8 @@ class FakeLab(LabService):
     async def set_switch(self, name: str, change: SwitchChange) -> bool:
         spec = self._spec(name)
         change.check_attached(spec.config, self.port_views[name])
-        self.specs[name] = dataclasses.replace(spec, config=change.of(spec.config))
+        lldp = spec.lldp if change.lldp is None else change.lldp
+        self.specs[name] = dataclasses.replace(spec, config=change.of(spec.config), lldp=lldp)
         return self.specs[name] != spec
 
     async def remove_switch(self, name: str) -> bool:

@@ -50,6 +50,11 @@ _SWITCH_COUNTERS = {
         "Frames on the shared v0 socket from an address that never attached.",
     ),
     "refused_sessions": ("umlab_switch_refused_sessions", "Requests for a port that came to nothing."),
+    "lldp_malformed": ("umlab_switch_malformed_lldp_frames", "LLDP frames with something malformed in them."),
+    "lldp_refused": (
+        "umlab_switch_refused_lldp_frames",
+        "LLDP frames that came too fast, or from one neighbour too many.",
+    ),
 }
 
 

@@ -18,7 +18,8 @@ def switch_spec(name: str, segment: Segment) -> SwitchSpec:
         fdb_capacity=segment.fdb_capacity,
     )
     users, groups = (tuple(sorted(set(ids))) for ids in (segment.allow_users, segment.allow_groups))
-    return SwitchSpec(name, config, segment.listen, Access(segment.mode, segment.group, users, groups))
+    access = Access(segment.mode, segment.group, users, groups)
+    return SwitchSpec(name, config, segment.listen, access, lldp=segment.lldp)
 
 
 def guest_spec(name: str, guest: Guest, switches: dict[str, SwitchSpec]) -> GuestSpec:

@@ -102,6 +102,7 @@ class Segment:
     group: Annotated[int | None, _Group] = None
     allow_users: tuple[Annotated[int, BeforeValidator(lambda value: find_user(read_text(value)))], ...] = ()
     allow_groups: tuple[Annotated[int, _Group], ...] = ()
+    lldp: _Truth = False
 
 
 def _by_guest(field_name: str, make: Callable[[Any], Any]) -> AfterValidator:

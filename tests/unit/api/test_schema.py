@@ -128,5 +128,5 @@ def test_models_are_those_of_the_core() -> None:
     models = APP.openapi()["components"]["schemas"]
     fields = {field for field in GuestSpec.__dataclass_fields__ if field != "umid"}
     assert set(models["GuestBody"]["properties"]) == fields
-    assert set(models["SwitchPatch"]["properties"]) == {*SwitchConfig.__dataclass_fields__, "ahead"}
+    assert set(models["SwitchPatch"]["properties"]) == {*SwitchConfig.__dataclass_fields__, "ahead", "lldp"}
     assert "required" not in models["SwitchPatch"]

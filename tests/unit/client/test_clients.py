@@ -92,6 +92,7 @@ CALLS: list[tuple[str, tuple[Any, ...], str, Any, Any, Any]] = [
             "listen": ["bess:/x"],
             "access": {"mode": 0o600, "gid": None, "uids": [], "gids": []},
             "recorder": 16 << 20,
+            "lldp": False,
         },
         CHANGED,
         CHANGED,

@@ -65,13 +65,14 @@ def test_segment_has_what_its_keys_say(tmp_path: Path) -> None:
     keys = (
         "hub: true, ageing_time: 100ms, max_frame: 1514, fdb_capacity: 0, "
         "listen: ['bess:b', daemon, 'tap:t'], "
-        "mode: 0660, group: 5, allow_users: [70000, root], allow_groups: [2, 1, 2]"
+        "mode: 0660, group: 5, allow_users: [70000, root], allow_groups: [2, 1, 2], lldp: true"
     )
     assert read(tmp_path, f"segments: {{s: {{{keys}}}}}").segments["s"] == SwitchSpec(
         "s",
         SwitchConfig(hub=True, ageing_time_ns=SECOND_NS // 10, max_frame=1514, fdb_capacity=0),
         (f"bess:{tmp_path}/b", "daemon:/run/lab/s.ctl", "tap:t"),
         Access(0o660, 5, (0, 70000), (1, 2)),
+        lldp=True,
     )
 
 

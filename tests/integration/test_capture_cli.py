@@ -305,9 +305,8 @@ def test_top_shows_who_is_busy(lab: Lab) -> None:
             terminal.type("q")
             assert terminal.wait() == 0
             assert terminal.modes() == modes
-    ports = {
-        (switch["name"], port["port_no"]): port for switch in record["switches"] for port in switch["ports"]
-    }
+    switches = {switch["name"]: switch for switch in record["switches"]}
+    ports = {(name, port["port_no"]): port for name, each in switches.items() for port in each["ports"]}
     assert set(ports) == {("lan", 1), ("lan", 2), ("core", 1)}
     assert all(port["rx_frames"] > 1 and port["rx_bits"] > 480 for port in ports.values())
     assert ports["core", 1]["tx_frames"] == 0

@@ -123,6 +123,8 @@ def capture(
         return
     if not names:
         raise typer.BadParameter("name a switch, such as lan, or a port, such as lan:1")
+    # As tcpdump and its like have it.
+    write = None if write == "-" else write
     rotation = {
         "rotate_size": _read("--rotate-size", rotate_size, parse_size),
         "rotate_time": _seconds("--rotate-time", rotate_time),

@@ -132,7 +132,7 @@ def test_wrong_command_line_is_told(run: Run, runtime: Path, words: list[str], s
 
 def test_frames_do_not_go_to_a_terminal(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    done = run("capture", "lan")
+    done = run("capture", "lan", "-w", "-")
     assert done.status == 2
     assert "wireshark -k -i -" in " ".join(done.err.replace("│", " ").split())
 

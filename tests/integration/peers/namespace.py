@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import json
 import os
 import subprocess
 from collections.abc import Iterator
@@ -48,6 +49,11 @@ class NetworkNamespace:
         )
         assert done.returncode == 0, f"{command}: status {done.returncode}: {done.stdout}"
         return done.stdout
+
+    def mac(self, interface: str) -> str:
+        """Return an interface's address."""
+        (shown,) = json.loads(self.run("ip", "-json", "link", "show", interface))
+        return str(shown["address"])
 
     @contextlib.contextmanager
     def entered(self) -> Iterator[None]:

@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +35,11 @@ class RunningSwitch:
 
 @contextlib.contextmanager
 def switch_run(
-    *options: str, runtime: Path | None = None, stderr: int | None = None
+    *options: str, runtime: Path | None = None, stderr: int | None = None, within: Sequence[str] = ()
 ) -> Iterator[RunningSwitch]:
-    """Run a switch until the block ends."""
+    """Run a switch until the block ends, by a program that runs others if one is given."""
     process = subprocess.Popen(
-        [UMLAB, "switch", "run", *options, "--json"],
+        [*within, UMLAB, "switch", "run", *options, "--json"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=stderr,

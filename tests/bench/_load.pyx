@@ -50,8 +50,10 @@ cdef enum:
     SEND_BATCH = 8
     RECEIVE_BATCH = 32
     BUFFER = 2048
-    #: Where a frame carries the time at which it was due, behind the header and 2 bytes that align it.
+    #: Where a frame carries the time at which it was due, behind the header and 2 bytes that align it;
+    #: behind a tag, so much later.
     STAMP_AT = 16
+    TAG_SIZE = 4
     #: Frames that wait for the socket at most, as in a guest's own queue; more are lost.
     WAITING = 1000
     # A turn takes some ten microseconds.
@@ -69,6 +71,7 @@ cdef enum:
 cdef struct stream_t:
     int fd
     int size
+    int stamp_at
     double period_ns      # 0: as fast as the socket takes them
     uint32_t sources      # 0: a random one for every frame
     uint64_t random
@@ -107,19 +110,22 @@ cdef class Stream:
         fd: A datagram socket that is connected to the switch.
         destination: Address of 6 bytes.
         source: Address of 6 bytes; its last 4 change when there are several.
-        size: Bytes of a frame, 24 at least.
+        size: Bytes of a frame, 28 at least.
         rate: Frames per second, whatever becomes of them; 0 is as fast as the socket takes them.
         sources: How many source addresses take turns; 0 is a random one for every frame.
         window: Frames under way at most, as a stream that waits for answers has it; 0 is any number.
+        tag: A tag of TPID 8100, or nothing.
     """
 
     cdef stream_t c
 
     def __cinit__(
-        self, int fd, bytes destination, bytes source, int size=64, double rate=0, uint32_t sources=1, int64_t window=0
+        self, int fd, bytes destination, bytes source, int size=64, double rate=0, uint32_t sources=1, int64_t window=0,
+        bytes tag=b""
     ):
         cdef int index
-        assert len(destination) == len(source) == 6 and 24 <= size <= BUFFER and rate >= 0
+        assert len(destination) == len(source) == 6 and 28 <= size <= BUFFER and rate >= 0
+        assert len(tag) in (0, TAG_SIZE)
         self.c.fd, self.c.size, self.c.sources = fd, size, sources
         self.c.window = window
         self.c.period_ns = 1e9 / rate if rate else 0
@@ -127,10 +133,11 @@ cdef class Stream:
         self.c.frames = <uint8_t *> calloc(SEND_BATCH, size)
         if self.c.frames == NULL:
             raise MemoryError
-        head = destination + source + b"\x88\xb5"
+        self.c.stamp_at = STAMP_AT + len(tag)
+        head = destination + source + tag + b"\x88\xb5"
         cdef const uint8_t *start = head
         for index in range(SEND_BATCH):
-            memcpy(self.c.frames + index * size, start, 14)
+            memcpy(self.c.frames + index * size, start, len(head))
             self.c.vectors[index].iov_base = self.c.frames + index * size
             self.c.vectors[index].iov_len = size
             self.c.messages[index].msg_hdr.msg_iov = &self.c.vectors[index]
@@ -316,7 +323,7 @@ cdef void send_due(run_t *job, stream_t *stream, int64_t now) noexcept nogil:
             frame[8], frame[9], frame[10], frame[11] = serial >> 24, serial >> 16, serial >> 8, serial
         if stream.period_ns:
             due = job.start + <int64_t> ((stream.sent + stream.dropped + index) * stream.period_ns)
-        memcpy(frame + STAMP_AT, &due, 8)
+        memcpy(frame + stream.stamp_at, &due, 8)
     if count == 0:
         return
     done = sendmmsg(stream.fd, stream.messages, count, 0 if job.blocks else MSG_DONTWAIT)
@@ -340,6 +347,7 @@ cdef void receive(run_t *job) noexcept nogil:
     """Empty every receiver."""
     cdef int index, each, count, flags = MSG_WAITFORONE if job.blocks else MSG_DONTWAIT
     cdef int64_t now, due
+    cdef uint8_t *frame
     for index in range(job.receiver_count):
         count = RECEIVE_BATCH
         while count == RECEIVE_BATCH:
@@ -349,7 +357,8 @@ cdef void receive(run_t *job) noexcept nogil:
             job.idle = False
             now = job.progress_at = now_ns()
             for each in range(count):
-                memcpy(&due, job.buffers[each] + STAMP_AT, 8)
+                frame = job.buffers[each]
+                memcpy(&due, frame + STAMP_AT + (TAG_SIZE if frame[12] == 0x81 and frame[13] == 0 else 0), 8)
                 # A frame of an earlier run that was long under way.
                 if due < job.start:
                     continue

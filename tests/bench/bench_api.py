@@ -17,27 +17,23 @@ import contextlib
 import functools
 import http.client
 import os
-import shutil
 import socket
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from measure import machine, report
 from measure.guest import Guest
+from measure.lab import Segment, running_lab
 from measure.process import cpu_seconds
 from measure.rounds import Comparison, compare
 
-from umlab.api.background import start_in_background
 from umlab.client import Client
-from umlab.daemon.order import LabOrder
 from umlab.daemon.place import API_SOCKET, runtime_directory
-from umlab.daemon.spec import SwitchSpec, resolve_listen
-from umlab.switch.model import SwitchConfig
+from umlab.daemon.spec import DEFAULT_RECORDER
 
 LAB = "bench"
 FRAMES = 300_000
@@ -95,27 +91,6 @@ class UnixConnection(http.client.HTTPConnection):
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.connect(os.fspath(runtime_directory(LAB) / API_SOCKET))
-
-
-@contextlib.contextmanager
-def running() -> Iterator[tuple[int, str]]:
-    """Run a daemon with one switch in a place of its own; give its process id and control socket."""
-    place = Path(tempfile.mkdtemp(prefix="uml"))
-    for variable in ("XDG_RUNTIME_DIR", "XDG_STATE_HOME"):
-        os.environ[variable] = str(place / variable[4].lower())
-        os.mkdir(os.environ[variable], 0o700)
-    listen = resolve_listen("daemon", LAB, runtime_directory(LAB))
-    start_in_background(LabOrder(LAB, (SwitchSpec(LAB, SwitchConfig(), (listen,)),)))
-    try:
-        with Client(LAB) as client:
-            pid, keeper = client.lab().pid, client.lab().keeper_pid
-        yield pid, listen.partition(":")[2].partition(",")[0]
-    finally:
-        with Client(LAB) as client:
-            client.stop()
-        while os.path.exists(f"/proc/{keeper}"):
-            time.sleep(0.01)
-        shutil.rmtree(place)
 
 
 @contextlib.contextmanager
@@ -220,7 +195,8 @@ def main() -> None:
     parser.add_argument("--ports", type=int, default=1000, help="for the reads")
     options = parser.parse_args()
     facts = machine.facts()
-    with running() as (pid, control):
+    with running_lab(LAB, [Segment(LAB, recorder=DEFAULT_RECORDER)]) as lab:
+        pid, control = lab.pid, str(lab.control(LAB))
         report_reads(0)
         with contextlib.ExitStack() as stack:
             for number in range(options.ports):

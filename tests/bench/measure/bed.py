@@ -40,12 +40,14 @@ class Load:
         receivers: Guests that read; with more than one every frame goes to all.
         idle: Guests that do nothing.
         sources: How many source addresses the sender has.
+        tags: What frames of the sender and of receivers have behind their addresses.
     """
 
     size: int = 64
     receivers: int = 1
     idle: int = 0
     sources: int = 1
+    tags: tuple[bytes, bytes] = (b"", b"")
 
 
 class Bed:
@@ -57,6 +59,9 @@ class Bed:
         self._load = load("_load")
         self.sender = self.guest(1, connected=True)
         self.receivers = [self.guest(2 + number) for number in range(what.receivers)]
+        self.sender.tag = what.tags[0]
+        for receiver in self.receivers:
+            receiver.tag = what.tags[1]
         for _ in range(what.idle):
             self.guest(255)
         # When a greeting has come to all, all are attached, and whom it came from is learnt.
@@ -108,6 +113,7 @@ class Bed:
             rate,
             self.what.sources,
             window,
+            self.sender.tag,
         )
         if receivers is None:
             receivers = [receiver.sock.fileno() for receiver in self.receivers]

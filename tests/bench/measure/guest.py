@@ -30,12 +30,16 @@ class Guest:
             kernel's takes them from anybody, and holds 11 for that reason.
         timeout: In seconds, for everything it waits for.
 
+    Attributes:
+        tag: What its frames have behind their addresses.
+
     Raises:
         OSError: The switch does not answer as it should, or not in time.
     """
 
     def __init__(self, control: Path, number: int, connected: bool = True, timeout: float = 20) -> None:
         name = new_name()
+        self.tag = b""
         self.mac = b"\x02\0\0\0\0" + bytes([number])
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -58,7 +62,7 @@ class Guest:
 
     def greet(self, others: list[Guest]) -> None:
         """Send a broadcast and wait until it has come to all the others, which are attached then."""
-        frame = (b"\xff" * 6 + self.mac + b"\x88\xb5").ljust(60, b"\0")
+        frame = (b"\xff" * 6 + self.mac + self.tag + b"\x88\xb5").ljust(60, b"\0")
         self.sock.sendto(frame, self._switch)
         for other in others:
             other.sock.recv(2048)

@@ -13,20 +13,48 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from support.port_settings import PORTS, mirrors
+from umlab.daemon.port_setting import (
+    mirror_from_form,
+    mirror_to_form,
+    port_from_form,
+    port_to_form,
+    read_ports,
+)
 from umlab.daemon.spec import DEFAULT_KINDS, SwitchSpec, default_listen
 from umlab.errors import LabFileError, LabFileErrors
 from umlab.guest.cmdline import BessNic, DaemonNic, DiskRoot, FdNic, GuestSpec, Nic, TinyRoot
 from umlab.guest.kernel_config import parse_config
 from umlab.lab.file import LabFile, load
-from umlab.switch.model import MAX_FDB_CAPACITY, SwitchConfig
+from umlab.switch.model import MAX_FDB_CAPACITY, MirrorSession, SwitchConfig
 from umlab.transports.contract import Access
 
 RUNTIME = Path("/run/lab")
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,23}", fullmatch=True)
 #: Of users and groups.
 IDS = st.integers(0, (1 << 32) - 2)
+RECORDERS = {"off": 0, "128K": 128 << 10, "16M": 16 << 20}
+#: Numbers of ports that are told the same, none of them twice.
+PORT_TEXTS = st.lists(st.sampled_from(["1", "2-5,20", "7,9", "100-165", "65535"]), unique=True, max_size=3)
 SIGNS = [*"-:?,[]{}#&*!|>'\"%@`~= \n\t", "\n  ", "\n    ", "- ", ": ", "---\n", "*a", "&a ", "<<", "null"]
-KEYS = ["segments", "guests", "lan", "nics", "root", "disk", "listen", "bess", "hub", "true", "128M", "300s"]
+KEYS = [
+    "ports",
+    "1-9",
+    "access",
+    "mirrors",
+    "segments",
+    "guests",
+    "lan",
+    "nics",
+    "root",
+    "disk",
+    "listen",
+    "bess",
+    "hub",
+    "true",
+    "128M",
+    "300s",
+]
 PARTS = ["\nsegments:\n  lan:\n", "\nguests:\n  g:\n    ", "mac: 02:00:00:00:00:01", "\r\n"]
 ODD = ["\ufeff", "\x85", "\ud7ff"]
 WORDS = st.sampled_from([*SIGNS, *KEYS, *PARTS, *ODD])
@@ -74,6 +102,11 @@ def path(draw: st.DrawFn) -> str:
     )
 
 
+def mirror_keys(session: MirrorSession) -> dict[str, Any]:
+    """Return the keys of a mirror session; an empty text is no value."""
+    return {key: value for key, value in mirror_to_form(session).items() if value != ""}
+
+
 @st.composite
 def segments(draw: st.DrawFn) -> dict[str, Any]:
     """Draw the keys of a segment that listens for everybody."""
@@ -88,6 +121,9 @@ def segments(draw: st.DrawFn) -> dict[str, Any]:
         "allow_users": draw(st.lists(IDS, max_size=3)),
         "allow_groups": draw(st.lists(IDS, max_size=3)),
         "lldp": draw(st.booleans()),
+        "ports": {text: form for text in draw(PORT_TEXTS) if (form := port_to_form(draw(PORTS)))},
+        "mirrors": draw(st.just([]) | st.tuples(mirrors().map(mirror_keys)).map(list)),
+        "recorder": draw(st.sampled_from([*RECORDERS])),
     }
     return {key: value for key, value in given_keys.items() if draw(st.booleans())}
 
@@ -128,12 +164,19 @@ def expected_switch(name: str, keys: dict[str, Any]) -> SwitchSpec:
     fields = {key: keys[key] for key in ("hub", "max_frame", "fdb_capacity") if key in keys}
     if "ageing_time" in keys:
         fields["ageing_time_ns"] = int(keys["ageing_time"].removesuffix("ms")) * 1_000_000
+    ports = {
+        number: port_from_form(form)
+        for text, form in keys.get("ports", {}).items()
+        for number in read_ports(text)
+    }
+    sessions = tuple(mirror_from_form(each) for each in keys.get("mirrors", []))
     users, groups = (tuple(sorted(set(keys.get(key, [])))) for key in ("allow_users", "allow_groups"))
     return SwitchSpec(
         name,
-        SwitchConfig(**fields),
+        SwitchConfig(**fields, ports=ports, mirrors=sessions),
         tuple(default_listen(kind, name, RUNTIME) for kind in keys.get("listen", DEFAULT_KINDS)),
         Access(int(keys.get("mode", "0600"), 8), keys.get("group"), users, groups),
+        RECORDERS[keys.get("recorder", "16M")],
         lldp=keys.get("lldp", False),
     )
 

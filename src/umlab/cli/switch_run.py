@@ -31,6 +31,8 @@ Examples:
 
   umlab switch run lan --listen daemon:/tmp/net1.ctl --listen bess:/tmp/net1.bess
 
+  umlab switch run lan --recorder 256M
+
   umlab switch run old --listen daemon:/tmp/uml.ctl,/tmp/uml.data --hub
 
   umlab switch run lan --listen bess:/srv/lan.bess --mode 0660 --group lab --allow-group lab
@@ -93,6 +95,14 @@ def run(
             show_default=False,
         ),
     ] = None,
+    recorder: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Memory for the flight recorder, such as 64M, or off; 16M unless given.",
+            show_default=False,
+        ),
+    ] = None,
     mode: Annotated[
         str | None,
         typer.Option(
@@ -141,13 +151,14 @@ def run(
     Where an earlier one was killed, its ports and guests are taken up as they were.
     """
     if file is not None:
-        settings = (listen, hub, ageing_time, max_frame, mode, group, allow_user, allow_group)
+        settings = (listen, hub, ageing_time, max_frame, recorder, mode, group, allow_user, allow_group)
         if any(settings):
             raise typer.BadParameter("a file says itself what its segments are", param_hint="--file")
         order = _file_order(name, file)
     else:
         access = _access(mode, group, allow_user or [], allow_group or [])
-        order = _order(name, listen or (), _config(hub, ageing_time, max_frame), access)
+        config = _config(hub, ageing_time, max_frame)
+        order = _order(name, listen or (), config, access, _recorder(recorder))
     if background:
         _start(order, Output(as_json=as_json))
     else:
@@ -162,13 +173,17 @@ def _file_order(name: str, file: Path) -> LabOrder:
     return LabOrder(name, tuple(lab.segments.values()), tuple(lab.guests.values()))
 
 
-def _order(name: str, listen: Sequence[str], config: SwitchConfig, access: Access) -> LabOrder:
+def _order(name: str, listen: Sequence[str], config: SwitchConfig, access: Access, recorder: int) -> LabOrder:
     from umlab.daemon.order import LabOrder
     from umlab.daemon.spec import DEFAULT_KINDS, SwitchSpec, resolve_listen
 
     runtime = _runtime(name)
     places = tuple(resolve_listen(spec, name, runtime) for spec in listen or DEFAULT_KINDS)
-    return LabOrder(name, (SwitchSpec(name, config, places, access),), alone=True)
+    try:
+        spec = SwitchSpec(name, config, places, access, recorder)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--recorder") from None
+    return LabOrder(name, (spec,), alone=True)
 
 
 def _config(hub: bool, ageing_time: float | None, max_frame: int | None) -> SwitchConfig:
@@ -178,6 +193,19 @@ def _config(hub: bool, ageing_time: float | None, max_frame: int | None) -> Swit
     if ageing_time is not None:
         config = dataclasses.replace(config, ageing_time_ns=int(ageing_time * SECOND_NS))
     return config if max_frame is None else dataclasses.replace(config, max_frame=max_frame)
+
+
+def _recorder(text: str | None) -> int:
+    """Return the bytes of a flight recorder, 0 for none."""
+    from umlab.cli.setting import parse_size
+    from umlab.daemon.spec import DEFAULT_RECORDER
+
+    if text is None or text == "off":
+        return 0 if text else DEFAULT_RECORDER
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{error}, or off", param_hint="--recorder") from None
 
 
 def _access(mode: str | None, group: str | None, allow_users: list[str], allow_groups: list[str]) -> Access:

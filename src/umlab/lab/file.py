@@ -19,6 +19,7 @@ from umlab.daemon.spec import SwitchSpec
 from umlab.errors import LabError, LabFileError, LabFileErrors
 from umlab.guest.cmdline import GuestSpec
 from umlab.lab.document import MAX_SIZE, SHOWN, Document, Key, Problem, read_document
+from umlab.lab.port import Mirror, Port
 from umlab.lab.resolve import guest_spec, switch_spec
 from umlab.lab.schema import Disk, Guest, Nic, Scope, Segment
 
@@ -32,6 +33,7 @@ _TYPE_REASONS = {
     "missing": "must be given",
     "dataclass_type": "must have keys below it",
     "tuple_type": "must be a list",
+    "dict_type": "must have keys below it",
 }
 
 
@@ -156,7 +158,8 @@ class _Loader:
             return adapter.validate_python(value, context=scope)
         except ValidationError as refusal:
             for error in refusal.errors(include_url=False, include_input=False):
-                where = (*key, *error["loc"])
+                # A key that is wrong is where it stands.
+                where = (*key, *(step for step in error["loc"] if step != "[key]"))
                 self._problem(where, _reason(error, where))
         return None
 
@@ -195,6 +198,10 @@ def _schema_of(key: Key) -> Any:
             return Guest
         case ("guests", _, "root"):
             return Disk
+        case ("segments", _, "ports", _):
+            return Port
+        case ("segments", _, "mirrors", _):
+            return Mirror
     return Nic
 
 

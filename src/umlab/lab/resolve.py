@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from umlab.daemon.spec import SwitchSpec
 from umlab.guest.cmdline import DiskRoot, GuestSpec, Nic, TinyRoot
+from umlab.lab.port import mirror_sessions, port_configs
 from umlab.lab.schema import Guest, Segment, attached_nic
 from umlab.switch.model import SwitchConfig
 from umlab.transports.contract import Access
@@ -16,10 +17,12 @@ def switch_spec(name: str, segment: Segment) -> SwitchSpec:
         ageing_time_ns=segment.ageing_time,
         max_frame=segment.max_frame,
         fdb_capacity=segment.fdb_capacity,
+        ports=port_configs(segment.ports),
+        mirrors=mirror_sessions(segment.mirrors),
     )
     users, groups = (tuple(sorted(set(ids))) for ids in (segment.allow_users, segment.allow_groups))
     access = Access(segment.mode, segment.group, users, groups)
-    return SwitchSpec(name, config, segment.listen, access, lldp=segment.lldp)
+    return SwitchSpec(name, config, segment.listen, access, segment.recorder, segment.lldp)
 
 
 def guest_spec(name: str, guest: Guest, switches: dict[str, SwitchSpec]) -> GuestSpec:

@@ -15,10 +15,11 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationInfo
 
 from umlab.daemon.access import find_group, find_user, read_mode
-from umlab.daemon.spec import DEFAULT_KINDS, resolve_listen
+from umlab.daemon.spec import DEFAULT_KINDS, DEFAULT_RECORDER, SwitchSpec, resolve_listen
 from umlab.errors import LabError, TransportError
 from umlab.guest import cmdline
 from umlab.guest.cmdline import BessNic, DaemonNic, DiskRoot, FdNic, GuestSpec, TinyRoot
+from umlab.lab.port import Mirrors, Ports
 from umlab.lab.text import read_count, read_size, read_text, read_time, read_truth
 from umlab.switch.model import MAX_AGEING_NS, SECOND_NS, SwitchConfig
 from umlab.transports.contract import PRIVATE
@@ -75,6 +76,14 @@ def _check_capacity(value: int) -> int:
     return SwitchConfig(fdb_capacity=value).fdb_capacity
 
 
+def _read_recorder(value: Any) -> int:
+    return 0 if value == "off" else read_size(value)
+
+
+def _check_recorder(size: int) -> int:
+    return SwitchSpec("", _SWITCH, (), recorder=size).recorder
+
+
 def _resolve_listen(spec: str, info: ValidationInfo) -> str:
     scope = _scope(info)
     try:
@@ -95,6 +104,11 @@ class Segment:
     )
     max_frame: Annotated[_Count, AfterValidator(_check_frame)] = _SWITCH.max_frame
     fdb_capacity: Annotated[_Count, AfterValidator(_check_capacity)] = _SWITCH.fdb_capacity
+    ports: Ports = field(default_factory=dict)
+    mirrors: Mirrors = ()
+    recorder: Annotated[int, BeforeValidator(_read_recorder), AfterValidator(_check_recorder)] = (
+        DEFAULT_RECORDER
+    )
     listen: Annotated[
         tuple[Annotated[_Text, AfterValidator(_resolve_listen)], ...], Field(validate_default=True)
     ] = DEFAULT_KINDS

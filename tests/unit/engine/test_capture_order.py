@@ -206,7 +206,7 @@ class TestMemory:
         capture = engine.capture(CaptureOrder(capacity=MIN_CAPTURE, overwrite=True))
         rng = random.Random(3)
         sent = []
-        for number in range(400):
+        for number in range(120):
             size = rng.choice([14, 60, 61, 62, 63, 1514, 9018, 40_000, 65_535])
             sent.append(frame(mac(9), mac(9), size, number.to_bytes(4, "big") if size > 14 else b""))
             guest.send(sent[-1])

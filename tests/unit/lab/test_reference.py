@@ -13,6 +13,7 @@ from support.require import ROOT
 from umlab.errors import LabFileError, LabFileErrors
 from umlab.lab.document import MAX_DEPTH, MAX_EVENTS, MAX_SIZE
 from umlab.lab.file import MAX_ERRORS, load
+from umlab.lab.port import Mirror, Port
 from umlab.lab.schema import Disk, Guest, Nic, Segment
 
 PAGE = (ROOT / "docs/reference/lab-file.md").read_text()
@@ -24,7 +25,7 @@ RUNTIME = Path("/run/lab")
 
 
 def test_examples_are_found() -> None:
-    assert [bool(errors) for _, errors in EXAMPLES] == [False, True, True]
+    assert [bool(errors) for _, errors in EXAMPLES] == [False, False, False, True, True]
 
 
 @pytest.mark.parametrize(("text", "errors"), EXAMPLES)
@@ -41,7 +42,7 @@ def test_example_is_read_as_the_page_says(
     assert told == errors
 
 
-@pytest.mark.parametrize("schema", [Segment, Guest, Disk, Nic])
+@pytest.mark.parametrize("schema", [Segment, Port, Mirror, Guest, Disk, Nic])
 def test_every_key_has_its_row(schema: Any) -> None:
     assert {field.name for field in dataclasses.fields(schema)} <= ROWS.keys()
 
@@ -55,7 +56,7 @@ def test_defaults_of_the_page_change_nothing_where_they_are_written(
         return ", ".join(f"{name}: {ROWS[name].strip('`')}" for name in names if ROWS[name].startswith("`"))
 
     segment, guest, nic = written(Segment), written(Guest), written(Nic)
-    assert [part.count(": ") for part in (segment, guest, nic)] == [7, 8, 1]
+    assert [part.count(": ") for part in (segment, guest, nic)] == [9, 8, 1]
     monkeypatch.chdir(tmp_path)
     labs = []
     for text in (

@@ -9,7 +9,6 @@ import os
 import random
 import resource
 import select
-import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -65,6 +64,11 @@ def came_to(engine: Engine, port_no: int) -> int:
     return counters.rx_frames + sum(drops)
 
 
+def queued_frames(engine: Engine, *port_nos: int) -> int:
+    queued = engine.snapshot().queued
+    return sum(queued[port_no] for port_no in port_nos)
+
+
 def total_of(counters: PortCounters) -> int:
     return counters.rx_frames + counters.tx_frames + sum(counters.drops.values())
 
@@ -109,8 +113,9 @@ class TestExactness:
                 taken.append(capture.read(50_000))
 
         def drain(guest: GuestEnd) -> None:
-            while guest.sock.recv(65_536):
-                pass
+            while not done.is_set():
+                select.select([guest.sock], [], [], 0.01)
+                guest.waiting()
 
         def send(guest: GuestEnd, number: int) -> None:
             rng = random.Random(number)
@@ -118,27 +123,26 @@ class TestExactness:
                 target = rng.choice([BROADCAST, mac(1), mac(2), mac(3), mac(4), STP])
                 guest.send(frame(target, mac(number), rng.choice([14, 60, 400, 1514, 2001])))
 
-        readers = [threading.Thread(target=drain, args=(guest,)) for guest in (*guests[:3], leaving)]
         senders = [
             threading.Thread(target=send, args=(guest, number)) for number, guest in enumerate(guests[:3], 1)
         ]
+        readers = [threading.Thread(target=drain, args=(guest,)) for guest in guests[:3]]
         threads = [threading.Thread(target=read), *readers, *senders]
         for thread in threads:
             thread.start()
-        for thread in senders:
-            thread.join()
-        leaving.sock.shutdown(socket.SHUT_RDWR)
-        events_until(engine, LinkClosed)
-        wait_until(lambda: [came_to(engine, number) for number in (1, 2, 3)] == [1500] * 3, 20, "all came")
-        wait_until(
-            lambda: not any(engine.snapshot().queued[number] for number in (1, 2, 3, 5)), 5, "all went"
-        )
-        for guest in guests[:3]:
-            guest.sock.shutdown(socket.SHUT_RD)
-        for thread in readers:
-            thread.join()
-        done.set()
-        threads[0].join()
+        try:
+            for thread in senders:
+                thread.join()
+            leaving.close()
+            events_until(engine, LinkClosed)
+            wait_until(
+                lambda: [came_to(engine, number) for number in (1, 2, 3)] == [1500] * 3, 20, "all came"
+            )
+            wait_until(lambda: queued_frames(engine, 1, 2, 3, 5) == 0, 5, "all went")
+        finally:
+            done.set()
+            for thread in threads:
+                thread.join()
         capture.close()
         packets = read_packets(b"".join(taken) + capture.read(ALL))
         counts, ports = capture.counts(), engine.snapshot().ports

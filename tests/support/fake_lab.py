@@ -12,6 +12,7 @@ from umlab.console.scrollback import Scrollback
 from umlab.console.terminal import Terminal
 from umlab.daemon.event_log import EventLog
 from umlab.daemon.lab import LabService
+from umlab.daemon.record import SIZE_NAMES
 from umlab.daemon.spec import SwitchSpec
 from umlab.daemon.switch_change import SwitchChange
 from umlab.daemon.view import (
@@ -42,6 +43,8 @@ PORT_COUNTERS = {
     **{"rx_frames": 7, "rx_bytes": 448, "tx_frames": 5, "tx_bytes": 320},
     **{f"drop_{reason.value}": 0 for reason in DropReason},
     "drop_tail": 2,
+    **{f"{kind}_size_{name}": 0 for kind in ("rx", "tx") for name in SIZE_NAMES},
+    **{"rx_size_0_64": 7, "tx_size_0_64": 5},
 }
 SWITCH_COUNTERS = {
     **{"learned": 3, "moved": 1, "aged": 0, "learn_refused": 0, "unknown_sender": 0},

@@ -22,6 +22,7 @@ from prometheus_client.registry import Collector
 from umlab.api.gate import RequestCounts
 from umlab.api.limit import Limit
 from umlab.daemon.lab import LabService
+from umlab.daemon.record import SIZE_NAMES
 from umlab.daemon.view import PortView
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -184,6 +185,17 @@ class LabCollector(Collector):
                 if count and name.startswith(_DROP):
                     drops.add_metric((*key, name.removeprefix(_DROP)), count)
         yield drops
+        sizes = CounterMetricFamily(
+            "umlab_port_frames_by_size",
+            "Frames, by direction and bytes.",
+            labels=(*labels, "direction", "bytes"),
+        )
+        for key, port in ports:
+            for direction, kind in (("received", "rx"), ("transmitted", "tx")):
+                for name in SIZE_NAMES:
+                    if count := port.counters.get(f"{kind}_size_{name}"):
+                        sizes.add_metric((*key, direction, name.replace("_", "-")), count)
+        yield sizes
 
 
 class _One(Collector):

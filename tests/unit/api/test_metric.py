@@ -61,6 +61,11 @@ async def test_numbers_are_those_of_the_lab(api: ApiLab) -> None:
     assert values(families, "umlab_port_up")["daemon", "1", "lan"] == 1
     drops = values(families, "umlab_port_dropped_frames_total")
     assert drops["daemon", "1", "tail", "lan"] == PORT_COUNTERS["drop_tail"]
+    # Labels: bytes, direction, kind, port_no, switch; what has not occurred is not there.
+    sizes = values(families, "umlab_port_frames_by_size_total")
+    assert sizes["0-64", "received", "daemon", "1", "lan"] == 7
+    assert sizes["0-64", "transmitted", "daemon", "2", "lan"] == 5
+    assert len(sizes) == 4
     requests = values(families, "umlab_api_requests_total")
     assert requests["GET", "404"] == 3
     assert requests["PUT", "200"] == 2

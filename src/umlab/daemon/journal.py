@@ -156,7 +156,7 @@ def _kept_spec(name: str, thing: Thing) -> tuple[SwitchSpec, list[dict[str, int]
     config = dict(meta["config"])
     if meta.get("settings"):
         file = fds.pop(0)
-        config |= json.loads(os.pread(file, _MAX_SETTINGS, 0))
+        config = config | json.loads(os.pread(file, _MAX_SETTINGS, 0))
     if fds or len(listeners) != len(meta["listen"]):
         raise ValueError("other sockets than places to listen")
     spec = SwitchSpec(

@@ -41,7 +41,8 @@ from umlab.errors import (
     StateError,
 )
 from umlab.guest.cmdline import BessNic, GuestSpec, TinyRoot
-from umlab.switch.model import SwitchConfig
+from umlab.switch.model import MirrorSession, PortConfig, SwitchConfig
+from umlab.switch.vlan import PortVlan
 from umlab.transports.contract import Argument
 
 LAB = LabView("lan", "0.1.0", 7, 8, 1.5, ("lan",), ("left",))
@@ -57,7 +58,7 @@ SWITCH = SwitchView(
 PORT = PortView(
     1, "daemon", "v3", "up", 9, 0, "root", "left", "left", ("02:00:00:00:00:01",), 1, 0, {"rx_frames": 4}
 )
-ENTRY = FdbEntryView("02:00:00:00:00:01", 1, 2.5)
+ENTRY = FdbEntryView("02:00:00:00:00:01", 1, 2.5, 10)
 TALKERS = Talkers(
     2.5,
     3,
@@ -155,6 +156,19 @@ def test_set_switch_sends_what_changes_and_no_more(shell: Shell, runtime: Path) 
         assert shell.ask("lan", "set_switch", "lan", hub=True, max_frame=1518) == CHANGED
     assert api.requests[0].method == "PATCH"
     assert api.requests[0].body == {"hub": True, "max_frame": 1518}
+
+
+def test_set_switch_sends_ports_and_sessions_in_their_form(shell: Shell, runtime: Path) -> None:
+    ports = {1: PortConfig(PortVlan.access(10)), 2: None, 3: PortConfig()}
+    mirrors = {"tap": MirrorSession("tap", 9, frozenset({2, 1})), "old": None}
+    with FakeApi(runtime, "lan", lambda _: Reply(CHANGED)) as api:
+        assert shell.ask("lan", "set_switch", "lan", ports=ports, mirrors=mirrors, ahead=True) == CHANGED
+    tap = {"name": "tap", "destination": 9, "ports": [1, 2], "vlans": "", "ingress": True, "egress": True}
+    assert api.requests[0].body == {
+        "ports": {"1": {"access": 10}, "2": None, "3": {}},
+        "mirrors": {"tap": tap, "old": None},
+        "ahead": True,
+    }
 
 
 def test_log_has_its_place_and_raw_bytes(shell: Shell, runtime: Path) -> None:

@@ -30,8 +30,11 @@ from umlab.errors import (
     NoSuchGuest,
     NoSuchPort,
     NoSuchSwitch,
+    SwitchError,
 )
 from umlab.guest.cmdline import BessNic, DaemonNic, DiskRoot, GuestSpec
+from umlab.switch.model import MirrorSession, PortConfig, SwitchConfig
+from umlab.switch.vlan import PortVlan, VidSet
 
 
 def test_lab_is_managed(shell: Shell, runtime: Path) -> None:
@@ -41,7 +44,11 @@ def test_lab_is_managed(shell: Shell, runtime: Path) -> None:
         assert labs() == ["lan"]
         assert shell.ask("lan", "lab").switches == ("lan",)
         assert shell.ask("lan", "set_switch", "lan", hub=True).changed
-        assert shell.ask("lan", "switch", "lan").config.hub
+        ports, tap = {1: PortConfig(PortVlan.access(10))}, MirrorSession("tap", 1, vids=VidSet.of([10]))
+        assert shell.ask("lan", "set_switch", "lan", ports=ports, mirrors={"tap": tap}).changed
+        assert shell.ask("lan", "switch", "lan").config == SwitchConfig(hub=True, ports=ports, mirrors=(tap,))
+        with pytest.raises(SwitchError, match="at port 7"):
+            shell.ask("lan", "set_switch", "lan", ports={7: ports[1]})
         assert [port.port_no for port in shell.ask("lan", "ports", "lan")] == [1]
         assert shell.ask("lan", "flush_fdb", "lan", 1).changed
         assert shell.ask("lan", "fdb", "lan") == []

@@ -107,7 +107,7 @@ def _wait_for_a_written_fdb(lab: BackgroundLab) -> None:
                 path = f"/proc/{keeper}/fd/{name}"
                 if "umlab-fdb" in os.readlink(path):
                     sizes.append(os.stat(path).st_size)
-        return sizes == [2 * 18]
+        return sizes == [2 * 20]
 
     wait_until(written, 10, "two addresses at the keeper")
 

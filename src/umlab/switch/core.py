@@ -409,7 +409,7 @@ class SwitchCore:
                 form = tagging.form(frame, vlan)
                 if form is not frame:
                     changed[number] = form
-        there = [number for number in copies if number in self._ports]
+        there = [number for number in copies if number in self._ports and number not in self._monitors]
         return Verdict((*egress, *self._monitors, *there), None, changed)
 
     def _forget_verdicts(self) -> None:

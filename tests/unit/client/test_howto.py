@@ -26,6 +26,7 @@ def test_every_example_runs(runtime: Path, capsys: pytest.CaptureFixture[str]) -
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == "lan lan 1 ports, 1 addresses"
     assert "False" in printed
+    assert "10" in printed
     assert "Linux version 6.1" in printed
     assert any(line.startswith("port_attached {") for line in printed)
     # A terminal in its usual mode shows what is typed.

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import typer
 
-from umlab.cli.setting import SETTINGS, format_time, parse_settings, parse_time
+from umlab.cli.setting import SETTINGS, format_size, format_time, parse_settings, parse_size, parse_time
 from umlab.client.call import ConfigChange
 from umlab.switch.model import SwitchConfig
 
@@ -33,6 +33,13 @@ def test_time_has_a_unit(text: str, nanoseconds: int) -> None:
 def test_anything_else_is_no_time(text: str) -> None:
     with pytest.raises(ValueError, match="write a"):
         parse_time(text)
+
+
+@pytest.mark.parametrize("size", [1, 1023, 128 << 10, (1 << 20) + 1, 16 << 20, 3 << 30])
+def test_size_has_the_largest_unit_that_is_whole(size: int) -> None:
+    text = format_size(size)
+    assert (parse_size(text) if text[-1] in "KMG" else int(text)) == size
+    assert format_size(16 << 20) == "16M"
 
 
 def test_words_become_fields() -> None:

@@ -44,11 +44,26 @@ def test_switches_of_all_labs_are_listed(run: Run, runtime: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("setting", [("--hub",), ("--ageing-time", "60"), ("--max-frame", "1514")])
+@pytest.mark.parametrize(
+    "setting", [("--hub",), ("--ageing-time", "60"), ("--max-frame", "1514"), ("--recorder", "off")]
+)
 def test_file_and_a_setting_of_one_switch_exclude_each_other(run: Run, setting: tuple[str, ...]) -> None:
     done = run("switch", "run", "lan", "--file", "/dev/null", *setting)
     assert done.status == 2
     assert "a file says itself what its segments are" in " ".join(done.err.split())
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [
+        ("5", "write a number and its unit, one of K, M, G, such as 100M, or off"),
+        ("1K", "recorder must be 0, or"),
+    ],
+)
+def test_wrong_size_of_a_recorder_is_a_wrong_command_line(size: str, said: str, run: Run) -> None:
+    done = run("switch", "run", "lan", "--recorder", size)
+    assert done.status == 2
+    assert said in " ".join(done.err.replace("│", " ").split())
 
 
 def test_hung_lab_is_listed_and_holds_nobody_up(run: Run, runtime: Path) -> None:

@@ -304,6 +304,10 @@ class SwitchService:
             for port_no, session in sorted(self._sessions.items())
         ]
 
+    def port_numbers(self) -> list[int]:
+        """Return the numbers of all ports, in order; takes no look at what is plugged in."""
+        return sorted(self._sessions)
+
     def session(self, port_no: int) -> Session | None:
         """Return what is plugged in, ``None`` where nothing is."""
         return self._sessions.get(port_no)

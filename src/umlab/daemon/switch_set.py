@@ -150,7 +150,7 @@ class SwitchSet:
         """
         switch = self._find(name)
         config = change.of(switch.spec.config)
-        change.check_attached(switch.spec.config, [port.port_no for port in switch.service.ports()])
+        change.check_attached(switch.spec.config, switch.service.port_numbers())
         lldp = switch.spec.lldp if change.lldp is None else change.lldp
         spec = replace(switch.spec, config=config, lldp=lldp)
         if switch.spec == spec:

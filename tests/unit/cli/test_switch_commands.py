@@ -56,7 +56,7 @@ def test_file_and_a_setting_of_one_switch_exclude_each_other(run: Run, setting: 
 @pytest.mark.parametrize(
     ("size", "said"),
     [
-        ("5", "write a number and its unit, one of K, M, G, such as 100M, or off"),
+        ("5", "write a number and its unit, one of K, M, G"),
         ("1K", "recorder must be 0, or"),
     ],
 )

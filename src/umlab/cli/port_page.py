@@ -31,10 +31,16 @@ _EGRESS_DROPS = {"tail", "peer_gone", "refused"}
 
 
 def port_table(ports: list[PortView], config: SwitchConfig) -> Table | str:
-    """Return a line for each port, also for those that are told something and have nobody yet."""
+    """Return a line for each port, and one for all that are told the same and have nobody yet."""
+    from umlab.daemon.port_setting import ports_text
+
     rows = {port.port_no: _port_row(port, _vlan_text(config.ports.get(port.port_no))) for port in ports}
-    for number, port in config.ports.items():
-        rows.setdefault(number, (str(number), "-", "empty", _vlan_text(port), *("-",) * 9))
+    empty: dict[PortConfig, list[int]] = {}
+    for number in sorted(config.ports.keys() - rows.keys()):
+        empty.setdefault(config.ports[number], []).append(number)
+    for port_config, numbers in empty.items():
+        told = _vlan_text(port_config)
+        rows[numbers[0]] = (ports_text(numbers), "-", "empty", told, *("-",) * 9)
     return Table(_PORT_HEADINGS, [rows[each] for each in sorted(rows)], _PORT_SPARE) if rows else _NOBODY
 
 

@@ -230,7 +230,7 @@ def test_vlans_mirrors_and_ports_ahead_are_shown(run: Run, runtime: Path) -> Non
             1: PortConfig(PortVlan.access(10)),
             2: PortConfig(PortVlan.trunk(VidSet.parse("10,20-29"), 1), ReservedPolicy.BRIDGE),
             3: PortConfig(None, ReservedPolicy.PEER),
-            7: PortConfig(PortVlan(1, VidSet.of([10]), VidSet.of([1, 5]))),
+            **dict.fromkeys((6, 7, 9), PortConfig(PortVlan(1, VidSet.of([10]), VidSet.of([1, 5])))),
         },
         mirrors={"tap": session},
         ahead=True,
@@ -252,7 +252,7 @@ def test_vlans_mirrors_and_ports_ahead_are_shown(run: Run, runtime: Path) -> Non
     assert "2 daemon v3 up trunk 10,20-29 native 1, reserved bridge 4711" in vlans["2"]
     assert "3 daemon v3 up reserved peer 4711" in vlans["3"]
     assert "4 daemon v3 up - 4711" in vlans["4"]
-    assert vlans["7"] == "7 - empty hybrid pvid 1 tagged 10 untagged 1,5 - - - - - - - - -"
+    assert vlans["6-7,9"] == "6-7,9 - empty hybrid pvid 1 tagged 10 untagged 1,5 - - - - - - - - -"
     assert "tap 1 ingress only 10,20-29 9" in lines
     assert "02:00:00:00:00:01 10 1 1.5 s" in lines
     config = record["switch"]["config"]

@@ -208,7 +208,7 @@ def _what_is_wrong(instruction: Instruction, after: int) -> str:
         return f"unknown code {code:#06x}"
     kind, mode = code & _CLASS, code & _MODE
     if kind == _JMP and (k if code & _OPERATION == _JA else max(jt, jf)) >= after:
-        return "jumps outside of the program"
+        return "jumps backwards" if code == _JMP | _JA and k >= _NEGATIVE else "jumps outside of the program"
     if kind != _RET and after == 0:
         return "the last instruction does not return"
     if code in (_ALU | _DIV, _ALU | _MOD) and k == 0:

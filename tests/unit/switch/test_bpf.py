@@ -76,7 +76,10 @@ class TestCheck:
             ([(JEQ, 256, 0, 0), (RET, 0)], "instruction 0: a number does not fit"),
             ([(JEQ, 0, -1, 0), (RET, 0)], "instruction 0: a number does not fit"),
             ([(LD_IMM, 0), (JA, 1), (RET, 0)], "instruction 1: jumps outside"),
-            ([(JA, WORD), (RET, 0)], "instruction 0: jumps outside"),  # backwards, in a signed word
+            (
+                [(JA, WORD), (RET, 0)],
+                "instruction 0: jumps backwards",
+            ),  # as a signed word, which libpcap means
             ([(JEQ, 1, 0, 0), (RET, 0)], "instruction 0: jumps outside"),
             ([(JSET | BY_X, 0, 1, 0), (RET, 0)], "instruction 0: jumps outside"),
             ([(JA, 0)], "instruction 0: jumps outside"),

@@ -44,6 +44,21 @@ def test_error_and_peer_are_plain() -> None:
     assert event_record(SessionRefused(5, "x", LabError("a"), None))["event"] == "session_refused"
 
 
+def test_each_bucket_of_sizes_is_a_counter() -> None:
+    counters = PortCounters()
+    for size in (14, 64, 65, 127, 128, 511, 1023, 1024, 1518, 1519, 9018):
+        counters.count_rx(size)
+    counters.count_tx(60)
+    record = counters_record(counters)
+    sizes = {name.removeprefix("rx_size_"): count for name, count in record.items() if "rx_size" in name}
+    assert sizes == {
+        **{"0_64": 2, "65_127": 2, "128_255": 1, "256_511": 1, "512_1023": 1, "1024_1518": 2},
+        "1519_up": 2,
+    }
+    assert sum(sizes.values()) == record["rx_frames"]
+    assert record["tx_size_0_64"] == 1
+
+
 def test_each_reason_to_drop_is_a_counter() -> None:
     counters = PortCounters(rx_frames=3)
     counters.count_drop(DropReason.TAIL)

@@ -117,7 +117,8 @@ class CaptureFiles:
         self._write_problem = self._open_problem = ""
         self._kept: deque[str] = deque()
         self._bytes_before = 0
-        self._opened_at = 0.0
+        #: When the first packet of the present file came.
+        self._begun_at = 0.0
         #: Of a capture that has several files: the packets of each port that are in the present one, and
         #: what earlier ones have told of frames that were lost, or not accepted.
         self._packets: Counter[int] = Counter()
@@ -166,6 +167,8 @@ class CaptureFiles:
         if self._request.is_rotating:
             if self._packets and self._is_due(len(packets)):
                 self._rotate()
+            if not self._packets:
+                self._begun_at = time.monotonic()
             self._packets.update(self._by_port(packets))
         self._file.add(packets, self._ports(), self._present())
         self.retry()
@@ -201,7 +204,7 @@ class CaptureFiles:
     def _is_due(self, size: int) -> bool:
         rotate_size, rotate_time = self._request.rotate_size, self._request.rotate_time
         return (rotate_size is not None and self._file.size + size > rotate_size) or (
-            rotate_time is not None and time.monotonic() - self._opened_at >= rotate_time
+            rotate_time is not None and time.monotonic() - self._begun_at >= rotate_time
         )
 
     def _rotate(self) -> None:
@@ -233,7 +236,6 @@ class CaptureFiles:
     def _open(self, path: str) -> _File:
         file = _File(path, self._subject)
         self.number += 1
-        self._opened_at = time.monotonic()
         self._kept.append(path)
         if self._request.files is not None and len(self._kept) > self._request.files:
             with contextlib.suppress(OSError):

@@ -150,17 +150,16 @@ class FileSession:
             files.write_statistics()
             self._post(self._report("progress", files))
         self._capture.close()
-        if files.is_blocked:
-            files.retry()
-        self._move(files, math.inf)
+        files.retry()
+        if not files.is_blocked:
+            self._move(files, math.inf)
 
     def _move(self, files: CaptureFiles, until: float) -> None:
-        """Write what waits, as far as it can be."""
-        while not files.is_blocked and time.monotonic() < until:
-            packets = self._capture.read(files.room(WRITE_SIZE))
-            if not packets:
-                return
+        """Write what waits, as far as it can be, and for so long."""
+        while packets := self._capture.read(files.room(WRITE_SIZE)):
             files.write(packets)
+            if files.is_blocked or time.monotonic() >= until:
+                return
 
     def _post(self, report: CaptureProgress) -> None:
         # A loop that is closed has nobody left to be told.

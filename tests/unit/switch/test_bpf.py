@@ -79,7 +79,7 @@ class TestCheck:
             (
                 [(JA, WORD), (RET, 0)],
                 "instruction 0: jumps backwards",
-            ),  # as a signed word, which libpcap means
+            ),  # as libpcap means it
             ([(JEQ, 1, 0, 0), (RET, 0)], "instruction 0: jumps outside"),
             ([(JSET | BY_X, 0, 1, 0), (RET, 0)], "instruction 0: jumps outside"),
             ([(JA, 0)], "instruction 0: jumps outside"),

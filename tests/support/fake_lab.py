@@ -7,9 +7,11 @@ import dataclasses
 import os
 import time
 
+from support.capture_switch import CaptureSwitches
 from umlab.capture.talkers import Talker, TalkerPair, Talkers
 from umlab.console.scrollback import Scrollback
 from umlab.console.terminal import Terminal
+from umlab.daemon.capture import CaptureSet
 from umlab.daemon.event_log import EventLog
 from umlab.daemon.lab import LabService
 from umlab.daemon.record import SIZE_NAMES
@@ -111,6 +113,9 @@ class FakeLab(LabService):
         self.pause = asyncio.Event()
         self.pause.set()
         self.started_at = time.time()
+        #: What captures are of.
+        self.capture_switches = CaptureSwitches()
+        self.captures = CaptureSet(self.capture_switches, self.events)  # type: ignore[arg-type]
 
     def close(self) -> None:
         """End everything."""

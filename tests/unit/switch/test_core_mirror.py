@@ -12,8 +12,10 @@ from umlab.switch.model import MAX_MIRRORS, MirrorSession, PortConfig, ReservedP
 from umlab.switch.vlan import VidSet
 
 
-def session(destination: int, *ports: int, name: str = "m", **others: bool) -> MirrorSession:
-    return MirrorSession(name, destination, frozenset(ports), **others)
+def session(
+    destination: int, *ports: int, name: str = "m", ingress: bool = True, egress: bool = True
+) -> MirrorSession:
+    return MirrorSession(name, destination, frozenset(ports), ingress=ingress, egress=egress)
 
 
 def switch(
@@ -33,21 +35,22 @@ def unicast(core: SwitchCore, ingress: int, egress: int) -> tuple[int, ...]:
 
 class TestCopies:
     @pytest.mark.parametrize(
-        ("ways", "ingress", "egress", "copied"),
+        ("inward", "outward", "ingress", "egress", "copied"),
         [
-            ({}, 1, 2, True),
-            ({}, 2, 1, True),
-            ({}, 2, 3, False),
-            ({"egress": False}, 1, 2, True),
-            ({"egress": False}, 2, 1, False),
-            ({"ingress": False}, 1, 2, False),
-            ({"ingress": False}, 2, 1, True),
+            (True, True, 1, 2, True),
+            (True, True, 2, 1, True),
+            (True, True, 2, 3, False),
+            (True, False, 1, 2, True),
+            (True, False, 2, 1, False),
+            (False, True, 1, 2, False),
+            (False, True, 2, 1, True),
         ],
     )
     def test_direction_is_as_the_session_says(
-        self, ways: dict[str, bool], ingress: int, egress: int, copied: bool
+        self, inward: bool, outward: bool, ingress: int, egress: int, copied: bool
     ) -> None:
-        assert unicast(switch(session(4, 1, **ways)), ingress, egress) == (egress, 4)[: 1 + copied]
+        core = switch(session(4, 1, ingress=inward, egress=outward))
+        assert unicast(core, ingress, egress) == (egress, 4)[: 1 + copied]
 
     def test_frame_between_two_mirrored_ports_is_copied_once(self) -> None:
         core = switch(session(4, 1, 2, 3))

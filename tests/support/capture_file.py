@@ -32,6 +32,12 @@ class Interface:
     packets: list[Packet] = field(default_factory=list)
     statistics: tuple[int, int, int, int] | None = None
 
+    @property
+    def lost(self) -> int:
+        """Frames lost, as the file says."""
+        assert self.statistics is not None, self.name
+        return self.statistics[2]
+
 
 def read_capture(data: bytes | Path) -> list[Interface]:
     """Return the ports of a capture; fails where it is no single whole section."""
@@ -41,9 +47,15 @@ def read_capture(data: bytes | Path) -> list[Interface]:
         assert (block.kind == SECTION) == (number == 0)
         options = dict(block.options)
         if block.kind == INTERFACE:
-            texts = [options.get(code, b"").decode() for code in (_IF_NAME, _IF_DESCRIPTION)]
-            capture_filter = options.get(_IF_FILTER, b"\0")[1:].decode()
-            found.append(Interface(*texts, capture_filter, struct.unpack_from("<I", block.body, 4)[0]))
+            (snap_length,) = struct.unpack_from("<I", block.body, 4)
+            found.append(
+                Interface(
+                    options[_IF_NAME].decode(),
+                    options.get(_IF_DESCRIPTION, b"").decode(),
+                    options.get(_IF_FILTER, b"\0")[1:].decode(),
+                    snap_length,
+                )
+            )
         elif block.kind == STATISTICS:
             interface = found[struct.unpack_from("<I", block.body)[0]]
             codes = (_IFRECV, _FILTERACCEPT, _IFDROP, _USRDELIV)

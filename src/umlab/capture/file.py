@@ -116,7 +116,7 @@ class CaptureFiles:
         self.unwritten = 0
         self._write_problem = self._open_problem = ""
         self._kept: deque[str] = deque()
-        self._bytes_before = 0
+        self._size_before = 0
         #: When the first packet of the present file came.
         self._begun_at = 0.0
         #: Of a capture that has several files: the packets of each port that are in the present one, and
@@ -142,9 +142,9 @@ class CaptureFiles:
         return self._file.path
 
     @property
-    def bytes(self) -> int:
+    def size(self) -> int:
         """Bytes that are written, of all files."""
-        return self._bytes_before + self._file.size
+        return self._size_before + self._file.size
 
     @property
     def problem(self) -> str:
@@ -223,7 +223,7 @@ class CaptureFiles:
             self._lost_before[port_no] += count.lost
             self._refused_before[port_no] += count.seen - count.accepted
         self._packets.clear()
-        self._bytes_before += self._file.size
+        self._size_before += self._file.size
         self._file = following
 
     def _next_path(self) -> str:

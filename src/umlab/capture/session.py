@@ -171,7 +171,7 @@ class FileSession:
             self._capture,
             event,
             unwritten=files.unwritten,
-            bytes=files.bytes,
+            bytes=files.size,
             file=files.path,
             files=files.number,
             problem=files.problem,

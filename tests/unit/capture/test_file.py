@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import resource
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,7 +15,6 @@ import pytest
 
 from support.capture_file import Interface, check_counts, read_capture
 from support.pcapng_blocks import read_blocks
-from umlab.capture import file as capture_file
 from umlab.capture.file import CaptureFiles, write_file
 from umlab.capture.order import MIN_ROTATE_SIZE, CaptureRequest
 from umlab.errors import CaptureError
@@ -40,7 +41,7 @@ class Disk:
         self.room: int | None = None
         self.error = errno.ENOSPC
         self._pwrite = os.pwrite
-        monkeypatch.setattr(capture_file.os, "pwrite", self.pwrite)
+        monkeypatch.setattr(os, "pwrite", self.pwrite)
 
     def pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> int:
         # What is written over needs no room.
@@ -97,7 +98,7 @@ def test_frames_and_counts_are_written(source: Source, tmp_path: Path) -> None:
     after = read_capture(path)
     check_counts(after)
     assert [(each.name, len(each.packets)) for each in after] == [("lan:1", 3), ("lan:2", 2), ("lan:7", 1)]
-    assert (files.bytes, files.number, files.unwritten) == (path.stat().st_size, 1, 0)
+    assert (files.size, files.number, files.unwritten) == (path.stat().st_size, 1, 0)
 
 
 def test_what_was_there_is_overwritten(source: Source, tmp_path: Path) -> None:
@@ -178,7 +179,7 @@ def test_quota_of_the_process_is_a_full_disk(source: Source, tmp_path: Path) -> 
     path = tmp_path / "a.pcapng"
     files = open_files(source, path)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (files.bytes + 2500, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (files.size + 2500, before[1]))
     try:
         source.send(5)
         move(source, files)
@@ -205,7 +206,7 @@ class TestRotation:
         for each in captures:
             check_counts(each)
         assert [number for each in captures for number in numbers(each[0])] == list(range(300))
-        assert files.bytes == sum(path.stat().st_size for path in paths)
+        assert files.size == sum(path.stat().st_size for path in paths)
 
     def test_frame_that_is_larger_than_a_file_has_one_for_itself(
         self, source: Source, tmp_path: Path
@@ -221,7 +222,7 @@ class TestRotation:
         self, source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         now = 100.0
-        monkeypatch.setattr(capture_file.time, "monotonic", lambda: now)
+        monkeypatch.setattr(time, "monotonic", lambda: now)
         files = open_files(source, tmp_path / "a.pcapng", rotate_time=60.0)
         for first, now in enumerate((1000.0, 1059.0, 1060.0, 1119.0, 5000.0)):  # noqa: B007
             source.send(1, first=first)
@@ -357,6 +358,6 @@ class TestPlaces:
         def no_locks(*_: int) -> None:
             raise OSError(errno.ENOLCK, "no locks")
 
-        monkeypatch.setattr(capture_file.fcntl, "flock", no_locks)
+        monkeypatch.setattr(fcntl, "flock", no_locks)
         write(tmp_path / "a.pcapng")
         assert (tmp_path / "a.pcapng").stat().st_size

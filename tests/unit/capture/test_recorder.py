@@ -38,7 +38,8 @@ class Past:
     def capture(self, order: CaptureOrder) -> PyCapture:
         """Stand in for the engine's method."""
         assert order.overwrite
-        assert order.ports is order.program is None
+        assert order.ports is None
+        assert order.program is None
         self.source.capture = PyCapture(order, lambda _: None)
         for port_no in (1, 2):
             self.source.capture.admit(port_no)

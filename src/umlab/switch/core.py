@@ -410,7 +410,8 @@ class SwitchCore:
                 if form is not frame:
                     changed[number] = form
         there = [number for number in copies if number in self._ports and number not in self._monitors]
-        return Verdict((*egress, *self._monitors, *there), None, changed)
+        monitors = [number for number in self._monitors if not self._mirrors.is_destination(number)]
+        return Verdict((*egress, *monitors, *there), None, changed)
 
     def _forget_verdicts(self) -> None:
         self._floods.clear()

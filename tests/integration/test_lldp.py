@@ -79,8 +79,8 @@ def test_real_agents_and_the_switch_see_each_other(runtime: Path, namespace: Net
     places = ("--listen", "raw:near1", "--listen", "raw:near2")
     with (
         switch_run("lan", *places, within=namespace.words()) as switch,
-        lldpd(runtime / "left", namespace, "far1", "left.example") as left,
-        lldpd(runtime / "right", namespace, "far2", "right.example") as right,
+        lldpd(namespace, "far1", "left.example") as left,
+        lldpd(namespace, "far2", "right.example") as right,
     ):
         switch.wait_for("started")
         both = {1: ["left.example"], 2: ["right.example"]}

@@ -18,7 +18,7 @@ from integration.peers.namespace import network_namespace
 from integration.peers.uplink import cable
 from umlab.transports.raw import open_raw
 from umlab.wire.lldp import capability_names, chassis_text, is_lldp, parse_frame, port_text
-from vectors.capture_daemon import Field, folder, save
+from vectors.capture_daemon import Field, save
 
 HEADER: list[Field] = [(6, "destination"), (6, "source"), (2, "ethertype")]
 NAMES = {
@@ -54,13 +54,14 @@ def keep(name: str, frame: bytes, origin: str) -> None:
 def capture() -> None:
     """Let an agent speak at one end of a cable, and keep its first frame and its last."""
     version = subprocess.run(["lldpd", "-v"], capture_output=True, text=True, check=True).stdout.strip()
-    with folder() as work, network_namespace() as namespace:
+    with network_namespace() as namespace:
         cable(namespace)
         namespace.run("ip", "link", "set", "far", "address", "02:00:00:00:00:01")
         namespace.run("ip", "addr", "add", "10.0.0.1/24", "dev", "far")
+        namespace.run("ip", "-6", "addr", "flush", "dev", "far")
         with namespace.entered():
             near = open_raw("near")
-        with near, lldpd(work / "agent", namespace, "far", "left.example") as agent:
+        with near, lldpd(namespace, "far", "left.example", 30) as agent:
             near.settimeout(10)
             keep("lldp_lldpd", next_frame(near), f"lldpd {version}")
             agent.end()

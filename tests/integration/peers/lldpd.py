@@ -1,7 +1,6 @@
 """Debian's LLDP agent ``lldpd`` in a network namespace (root only); nothing of the host's is used.
 
-Its socket, pid and configuration are in a directory of the test's.  It confines itself to ``/run/lldpd``, in a
-file system of its own that nobody else sees.
+All of its files are in ``/run``, which is a file system of its own that nobody else sees.
 """
 
 from __future__ import annotations
@@ -12,48 +11,46 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from integration.peers.namespace import NetworkNamespace
 from support.deadline import scaled, wait_until
 from support.require import require_program
 
-_ALONE = 'mount -t tmpfs none /run && exec "$@"'
+_SCRIPT = """
+mount -t tmpfs none /run
+echo "configure system hostname $1
+configure lldp tx-interval $2" >/run/settings
+exec "$3" -dd -S "a station" -O /run/settings -I "$4"
+"""
 
 
 class Lldpd:
     """One agent, on one interface.
 
     Args:
-        folder: A directory with a short path, for this agent alone.
         namespace: Where the interface is.
         interface: Its name.
         name: The system's name.
+        interval: Seconds after which it says the same again; it holds for four times as long.
     """
 
-    def __init__(self, folder: Path, namespace: NetworkNamespace, interface: str, name: str) -> None:
+    def __init__(self, namespace: NetworkNamespace, interface: str, name: str, interval: int) -> None:
         program = str(require_program("lldpd"))
-        self._command = str(require_program("lldpcli"))
-        self._namespace = namespace
-        self._socket = folder / "socket"
-        settings = folder / "settings"
-        # Said every second, and held for four.
-        settings.write_text(f"configure system hostname {name}\nconfigure lldp tx-interval 1\n")
-        words = ("-dd", "-u", str(self._socket), "-p", str(folder / "pid"), "-O", str(settings))
+        script = ("sh", "-ec", _SCRIPT, "sh")
         self.process = subprocess.Popen(
-            namespace.words("unshare", "--mount", "sh", "-c", _ALONE, "sh", program, *words, "-I", interface),
+            namespace.words("unshare", "--mount", *script, name, str(interval), program, interface),
             stdin=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
+        place = ("nsenter", "--net", "--mount", "--target", str(self.process.pid))
+        self._show = (*place, str(require_program("lldpcli")), "-f", "json0", "show")
 
     def neighbours(self) -> dict[str, str]:
         """Return the neighbours that it knows: system names and identifiers of their ports."""
-        shown = json.loads(
-            self._namespace.run(self._command, "-u", str(self._socket), "-f", "json0", "show", "neighbors")
-        )
-        interfaces: list[dict[str, Any]] = shown["lldp"][0].get("interface", [])
+        output = subprocess.check_output([*self._show, "neighbors"], timeout=scaled(10))
+        interfaces: list[dict[str, Any]] = json.loads(output)["lldp"][0].get("interface", [])
         return {
             each["chassis"][0]["name"][0]["value"]: each["port"][0]["id"][0]["value"] for each in interfaces
         }
@@ -61,12 +58,12 @@ class Lldpd:
     def answers(self) -> bool:
         """Tell whether it can be asked."""
         assert self.process.poll() is None, f"lldpd ended with status {self.process.returncode}"
-        return self._socket.exists()
+        asked = subprocess.run([*self._show, "configuration"], capture_output=True, timeout=scaled(10))
+        return asked.returncode == 0
 
     def end(self) -> None:
         """Let it end in order, with a farewell."""
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGTERM)
+        os.killpg(self.process.pid, signal.SIGTERM)
         self.process.wait(scaled(10))
 
     def kill(self) -> None:
@@ -77,10 +74,9 @@ class Lldpd:
 
 
 @contextlib.contextmanager
-def lldpd(folder: Path, namespace: NetworkNamespace, interface: str, name: str) -> Iterator[Lldpd]:
+def lldpd(namespace: NetworkNamespace, interface: str, name: str, interval: int = 1) -> Iterator[Lldpd]:
     """Run an agent for the length of a block."""
-    folder.mkdir()
-    agent = Lldpd(folder, namespace, interface, name)
+    agent = Lldpd(namespace, interface, name, interval)
     try:
         wait_until(agent.answers, 10, "lldpd")
         yield agent

@@ -231,9 +231,10 @@ def serialize_lldpdu(pdu: Lldpdu) -> bytes:
     parts += [_tlv(_ADDRESS, _address_value(each)) for each in pdu.management_addresses]
     if pdu.port_vid is not None:
         parts.append(_tlv(_ORGANISATION, _PORT_VID + _pack(_WORD, pdu.port_vid)))
-    for vid, name in pdu.vlan_names:
-        _check_size("a VLAN's name", name, 1, _MAX_VLAN_NAME)
-        parts.append(_tlv(_ORGANISATION, _VLAN_NAME + _pack(_NAMED_VLAN, vid, len(name)) + name))
+    for vlan in pdu.vlan_names:
+        _check_size("a VLAN's name", vlan.name, 1, _MAX_VLAN_NAME)
+        front = _VLAN_NAME + _pack(_NAMED_VLAN, vlan.vid, len(vlan.name))
+        parts.append(_tlv(_ORGANISATION, front + vlan.name))
     return b"".join((*parts, _tlv(_END, b"")))
 
 

@@ -409,7 +409,7 @@ class SwitchCore:
                 form = tagging.form(frame, vlan)
                 if form is not frame:
                     changed[number] = form
-        there = [number for number in copies if number in self._ports and number not in self._monitors]
+        there = [number for number in copies if number in self._ports]
         monitors = [number for number in self._monitors if not self._mirrors.is_destination(number)]
         return Verdict((*egress, *monitors, *there), None, changed)
 

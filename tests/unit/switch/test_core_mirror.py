@@ -100,11 +100,13 @@ class TestCopies:
         core.remove_port(4, 0)
         assert core.receive(1, plain(), 0).egress == (2, 3)
 
-    def test_monitor_gets_one_copy_also_as_the_destination(self) -> None:
-        """It got two."""
+    def test_monitor_that_is_a_destination_gets_the_copies_and_each_once(self) -> None:
+        """It got them twice."""
         core = switch(session(4, 1), count=3)
         core.add_port(0, monitor=True)
-        assert core.receive(1, plain(), 0).egress == (2, 3, 4)
+        core.add_port(0, monitor=True)
+        assert core.receive(1, plain(), 0).egress == (2, 3, 5, 4)
+        assert unicast(core, 2, 3) == (3, 5)
 
 
 class TestDestination:

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from itertools import pairwise
 
 import pytest
 import pytest_asyncio
 
-from integration.peers.lan import mac_of, nic_counters
+from integration.peers.lan import mac_of
 from integration.peers.uplink import Plugged
-from integration.peers.vlan_lan import Lan, host_program, running_lan
+from integration.peers.vlan_lan import MUCH, Lan, host_program, running_lan
 from umlab.switch.counters import DropReason
 from umlab.switch.vlan import STAG, PortVlan, VidSet
 from umlab.wire.ethernet import format_mac
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
-#: The ports of the guests' NICs: ``a`` and ``c`` are on the daemon transport, ``b`` is on bess with both.
-NICS = {"a": ("eth",), "b": ("vec", "vec"), "c": ("eth",)}
+#: The guests' NICs: ``a`` is on the daemon transport, the others are on bess; and their ports.
+NICS = {"a": ("eth",), "b": ("vec", "vec"), "c": ("vec",)}
 A, B, B_OTHER, C, PROBE = 1, 2, 3, 4, 5
 #: What a ping of the longest frame carries beside the headers of IPv4 and ICMP.
 LONGEST = 1500 - 28
-MANY = 300
+MANY = 50
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -56,7 +57,7 @@ async def tagged(lan: Lan, name: str, under: str, vid: int, address: str, kind: 
 
 async def untagged(lan: Lan, name: str, *addresses: str) -> None:
     for address in addresses:
-        await lan.run(name, f"ip addr add {address}/24 dev {'vec0' if name == 'b' else 'eth0'}")
+        await lan.run(name, f"ip addr add {address}/24 dev {'eth0' if name == 'a' else 'vec0'}")
 
 
 def heard(lan: Lan, port_no: int) -> int:
@@ -70,6 +71,11 @@ async def unanswered(lan: Lan, port_no: int, name: str, nic: str, address: str) 
     before = heard(lan, port_no)
     await lan.fails(name, f"arping -c 1 -w 1 -I {nic} {address}")
     assert heard(lan, port_no) > before
+
+
+async def who_asked(lan: Lan, name: str) -> set[str]:
+    """Return of whom a guest's kernel knows, as it does of all who have asked for it."""
+    return set(re.findall(r"^[0-9.]+", await lan.run(name, "cat /proc/net/arp"), re.MULTILINE))
 
 
 async def stations(lan: Lan) -> set[tuple[int, str, int]]:
@@ -89,24 +95,30 @@ async def test_guests_speak_in_their_vlans_alone_on_access_ports_and_a_trunk(lan
     await lan.ping("c", "10.0.20.2")
 
     await asyncio.gather(
-        lan.fetch("a", "10.0.10.2", "b"), lan.fetch("b", "10.0.10.1", "a"), lan.fetch("c", "10.0.20.2", "b")
+        lan.fetch("a", "10.0.10.2", "b", MUCH),
+        lan.fetch("b", "10.0.10.1", "a", MUCH),
+        lan.fetch("c", "10.0.20.2", "b", MUCH),
     )
     a, b, c = [
-        await mac_of(lan.guests[name], nic) for name, nic in (("a", "eth0"), ("b", "vec0"), ("c", "eth0"))
+        await mac_of(lan.guests[name], nic) for name, nic in (("a", "eth0"), ("b", "vec0"), ("c", "vec0"))
     ]
-    assert await stations(lan) == {(10, a, A), (10, b, B), (20, b, B), (20, c, C)}
+    assert {each for each in await stations(lan) if each[0]} == {
+        (10, a, A),
+        (10, b, B),
+        (20, b, B),
+        (20, c, C),
+    }
 
-    before = await nic_counters(lan.guests["c"], "eth0")
     to_b = lan.switch.snapshot().ports[B].tx_frames
     await unanswered(lan, A, "a", "eth0", "10.0.10.3")
-    assert await nic_counters(lan.guests["c"], "eth0") == before
     assert lan.switch.snapshot().ports[B].tx_frames > to_b
-    await unanswered(lan, C, "c", "eth0", "10.0.10.1")
+    assert await who_asked(lan, "c") == {"10.0.20.2"}
+    await unanswered(lan, C, "c", "vec0", "10.0.10.1")
 
     # Tags that are not a port's own go nowhere.
     await tagged(lan, "b", "vec0", 30, "10.0.30.2")
-    await tagged(lan, "c", "eth0", 20, "10.0.30.3")
-    for name, nic, port_no in (("b", "vec0.30", B), ("c", "eth0.20", C)):
+    await tagged(lan, "c", "vec0", 20, "10.0.30.3")
+    for name, nic, port_no in (("b", "vec0.30", B), ("c", "vec0.20", C)):
         dropped = lan.switch.snapshot().ports[port_no].drops.get(DropReason.VLAN, 0)
         await unanswered(lan, port_no, name, nic, "10.0.30.77")
         assert lan.switch.snapshot().ports[port_no].drops[DropReason.VLAN] > dropped
@@ -127,7 +139,7 @@ async def test_native_vlan_and_priority_tags(lan: Lan) -> None:
 
     # Tags of VID 0 that only say a priority: of the port's own VLAN, and on a trunk the priority stays.
     ip = host_program("ip")
-    tags = (("b", "vec0", B, 30), ("c", "eth0", C, 10))
+    tags = (("b", "vec0", B, 30), ("c", "vec0", C, 10))
     for name, nic, _, vid in tags:
         await lan.run(name, f"{ip} link add link {nic} name prio type vlan id 0 egress-qos-map 0:5")
         await lan.run(name, f"ip link set prio up; ip addr add 10.0.31.{vid}/24 dev prio")
@@ -165,9 +177,8 @@ async def test_hybrid_ports_let_clients_reach_a_server_and_not_each_other(lan: L
     await lan.ping("b", "10.0.99.1", "10.0.99.3")
     await lan.ping("c", "10.0.99.2")
     await asyncio.gather(lan.fetch("a", "10.0.99.2", "b"), lan.fetch("c", "10.0.99.2", "b"))
-    before = await nic_counters(lan.guests["c"], "eth0")
     await unanswered(lan, A, "a", "eth0", "10.0.99.3")
-    assert await nic_counters(lan.guests["c"], "eth0") == before
+    assert await who_asked(lan, "c") == {"10.0.99.2"}
 
 
 async def test_vlan_filtering_bridge_is_a_trunks_peer(lan: Lan) -> None:
@@ -211,7 +222,7 @@ async def test_customers_tags_cross_a_provider_and_meet_its_own_on_a_stag_trunk(
     await tagged(lan, "a", "eth0.100", 10, "10.0.10.1")
     await tagged(lan, "a", "eth0", 200, "", "protocol 802.1ad")
     await tagged(lan, "a", "eth0.200", 10, "10.0.20.1")
-    for name, nic, number in (("b", "vec0", 2), ("c", "eth0", 3)):
+    for name, nic, number in (("b", "vec0", 2), ("c", "vec0", 3)):
         await untagged(lan, name, f"10.0.100.{number}", f"10.0.20.{number}")
         await tagged(lan, name, nic, 10, f"10.0.10.{number}")
     await lan.ping("a", "10.0.100.2", "10.0.100.3", "10.0.10.2", "10.0.10.3")
@@ -238,7 +249,7 @@ async def test_customers_tags_cross_a_provider_and_meet_its_own_on_a_stag_trunk(
 
 
 async def test_tagged_frames_cross_a_switch_without_vlans_unchanged_at_full_size(lan: Lan) -> None:
-    names = (("a", "eth0", 1), ("b", "vec0", 2), ("c", "eth0", 3))
+    names = (("a", "eth0", 1), ("b", "vec0", 2), ("c", "vec0", 3))
     for name, nic, number in names:
         await tagged(lan, name, nic, 10, f"10.0.10.{number}")
         await tagged(lan, name, nic, 100, "", "protocol 802.1ad")
@@ -272,11 +283,11 @@ async def test_port_changes_its_vlan_while_others_are_under_load(lan: Lan) -> No
     await tagged(lan, "b", "vec0", 20, "10.0.20.2")
     await untagged(lan, "c", "10.0.20.3", "10.0.10.3")
     await lan.ping("c", "10.0.20.2")
-    c = await mac_of(lan.guests["c"], "eth0")
+    c = await mac_of(lan.guests["c"], "vec0")
 
     loads = [
-        asyncio.create_task(lan.fetch("a", "10.0.10.2", "b")),
-        asyncio.create_task(lan.fetch("b", "10.0.10.1", "a")),
+        asyncio.create_task(lan.fetch("a", "10.0.10.2", "b", MUCH)),
+        asyncio.create_task(lan.fetch("b", "10.0.10.1", "a", MUCH)),
     ]
     changes = 0
     while changes < 8 or not all(load.done() for load in loads):
@@ -286,5 +297,5 @@ async def test_port_changes_its_vlan_while_others_are_under_load(lan: Lan) -> No
             await lan.ping("c", neighbour, count=20)
             changes += 1
     await asyncio.gather(*loads)
-    await unanswered(lan, C, "c", "eth0", "10.0.10.1")
+    await unanswered(lan, C, "c", "vec0", "10.0.10.1")
     assert {entry for entry in await stations(lan) if entry[1] == c} == {(20, c, C)}

@@ -24,8 +24,8 @@ from umlab.guest.cmdline import BessNic, DaemonNic, Nic, TinyRoot
 from umlab.switch.model import MirrorSession, PortConfig
 from umlab.switch.vlan import PortVlan
 
-#: Bytes of what each guest offers over HTTP.
-BULK = 12 << 20
+#: What each guest offers over HTTP: much, and the beginning of it.
+MUCH, SOME = "much", "some"
 #: What else a test may have made in a guest is taken away by this.
 _CLEAR = """
 cd /sys/class/net
@@ -40,7 +40,12 @@ for device in eth[0-9] vec[0-9]; do
 done
 true
 """
-_OFFER = f"dd if=/dev/urandom of=/tmp/data bs=64k count={BULK >> 16} 2>/dev/null; httpd -p 8000 -h /tmp"
+_OFFER = f"""
+cd /tmp
+dd if=/dev/urandom of={MUCH} bs=64k count=192 2>/dev/null
+head -c 2000000 {MUCH} >{SOME}
+httpd -p 8000 -h /tmp
+"""
 
 
 class Lan:
@@ -53,13 +58,13 @@ class Lan:
     Attributes:
         switch: The switch.
         guests: The guests, by name.
-        sums: The sum of what each guest offers.
+        sums: Sums of what each guest offers, by its name and the file's.
     """
 
     def __init__(self, base: Path, switch: SwitchService) -> None:
         self.switch = switch
         self.guests: dict[str, GuestService] = {}
-        self.sums: dict[str, str] = {}
+        self.sums: dict[tuple[str, str], str] = {}
         self._base = base
 
     async def run(self, name: str, command: str) -> str:
@@ -94,9 +99,10 @@ class Lan:
             assert f"{count} packets transmitted, {count} packets received" in said
             assert "duplicates" not in said
 
-    async def fetch(self, name: str, address: str, other: str) -> None:
+    async def fetch(self, name: str, address: str, other: str, what: str = SOME) -> None:
         """Let a guest fetch what another one offers at an address; it must arrive as it is."""
-        assert await self.run(name, f"wget -q -O - http://{address}:8000/data | md5sum") == self.sums[other]
+        got = await self.run(name, f"wget -q -O - http://{address}:8000/{what} | md5sum")
+        assert got == self.sums[other, what]
 
     @asynccontextmanager
     async def probe(self) -> AsyncIterator[Plugged]:
@@ -107,11 +113,12 @@ class Lan:
             yield probe
         await self._ports(count)
 
-    async def attach(self, name: str, device: str) -> None:
-        """Bring a NIC up for the first time: it gets the next port."""
+    async def bring_up(self, name: str, device: str) -> None:
+        """Bring a NIC up, which may get a port by that."""
         count = len(self.switch.ports())
         await self.run(name, f"ip link set {device} up")
-        await self._ports(count + 1)
+        if device.startswith("vec"):
+            await self._ports(count + 1)
 
     async def _ports(self, count: int) -> None:
         await wait_until_async(lambda: len(self.switch.ports()) == count, 10, f"{count} ports")
@@ -122,8 +129,8 @@ async def running_lan(nics: Mapping[str, Sequence[str]], *modules: str) -> Async
     """Run a switch and guests with programs of the host.
 
     Args:
-        nics: By the guest's name, its NICs: ``eth`` on the daemon transport, ``vec`` on bess.  Their ports
-            are numbered in this order, from 1.
+        nics: By the guest's name, its NICs: ``vec`` on bess, or for the first guest ``eth`` on the daemon
+            transport, which is plugged in at boot.  Their ports are numbered in this order, from 1.
         modules: What the guests' kernels load.
     """
     base = Path(tempfile.mkdtemp(prefix="uml"))
@@ -141,7 +148,8 @@ async def running_lan(nics: Mapping[str, Sequence[str]], *modules: str) -> Async
                 running = running_guest(base, name, nics=plugged, root=TinyRoot(modules))
                 lan.guests[name] = await stack.enter_async_context(running)
                 await lan.run(name, f"mount -t hostfs -o / none /mnt; {_OFFER}")
-                lan.sums[name] = await lan.run(name, "md5sum </tmp/data")
+                for what in (MUCH, SOME):
+                    lan.sums[name, what] = await lan.run(name, f"md5sum </tmp/{what}")
 
             with _untagged():
                 async with asyncio.TaskGroup() as booting:
@@ -149,7 +157,7 @@ async def running_lan(nics: Mapping[str, Sequence[str]], *modules: str) -> Async
                         booting.create_task(boot(name))
             for name, its in nics.items():
                 for number, kind in enumerate(its):
-                    await lan.attach(name, f"{kind}{its[:number].count(kind)}")
+                    await lan.bring_up(name, f"{kind}{number}")
             yield lan
     finally:
         shutil.rmtree(base)

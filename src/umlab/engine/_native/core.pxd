@@ -11,6 +11,7 @@ from umlab.engine._native.pool cimport Frame
 from umlab.engine._native.queue cimport Queue
 from umlab.engine._native.ring cimport EventKind, EventRing
 from umlab.engine._native.tag cimport PortRules
+from umlab.engine._native.tally cimport MAX_CAPTURES, Tally
 
 
 cdef enum:
@@ -55,11 +56,13 @@ cdef struct PortCounters:
 
 cdef struct CorePort:
     # The first part of what serves a port.  Made and freed by control, in neither case while a table
-    # that the engine uses names it.
-    # `rules` lies in the tables that the engine uses.
+    # that the engine uses names it.  `rules` lies in that table.  `captures` has a bit for each capture that
+    # sees the port, and `tallies` an entry, made by control before the bit is set.
     Home home
     const PortRules *rules
+    uint8_t captures
     PortCounters counters
+    Tally *tallies[MAX_CAPTURES]
 
 
 cdef struct ForwardingTables:
@@ -112,8 +115,9 @@ cdef struct Lookup:
     # What is computed for each frame of a burst before the first of them is forwarded, so that the
     # tables are on their way into the cache meanwhile.  An address has the VID above its 48 bits.  `tag` is
     # the one that the frame came with, TPID in the high half, 0 for none that counts; `drop` why it goes
-    # nowhere, or NOT_DROPPED.
+    # nowhere, or NOT_DROPPED; `admitted` whether the core is to be asked about it.
     int drop
+    bint admitted
     uint32_t tag
     uint64_t source
     uint64_t destination

@@ -52,6 +52,8 @@ cdef bint core_admit(Core *core, CorePort *ingress, Frame *frame, Lookup *lookup
     if frame.length < _MIN_FRAME:
         return _drop(ingress, lookup, DROP_RUNT)
     if frame.length > core.tables.max_frame:
+        # There may be more of it, by chance: room for headers that it does not have.
+        frame.length = core.tables.max_frame + 1
         return _drop(ingress, lookup, DROP_OVERSIZE)
     if rules.is_destination:
         return _drop(ingress, lookup, DROP_MIRROR)

@@ -5,9 +5,19 @@ whenever the guest has read.  A frame that finds the queue full is dropped, from
 """
 
 from libc.errno cimport EAGAIN, ECONNREFUSED, ECONNRESET, ENOBUFS, ENOENT, ENOTCONN, EPIPE, errno
+from libc.stdint cimport int64_t
 from libc.string cimport memset
 
-from umlab.engine._native.core cimport DROP_PEER_GONE, DROP_REFUSED, DROP_TAIL, count_drop, count_sent
+from umlab.engine._native.capture cimport OUTBOUND, captures_note
+from umlab.engine._native.clock cimport clock_now
+from umlab.engine._native.core cimport (
+    DROP_PEER_GONE,
+    DROP_REFUSED,
+    DROP_TAIL,
+    NOT_DROPPED,
+    count_drop,
+    count_sent,
+)
 from umlab.engine._native.header cimport Header, header_write
 from umlab.engine._native.pool cimport pool_can_spare
 from umlab.engine._native.port cimport DEVICE, STREAM, endpoint_watch_for, port_interest, port_update_down
@@ -17,11 +27,13 @@ from umlab.engine._native.system cimport MSG_DONTWAIT, MSG_NOSIGNAL, sendmmsg, w
 from umlab.engine._native.tag cimport frame_parts, frame_size
 
 
-cdef void egress_open(Egress *egress, int epoll_fd) noexcept nogil:
+cdef void egress_open(Egress *egress, int epoll_fd, Captures *captures) noexcept nogil:
     """Be ready to send."""
     cdef int i
     egress.epoll_fd = epoll_fd
+    egress.captures = captures
     egress.touched = NULL
+    egress.touched_end = &egress.touched
     for i in range(BURST):
         memset(&egress.headers[i], 0, sizeof(egress.headers[i]))
         egress.parts[i][0].iov_base = egress.fronts[i]
@@ -31,7 +43,7 @@ cdef void egress_enqueue(Egress *egress, Port *port, Frame *frame) noexcept nogi
     """Let a frame wait in a port's queue until the burst ends, or count why it cannot."""
     cdef Queue *queue = &port.queue
     if port.closed:
-        count_drop(&port.core, DROP_PEER_GONE)
+        egress_drop(egress, port, frame, DROP_PEER_GONE)
         return
     if not _has_room(egress, queue, frame):
         if not port.waiting:
@@ -39,15 +51,16 @@ cdef void egress_enqueue(Egress *egress, Port *port, Frame *frame) noexcept nogi
             _send(egress, port)
         if not _has_room(egress, queue, frame):
             if port.waiting:
-                count_drop(&port.core, DROP_TAIL)
+                egress_drop(egress, port, frame, DROP_TAIL)
             else:
                 _send_alone(egress, port, frame)
             return
     queue_push(queue, frame)
     if not port.touched:
         port.touched = True
-        port.next_touched = egress.touched
-        egress.touched = port
+        port.next_touched = NULL
+        egress.touched_end[0] = port
+        egress.touched_end = &port.next_touched
 
 
 cdef bint _has_room(Egress *egress, Queue *queue, Frame *frame) noexcept nogil:
@@ -58,24 +71,24 @@ cdef void _send_alone(Egress *egress, Port *port, Frame *frame) noexcept nogil:
     # Others hold all buffers: what this guest does not take at once cannot wait for it, unless half of it
     # is out already; so a stream is offered nothing when even the buffers for that are used up.
     if port.stream != NULL and frame.buffer.pool.spare <= BURST:
-        count_drop(&port.core, DROP_TAIL)
+        egress_drop(egress, port, frame, DROP_TAIL)
         return
     queue_push(&port.queue, frame)
     _send(egress, port)
     if port.queue.count and not (port.stream != NULL and port.stream.sent):
-        count_drop(&port.core, DROP_TAIL)
-        queue_pop(&port.queue)
+        _drop_first(egress, port, DROP_TAIL)
 
 
 cdef void egress_send_touched(Egress *egress) noexcept nogil:
     """Send what the burst has left in the queues."""
-    cdef Port *port
-    while egress.touched != NULL:
-        port = egress.touched
-        egress.touched = port.next_touched
+    cdef Port *port = egress.touched
+    while port != NULL:
         port.touched = False
         if not port.waiting:
             _send(egress, port)
+        port = port.next_touched
+    egress.touched = NULL
+    egress.touched_end = &egress.touched
 
 
 cdef int _write_some(Egress *egress, Port *port) noexcept nogil:
@@ -89,10 +102,19 @@ cdef int _write_some(Egress *egress, Port *port) noexcept nogil:
         sent = stream_write(port.stream, port.endpoint.fd, queue)
     else:
         sent = _write_messages(egress, port)
+    if sent > 0 and port.core.captures:
+        _note_sent(egress, port, sent)
     for i in range(sent):
         count_sent(&port.core, frame_size(queue_at(queue, 0)))
         queue_pop(queue)
     return sent
+
+
+cdef void _note_sent(Egress *egress, Port *port, int count) noexcept nogil:
+    cdef int64_t now_ns = clock_now(egress.captures.clock)
+    cdef int i
+    for i in range(count):
+        captures_note(egress.captures, &port.core, queue_at(&port.queue, i), OUTBOUND, NOT_DROPPED, now_ns)
 
 
 cdef int _write_messages(Egress *egress, Port *port) noexcept nogil:
@@ -150,13 +172,32 @@ cdef void _refuse(Egress *egress, Port *port, int error_number) noexcept nogil:
     # could send to it.
     cdef bint gone = error_number in (ECONNREFUSED, ENOTCONN, EPIPE, ENOENT, ECONNRESET)
     if gone:
-        count_drop(&port.core, DROP_PEER_GONE)
+        _drop_first(egress, port, DROP_PEER_GONE)
     else:
-        count_drop(&port.core, DROP_TAIL if error_number == ENOBUFS else DROP_REFUSED)
-    queue_pop(&port.queue)
+        _drop_first(egress, port, DROP_TAIL if error_number == ENOBUFS else DROP_REFUSED)
     if port.stream != NULL:
         port.stream.sent = 0
     if gone and port.is_unix_datagram and port.mask:
         port.mask = 0
         port_update_down(port)
         endpoint_watch_for(&port.endpoint, egress.epoll_fd, port_interest(port))
+
+
+cdef void egress_purge(Egress *egress, Port *port) noexcept nogil:
+    """Drop what waits for a port whose guest is gone."""
+    while port.queue.count:
+        _drop_first(egress, port, DROP_PEER_GONE)
+
+
+cdef void _drop_first(Egress *egress, Port *port, int reason) noexcept nogil:
+    egress_drop(egress, port, queue_at(&port.queue, 0), reason)
+    queue_pop(&port.queue)
+
+
+cdef void egress_drop(Egress *egress, Port *port, const Frame *frame, int reason) noexcept nogil:
+    """Count a frame that does not leave from a port."""
+    count_drop(&port.core, reason)
+    if port.core.captures:
+        captures_note(
+            egress.captures, &port.core, frame, OUTBOUND, reason, clock_now(egress.captures.clock)
+        )

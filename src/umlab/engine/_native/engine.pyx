@@ -6,12 +6,11 @@ step has taken it back.  Counters are read where they are, whether frames move o
 
 import os
 import threading
-from collections import deque
 from contextlib import suppress
 from operator import itemgetter
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc
+from libc.stdlib cimport free
 from libc.string cimport memset
 
 from umlab._clock import MonotonicClock
@@ -25,69 +24,46 @@ from umlab.engine._native.loop cimport (
     loop_await_end,
     loop_call,
     loop_close,
+    loop_do,
     loop_open,
     loop_run,
 )
+from umlab.engine._native.news cimport News
 from umlab.engine._native.owned cimport Attachment, Registry, Shared, new_key
-from umlab.engine._native.pool cimport Frame
-from umlab.engine._native.queue cimport queue_close, queue_open, queue_slots_for
-from umlab.engine._native.ring cimport (
-    MOST_FULL_EVENTS,
-    EventRecord,
-    ring_close,
-    ring_next,
-    ring_open,
-    ring_take_lost,
-)
+from umlab.engine._native.queue cimport queue_close, queue_open
+from umlab.engine._native.recording cimport OpenCaptures
+from umlab.engine._native.ring cimport MOST_FULL_EVENTS, ring_close, ring_open
 from umlab.engine._native.step cimport (
     STEP,
     ConfigureOrder,
     FdbOrder,
     FlushOrder,
     PortOrder,
-    PuntOrder,
-    QueueOrder,
     RestoreOrder,
-    RingOrder,
     SendOrder,
     step_attach,
     step_configure,
     step_copy_fdb,
     step_detach,
-    step_enlarge_queue,
-    step_enlarge_ring,
     step_flush,
     step_restore,
     step_send,
     step_stop,
-    step_take_punts,
 )
 from umlab.engine._native.system cimport (
     __ATOMIC_RELAXED,
-    __ATOMIC_RELEASE,
     __ATOMIC_SEQ_CST,
     close,
-    eventfd_read,
     eventfd_write,
     load_u32,
-    load_u64,
     monotonic_ns,
     store_u32,
-    store_u64,
 )
-from umlab.engine._native.value cimport event_of, mac_bytes, port_counts, vid_of
+from umlab.engine._native.value cimport mac_bytes, port_counts, switch_counts, vid_of
 from umlab.engine.contract import SwitchSnapshot
 from umlab.errors import StateError, SwitchError
-from umlab.switch.core import Punt
-from umlab.switch.counters import SwitchCounters
 from umlab.switch.fdb import FdbEntry
 from umlab.switch.model import MIN_FRAME
-
-
-cdef enum:
-    # Events that a ring holds beside two for each port: those that guests can cause, and what tells that
-    # some of them were lost.
-    _LEAST_EVENTS = 2 * MOST_FULL_EVENTS
 
 
 cdef int64_t _machine_now(void *engine) noexcept nogil:
@@ -119,24 +95,29 @@ cdef class NativeEngine:
     cdef bint _running
     cdef object _failure
     cdef Registry _attached
-    cdef object _waiting
+    cdef News _news
+    cdef OpenCaptures _captures
 
     def __cinit__(self, config, clock=None):
         memset(&self.loop, 0, sizeof(self.loop))
         self.loop.epoll_fd = self.loop.wake_fd = self.loop.event_fd = -1
         self.config = config
         self._clock = clock or MonotonicClock()
-        self.loop.clock = <void *>self
-        self.loop.read_clock = _machine_now if type(self._clock) is MonotonicClock else _given_now
+        self.loop.clock.source = <void *>self
+        self.loop.clock.read = _machine_now if type(self._clock) is MonotonicClock else _given_now
         # Control calls come from one thread; if they do not, one waits for the other.
         self._lock = threading.Lock()
         self._attached = Registry()
-        self._waiting = deque()
+        self._news = News()
+        self._news._loop = &self.loop
+        self._captures = OpenCaptures(self._lock, self._attached)
+        self._captures._loop = &self.loop
         self.loop.core.quiet_until_ns = NEVER
         self.loop.core.tables = self._attached.new_tables(config)
         if not fdb_open(&self.loop.core.fdb, config.fdb_capacity, new_key()):
             raise MemoryError
-        if not ring_open(&self.loop.core.events, _LEAST_EVENTS):
+        # Beside two events for each port, room for what guests can cause, and what tells of lost ones.
+        if not ring_open(&self.loop.core.events, 2 * MOST_FULL_EVENTS):
             raise MemoryError
         if not queue_open(&self.loop.core.punts, MAX_PUNTS):
             raise MemoryError
@@ -197,6 +178,7 @@ cdef class NativeEngine:
             try:
                 if self._thread.ident is not None:
                     self._thread.join()
+                self._captures.end_all()
                 for port_no in self._attached.numbers():
                     self._remove(port_no)
             finally:
@@ -213,14 +195,15 @@ cdef class NativeEngine:
         """
         cdef ConfigureOrder order
         cdef ForwardingTables *old
+        cdef Attachment attachment
         with self._lock:
             self._raise_failure()
             self._check_running()
             if config.first_port_no != self.config.first_port_no:
                 raise ValueError("first_port_no cannot be changed while the switch runs")
-            self._drain_ring()
+            self._news.drain()
             for attachment in self._attached.by_number.values():
-                self._enlarge_queue(attachment, config.egress_queue_depth)
+                attachment.enlarge_queue(&self.loop, config.egress_queue_depth)
             old = self.loop.core.tables
             order.tables = self._attached.new_tables(config)
             order.begun = order.failed = False
@@ -267,7 +250,7 @@ cdef class NativeEngine:
         with self._lock:
             self._raise_failure()
             self._attached.get(port_no)
-            self._drain_ring()
+            self._news.drain()
             self._remove(port_no)
 
     def fdb(self):
@@ -287,7 +270,7 @@ cdef class NativeEngine:
             order.first = 1
             while more:
                 # Meanwhile events come in that are to find room.
-                self._drain_ring()
+                self._news.drain()
                 with nogil:
                     more = loop_call(&self.loop, step_copy_fdb, &order)
                 for i in range(order.count):
@@ -314,8 +297,9 @@ cdef class NativeEngine:
                     continue
                 mac = entry.mac
                 assert len(mac) == 6
-                order.entries[order.count].mac = load_mac(<const uint8_t *><char *>mac)
-                order.entries[order.count].mac |= <uint64_t>entry.vid << 48
+                order.entries[order.count].mac = (
+                    load_mac(<const uint8_t *><char *>mac) | <uint64_t>entry.vid << 48
+                )
                 order.entries[order.count].home = &attachment.port.core.home
                 order.entries[order.count].last_seen_ns = entry.last_seen_ns
                 order.count += 1
@@ -360,15 +344,7 @@ cdef class NativeEngine:
                     down.append(port_no)
             return SwitchSnapshot(
                 at_ns=self._clock.now_ns(),
-                counters=SwitchCounters(
-                    learned=load_u64(&self.loop.core.learned, __ATOMIC_RELAXED),
-                    moved=load_u64(&self.loop.core.moved, __ATOMIC_RELAXED),
-                    aged=load_u64(&self.loop.core.aged, __ATOMIC_RELAXED),
-                    learn_refused=load_u64(&self.loop.core.learn_refused, __ATOMIC_RELAXED),
-                    unknown_sender=load_u64(&self.loop.core.unknown_sender, __ATOMIC_RELAXED),
-                    punted=load_u64(&self.loop.core.punted, __ATOMIC_RELAXED),
-                    punt_lost=load_u64(&self.loop.core.punt_lost, __ATOMIC_RELAXED),
-                ),
+                counters=switch_counts(&self.loop.core),
                 ports=ports,
                 queued=queued,
                 down=frozenset(down),
@@ -388,45 +364,15 @@ cdef class NativeEngine:
 
     def take_events(self):
         """Return the events since the last call, oldest first, and make ``event_fd`` quiet."""
-        cdef EventRecord record
-        cdef uint64_t value
         with self._lock:
             self._raise_failure()
-            if self._running:
-                # In this order: an event that comes in between makes the descriptor readable again.
-                eventfd_read(self.loop.event_fd, &value)
-                store_u32(&self.loop.signalled, 0, __ATOMIC_SEQ_CST)
-            self._drain_ring()
-            store_u64(&self.loop.core.events.taken, self.loop.core.events.drained, __ATOMIC_RELEASE)
-            if ring_take_lost(&self.loop.core.events, &record):
-                self._waiting.append(event_of(&record))
-            events = list(self._waiting)
-            self._waiting.clear()
-            return events
+            return self._news.take_events()
 
     def take_punts(self):
         """Return the frames for the control protocols since the last call, oldest first."""
-        cdef PuntOrder *order
-        cdef uint32_t i
         with self._lock:
             self._raise_failure()
-            if not self._running or not load_u32(&self.loop.core.punts.count, __ATOMIC_RELAXED):
-                return []
-            order = <PuntOrder *>malloc(sizeof(PuntOrder))
-            if order == NULL:
-                raise MemoryError
-            try:
-                self._call(step_take_punts, order)
-                return [
-                    Punt(
-                        order.frames[i].at_ns,
-                        order.frames[i].port_no,
-                        (<char *>order.frames[i].data)[: order.frames[i].length],
-                    )
-                    for i in range(order.count)
-                ]
-            finally:
-                free(order)
+            return self._news.take_punts()
 
     def send(self, port_no, bytes frame not None):
         """Send a frame of our own out of a port.
@@ -445,6 +391,19 @@ cdef class NativeEngine:
             order.length = len(frame)
             self._call(step_send, &order)
 
+    def capture(self, order):
+        """Begin to keep frames.
+
+        Raises:
+            StateError: The engine does not run, or ``MAX_CAPTURES`` captures are open.
+            SwitchError: There is no descriptor left for it.
+            MemoryError: There is no memory for it.
+        """
+        with self._lock:
+            self._raise_failure()
+            self._check_running()
+            return self._captures.begin(order, self)
+
     def debug_counts(self):
         """Return what is held right now, all 0 after ``stop``."""
         cdef Attachment attachment
@@ -455,9 +414,10 @@ cdef class NativeEngine:
                 queued += load_u32(&attachment.port.queue.count, __ATOMIC_RELAXED)
             return {
                 "ports": len(self._attached.by_number),
-                "descriptors": (3 if self._running else 0) + self._attached.descriptors(),
+                "descriptors": 3 * self._running + self._attached.descriptors() + len(self._captures),
                 "threads": int(self._thread is not None and self._thread.is_alive()),
                 "queued_frames": queued,
+                "captures": len(self._captures),
             }
 
     # The thread.
@@ -487,10 +447,8 @@ cdef class NativeEngine:
 
     cdef void _call(self, Step step, void *argument) noexcept:
         """Have every step of a task done; nothing can come in between that raises."""
-        cdef bint more = True
         with nogil:
-            while more:
-                more = loop_call(&self.loop, step, argument)
+            loop_do(&self.loop, step, argument)
 
     def _raise_failure(self):
         if self._failure is not None:
@@ -510,11 +468,12 @@ cdef class NativeEngine:
         memset(&order, 0, sizeof(order))
         order.port = attachment.port
         order.shared = shared.receiver if shared is not None else NULL
-        self._drain_ring()
-        self._enlarge_ring(len(self._attached.by_number) + 1)
+        self._news.drain()
+        self._news.make_room(len(self._attached.by_number) + 1)
         # What the engine serves is known here, always: its memory would be freed otherwise.
         self._attached.add(attachment)
         try:
+            self._captures.admit(attachment)
             order.tables = self._attached.new_tables(self.config)
         except MemoryError:
             self._attached.pop(port_no)
@@ -538,36 +497,3 @@ cdef class NativeEngine:
         free(old)
         self._attached.pop(port_no)
         close(attachment.port.endpoint.fd)
-
-    cdef int _enlarge_queue(self, Attachment attachment, uint32_t depth) except -1:
-        cdef QueueOrder order
-        order.port = attachment.port
-        order.mask = queue_slots_for(depth) - 1
-        if order.mask <= attachment.port.queue.mask:
-            return 0
-        order.slots = <Frame *>malloc((<size_t>order.mask + 1) * sizeof(Frame))
-        if order.slots == NULL:
-            raise MemoryError
-        self._call(step_enlarge_queue, &order)
-        free(order.slots)
-        return 0
-
-    cdef int _enlarge_ring(self, uint64_t ports) except -1:
-        """Make room for every event about a port that can come before control drains the ring again."""
-        cdef RingOrder order
-        order.capacity = self.loop.core.events.capacity
-        while order.capacity < MOST_FULL_EVENTS + 2 * ports:
-            order.capacity *= 2
-        if order.capacity == self.loop.core.events.capacity:
-            return 0
-        order.records = <EventRecord *>malloc(order.capacity * sizeof(EventRecord))
-        if order.records == NULL:
-            raise MemoryError
-        self._call(step_enlarge_ring, &order)
-        free(order.records)
-        return 0
-
-    def _drain_ring(self):
-        cdef EventRecord record
-        while ring_next(&self.loop.core.events, &record):
-            self._waiting.append(event_of(&record))

@@ -2,6 +2,8 @@
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
+from umlab.engine._native.capture cimport Captures
+from umlab.engine._native.clock cimport Clock, clock_now
 from umlab.engine._native.core cimport Core, CorePort, ForwardingTables, Lookup
 from umlab.engine._native.egress cimport Egress
 from umlab.engine._native.pause cimport Pauses
@@ -15,23 +17,20 @@ cdef enum:
     READY_AT_ONCE = 256
 
 
-#: Reads the engine's clock; the argument is the loop's `clock`.
-ctypedef int64_t (*ReadClock)(void *clock) noexcept nogil
-
-
 cdef struct Loop:
     # Made, started and freed by control.  In between it belongs to the engine's thread, but for:
     #   `mailbox`, `done`   a step of control's on its way to the thread, and back
     #   `alive`             the thread takes steps; otherwise control makes them itself
     #   `bursts`            odd while frames move: what they count is not whole
     #   `signalled`         `event_fd` was written to and not read since
+    #   `punts_told`        of how many punted frames its reader knows
     # and the counters, which control reads at any time.
     Core core
     Slots slots
     Egress egress
     Pauses pauses
-    ReadClock read_clock
-    void *clock
+    Captures captures
+    Clock clock
     int epoll_fd
     int wake_fd
     int event_fd
@@ -39,6 +38,7 @@ cdef struct Loop:
     bint stopping
     uint32_t alive
     uint32_t signalled
+    uint64_t punts_told
     uint64_t bursts
     void *mailbox
     sem_t done
@@ -64,11 +64,11 @@ cdef bint loop_open(Loop *loop) noexcept nogil
 cdef void loop_close(Loop *loop) noexcept nogil
 cdef void loop_run(Loop *loop) noexcept nogil
 cdef bint loop_call(Loop *loop, Step step, void *argument) noexcept nogil
+cdef void loop_do(Loop *loop, Step step, void *argument) noexcept nogil
 cdef void loop_await_burst_end(Loop *loop) noexcept nogil
 cdef void loop_await_end(Loop *loop) noexcept nogil
 cdef void loop_use_tables(Loop *loop, ForwardingTables *tables) noexcept nogil
-cdef void loop_close_link(Loop *loop, Port *port, int error_number) noexcept nogil
 
 
 cdef inline int64_t loop_now(Loop *loop) noexcept nogil:
-    return loop.read_clock(loop.clock)
+    return clock_now(&loop.clock)

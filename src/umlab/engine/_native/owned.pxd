@@ -1,7 +1,10 @@
 """Memory that control owns and the engine's thread uses, and what control knows to be attached."""
 
+from libc.stdint cimport uint32_t
+
 from umlab.engine._native.core cimport ForwardingTables
 from umlab.engine._native.keyed_hash cimport Key
+from umlab.engine._native.loop cimport Loop
 from umlab.engine._native.port cimport Port, SharedReceiver
 from umlab.engine._native.tag cimport VidBits
 
@@ -19,6 +22,8 @@ cdef class Attachment:
     cdef readonly Shared shared
     # As umlab.engine._descriptor.address_key has it; None without a shared receiver.
     cdef readonly bytes address
+
+    cdef int enlarge_queue(self, Loop *loop, uint32_t depth) except -1
 
 
 cdef class Registry:

@@ -6,14 +6,17 @@ The memory of a port, and of a shared receiver, lives as long as its object.
 import os
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 
 from umlab.engine._descriptor import address_key, check_receiver
 from umlab.engine._native.core cimport CorePort
 from umlab.engine._native.header cimport Header
+from umlab.engine._native.loop cimport loop_do
+from umlab.engine._native.pool cimport Frame
 from umlab.engine._native.port cimport PORT, SHARED, STREAM, Framing
-from umlab.engine._native.queue cimport queue_close, queue_open
+from umlab.engine._native.queue cimport queue_close, queue_open, queue_slots_for
+from umlab.engine._native.step cimport QueueOrder, step_enlarge_queue
 from umlab.engine._native.stream cimport Stream
 from umlab.engine._native.system cimport close
 from umlab.engine._native.tag cimport NO_VID, VID_WORDS, Policy, PortRules, VidBits
@@ -97,6 +100,21 @@ cdef class Attachment:
             free(self.port.header)
             free(self.port.stream)
             free(self.port)
+
+    cdef int enlarge_queue(self, Loop *loop, uint32_t depth) except -1:
+        """Let the queue of a port that the engine has hold so many frames; it is made no smaller."""
+        cdef QueueOrder order
+        order.port = self.port
+        order.mask = queue_slots_for(depth) - 1
+        if order.mask <= self.port.queue.mask:
+            return 0
+        order.slots = <Frame *>malloc((<size_t>order.mask + 1) * sizeof(Frame))
+        if order.slots == NULL:
+            raise MemoryError
+        with nogil:
+            loop_do(loop, step_enlarge_queue, &order)
+        free(order.slots)
+        return 0
 
 
 cdef void _write_header(Header *header, encapsulation):

@@ -5,6 +5,7 @@ An order lies in control's memory and is the thread's until its last step is don
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
+from umlab.engine._native.capture cimport CaptureRing, Place
 from umlab.engine._native.core cimport MAX_PUNTS, PUNT_SIZE, STEP, ForwardingTables
 from umlab.engine._native.fdb cimport Home, Station
 from umlab.engine._native.loop cimport Loop
@@ -73,6 +74,25 @@ cdef struct SendOrder:
     uint32_t length
 
 
+cdef struct WatchOrder:
+    # `number` among the engine's captures; `first` of the ports that are told in this step.
+    CaptureRing *ring
+    int number
+    uint32_t first
+
+
+cdef struct TakeOrder:
+    # What is held from `place` to `end`: `most` bytes of it, or one block, to where there is room for that;
+    # `taken` so far.  It stays in the ring unless it is `consumed`.
+    CaptureRing *ring
+    Place place
+    uint64_t end
+    uint8_t *to
+    uint64_t most
+    uint64_t taken
+    bint consumed
+
+
 cdef struct QueueOrder:
     Port *port
     Frame *slots
@@ -92,6 +112,10 @@ cdef bint step_restore(Loop *loop, void *argument) noexcept nogil
 cdef bint step_configure(Loop *loop, void *argument) noexcept nogil
 cdef bint step_enlarge_queue(Loop *loop, void *argument) noexcept nogil
 cdef bint step_enlarge_ring(Loop *loop, void *argument) noexcept nogil
+cdef bint step_begin_capture(Loop *loop, void *argument) noexcept nogil
+cdef bint step_end_capture(Loop *loop, void *argument) noexcept nogil
+cdef bint step_find_blocks(Loop *loop, void *argument) noexcept nogil
+cdef bint step_take_blocks(Loop *loop, void *argument) noexcept nogil
 cdef bint step_take_punts(Loop *loop, void *argument) noexcept nogil
 cdef bint step_send(Loop *loop, void *argument) noexcept nogil
 cdef bint step_stop(Loop *loop, void *argument) noexcept nogil

@@ -1,18 +1,20 @@
 """Control's steps: each is short, and is done by the engine's thread, or by control if there is none."""
 
+from libc.stdint cimport uint8_t
 from libc.string cimport memcpy, memset
 
+from umlab.engine._native.capture cimport Span, capture_copy, capture_release, capture_span
 from umlab.engine._native.core cimport (
     DROP_TAIL,
+    CorePort,
     core_expire,
     core_forget_some,
     core_purge_some,
     core_put_port_event,
     core_restore,
     core_shrink_some,
-    count_drop,
 )
-from umlab.engine._native.egress cimport egress_enqueue, egress_send_touched
+from umlab.engine._native.egress cimport egress_drop, egress_enqueue, egress_send_touched
 from umlab.engine._native.fdb cimport NEVER, fdb_enlarge
 from umlab.engine._native.loop cimport loop_now, loop_use_tables
 from umlab.engine._native.pause cimport pauses_forget
@@ -27,6 +29,11 @@ from umlab.engine._native.port cimport (
 from umlab.engine._native.queue cimport queue_at, queue_enlarge, queue_pop
 from umlab.engine._native.ring cimport PORT_ATTACHED, PORT_DETACHED, ring_enlarge
 from umlab.engine._native.system cimport EPOLLIN
+
+
+cdef enum:
+    # Bytes that a capture's blocks are copied by: a frame waits for that, some 30 microseconds.
+    _COPIED_AT_ONCE = 262_144
 
 
 cdef bint step_attach(Loop *loop, void *argument) noexcept nogil:
@@ -136,8 +143,8 @@ cdef bint step_configure(Loop *loop, void *argument) noexcept nogil:
         # Stations may be dead by now that were alive.
         loop.core.quiet_until_ns = NEVER
         loop.core.purging = order.first > 0
-    if loop.core.purging:
-        core_purge_some(&loop.core, &order.first)
+    # Both at once where few are left: in between the timer would take for aged what has no place any more.
+    if loop.core.purging and core_purge_some(&loop.core, &order.first):
         return True
     return core_shrink_some(&loop.core)
 
@@ -154,6 +161,60 @@ cdef bint step_enlarge_ring(Loop *loop, void *argument) noexcept nogil:
     cdef RingOrder *order = <RingOrder *>argument
     ring_enlarge(&loop.core.events, &order.records, order.capacity)
     return False
+
+
+cdef bint step_begin_capture(Loop *loop, void *argument) noexcept nogil:
+    """Let a capture see some of the ports that it has a tally for."""
+    cdef WatchOrder *order = <WatchOrder *>argument
+    cdef uint32_t end = min(order.first + STEP, loop.core.tables.all_count)
+    cdef CorePort *port
+    cdef uint32_t i
+    loop.captures.rings[order.number] = order.ring
+    for i in range(order.first, end):
+        port = loop.core.tables.ports[i]
+        if port.tallies[order.number] != NULL:
+            port.captures |= 1 << order.number
+    order.first = end
+    return end < loop.core.tables.all_count
+
+
+cdef bint step_end_capture(Loop *loop, void *argument) noexcept nogil:
+    """Let a capture see some of the ports no more."""
+    cdef WatchOrder *order = <WatchOrder *>argument
+    cdef uint32_t end = min(order.first + STEP, loop.core.tables.all_count)
+    cdef CorePort *port
+    cdef uint32_t i
+    for i in range(order.first, end):
+        port = loop.core.tables.ports[i]
+        port.captures &= ~(1 << order.number)
+    order.first = end
+    return end < loop.core.tables.all_count
+
+
+cdef bint step_find_blocks(Loop *loop, void *argument) noexcept nogil:
+    """Find out what a capture holds that overwrites."""
+    cdef TakeOrder *order = <TakeOrder *>argument
+    order.place = order.ring.tail
+    order.end = order.ring.head.position
+    return False
+
+
+cdef bint step_take_blocks(Loop *loop, void *argument) noexcept nogil:
+    """Copy some of what a capture held; what has been overwritten since is passed over."""
+    cdef TakeOrder *order = <TakeOrder *>argument
+    cdef uint64_t left = order.most - order.taken
+    cdef Span span
+    if order.place.position < order.ring.tail.position:
+        order.place = order.ring.tail
+    span = capture_span(order.ring, &order.place, order.end, min(left, <uint64_t>_COPIED_AT_ONCE))
+    if span.size == 0 or (order.taken and span.size > left):
+        return False
+    capture_copy(order.ring, &order.place, &span, order.to + order.taken)
+    order.taken += span.size
+    order.place = span.after
+    if order.consumed:
+        capture_release(order.ring, &order.place)
+    return order.taken < order.most
 
 
 cdef bint step_take_punts(Loop *loop, void *argument) noexcept nogil:
@@ -179,13 +240,14 @@ cdef bint step_send(Loop *loop, void *argument) noexcept nogil:
     cdef SendOrder *order = <SendOrder *>argument
     cdef Pool *pool = &loop.slots.small
     cdef Frame frame
-    if not pool_can_spare(pool, order.port.queue.count):
-        count_drop(&order.port.core, DROP_TAIL)
-        return False
     memset(&frame, 0, sizeof(frame))
+    frame.length = order.length
+    if not pool_can_spare(pool, order.port.queue.count):
+        frame.data = <uint8_t *>order.data
+        egress_drop(&loop.egress, order.port, &frame, DROP_TAIL)
+        return False
     frame.buffer = pool_take(pool)
     frame.data = buffer_data(frame.buffer)
-    frame.length = order.length
     frame.received_at = loop_now(loop)
     memcpy(frame.data, order.data, order.length)
     egress_enqueue(&loop.egress, order.port, &frame)

@@ -12,7 +12,7 @@ from umlab.engine._native.ring cimport (
     UNKNOWN_UNICAST,
 )
 from umlab.engine._native.system cimport __ATOMIC_RELAXED, load_u64
-from umlab.switch.counters import DropReason
+from umlab.switch.counters import DropReason, SwitchCounters
 from umlab.switch.counters import PortCounters as PortCounts
 from umlab.switch.events import (
     EventsLost,
@@ -37,6 +37,19 @@ cdef bytes mac_bytes(uint64_t mac):
 cdef int vid_of(uint64_t mac):
     """Return the VID that lies above an address."""
     return <int>(mac >> 48)
+
+
+cdef object switch_counts(Core *core):
+    """Copy a switch's counters, each read whole, while the engine counts on."""
+    return SwitchCounters(
+        learned=load_u64(&core.learned, __ATOMIC_RELAXED),
+        moved=load_u64(&core.moved, __ATOMIC_RELAXED),
+        aged=load_u64(&core.aged, __ATOMIC_RELAXED),
+        learn_refused=load_u64(&core.learn_refused, __ATOMIC_RELAXED),
+        unknown_sender=load_u64(&core.unknown_sender, __ATOMIC_RELAXED),
+        punted=load_u64(&core.punted, __ATOMIC_RELAXED),
+        punt_lost=load_u64(&core.punt_lost, __ATOMIC_RELAXED),
+    )
 
 
 cdef object port_counts(PortCounters *counters):

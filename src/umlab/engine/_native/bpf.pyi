@@ -1,0 +1,3 @@
+from umlab.switch.bpf import Program
+
+def run(program: Program, frame: bytes) -> int: ...

@@ -28,6 +28,8 @@ _PROGRAM = "umlab-extcap"
 _PREFIX = "umlab:"
 #: Where Wireshark from 4.2 on looks, below the home directory.
 _FOLDER = ".local/lib/wireshark/extcap"
+#: What ``tshark -G folders`` says of it; before 4.2 it is in the folder of the configuration.
+_NAMED = re.compile(r"^Personal (?:Extcap path|(configuration)):\s*(/.*)$", re.MULTILINE)
 #: LINKTYPE_ETHERNET.
 _DLT = "dlt {number=1}{name=EN10MB}{display=Ethernet}"
 _CONFIG = (
@@ -80,8 +82,11 @@ def _folder() -> Path:
     tshark = shutil.which("tshark")
     if tshark is not None:
         done = subprocess.run([tshark, "-G", "folders"], capture_output=True, text=True, check=False)
-        if match := re.search(r"^Personal Extcap path:\s*(/.*)$", done.stdout, re.MULTILINE):
-            return Path(match[1])
+        named = {kind: Path(place) for kind, place in _NAMED.findall(done.stdout)}
+        if "" in named:
+            return named[""]
+        if "configuration" in named:
+            return named["configuration"] / "extcap"
     return Path.home() / _FOLDER
 
 

@@ -127,11 +127,19 @@ def test_plug_in_is_linked_to_where_wireshark_looks(
     assert str(link) in capsys.readouterr().out
 
 
-def test_folder_of_an_older_wireshark_is_the_one_that_it_names(home: Path) -> None:
+@pytest.mark.parametrize(
+    ("said", "folder"),
+    [
+        ("Personal configuration:\t/H/c\nPersonal Extcap path:\t/H/p\n", "p"),
+        ("Personal configuration:\t/H/c\nExtcap path:\t/usr/lib\n", "c/extcap"),
+        ("nothing\n", ".local/lib/wireshark/extcap"),
+    ],
+)
+def test_folder_is_the_one_that_tshark_names(home: Path, said: str, folder: str) -> None:
     tshark = home / "tshark"
-    tshark.write_text(f"#!/bin/sh\necho 'Personal Extcap path:\t{home}/old'\n")
+    tshark.write_text(f"#!/bin/sh\necho '{said.replace('/H', str(home))}'\n")
     tshark.chmod(0o755)
-    assert extcap.install().parent == home / "old"
+    assert extcap.install().parent == home / folder
 
 
 def test_plug_in_that_is_missing_is_told(home: Path) -> None:

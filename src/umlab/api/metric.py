@@ -193,8 +193,8 @@ class LabCollector(Collector):
         for key, port in ports:
             for direction, kind in (("received", "rx"), ("transmitted", "tx")):
                 for name in SIZE_NAMES:
-                    if count := port.counters.get(f"{kind}_size_{name}"):
-                        sizes.add_metric((*key, direction, name.replace("_", "-")), count)
+                    if frames := port.counters.get(f"{kind}_size_{name}"):
+                        sizes.add_metric((*key, direction, name.replace("_", "-")), frames)
         yield sizes
 
 

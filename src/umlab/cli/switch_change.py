@@ -236,7 +236,7 @@ def _change(
     changed = False
     if not dry_run:
         settings = {**change.settings} if change.lldp is None else {**change.settings, "lldp": change.lldp}
-        parts = {"ports": change.ports, "mirrors": change.mirrors, "ahead": change.ahead}
+        parts: dict[str, Any] = {"ports": change.ports, "mirrors": change.mirrors, "ahead": change.ahead}
         changed = client.set_switch(view.name, **parts, **settings).changed
     record = {
         "lab": client.name,

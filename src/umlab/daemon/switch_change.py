@@ -36,7 +36,7 @@ class SwitchChange:
         Raises:
             ValueError: It cannot be all of this.
         """
-        mirrors = {each.name: each for each in config.mirrors}
+        mirrors: dict[str, MirrorSession | None] = {each.name: each for each in config.mirrors}
         for name, session in self.mirrors.items():
             if session is not None and session.name != name:
                 raise ValueError(f"mirror {name}: its name is {session.name}")
@@ -44,7 +44,7 @@ class SwitchChange:
         changed = dataclasses.replace(
             config,
             **self.settings,
-            ports={**config.ports, **self.ports},
+            ports={**config.ports, **{number: port or PortConfig() for number, port in self.ports.items()}},
             mirrors=tuple(each for each in mirrors.values() if each is not None),
         )
         return settled(changed)
@@ -74,5 +74,5 @@ class SwitchChange:
 
 def settled(config: SwitchConfig) -> SwitchConfig:
     """Return a configuration without the ports of which it says nothing."""
-    ports = {number: port for number, port in config.ports.items() if port not in (None, PortConfig())}
+    ports = {number: port for number, port in config.ports.items() if port != PortConfig()}
     return config if ports == config.ports else dataclasses.replace(config, ports=ports)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import click
 import pytest
 import typer
+import typer.main
 
 from support.cli_run import Run
 from support.lab_thread import LabThread
 from umlab.cli.complete import mirror_names, port_numbers
+from umlab.cli.main import app
 from umlab.switch.model import MirrorSession, PortConfig, ReservedPolicy, SwitchConfig
 from umlab.switch.vlan import STAG, PortVlan, VidSet
 
@@ -190,7 +191,7 @@ def test_what_the_switch_cannot_be_is_refused_and_leaves_it_as_it_was(run: Run, 
 
 def test_ports_and_sessions_are_completed(run: Run, lan: LabThread) -> None:
     run("switch", "set", "lan", "--mirror", "tap", "--from", "1", "--to", "3")
-    context = typer.Context(click.Command("set"))
+    context = typer.Context(typer.main.get_command(app))
     context.params["name"] = "lan"
     assert port_numbers(context, "") == ["1", "2", "3", "4"]
     assert port_numbers(context, "1-2,4") == ["1-2,4"]

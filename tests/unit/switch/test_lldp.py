@@ -266,6 +266,15 @@ def test_new_port_is_told_four_times_and_then_every_half_minute() -> None:
     assert times_said(lldp, 100 * S) == [1, 2, 3, 33, 63, 93]
 
 
+def test_timer_that_comes_early_does_nothing() -> None:
+    lldp = machine(1)
+    lldp.send(True, 0)
+    lldp.frames_to_send()
+    lldp.handle_timer(S - 1)
+    assert lldp.frames_to_send() == []
+    assert times_said(lldp, S) == [1]
+
+
 def test_timers_are_whole_ticks() -> None:
     lldp = machine()
     lldp.send(True, 0)

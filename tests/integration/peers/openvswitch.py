@@ -78,9 +78,7 @@ class OpenVSwitch:
             unixctl = f"--unixctl={folder / 'db.ctl'}"
             self._start(server, str(database), f"--remote=p{self._database}", unixctl)
             wait_until((folder / "db").exists, 10, "the database's socket")
-            # Of a frame's tags it looks at two, which a tunnel of tagged frames needs.
-            limit = ("set", "Open_vSwitch", ".", "other_config:vlan-limit=2")
-            self.configure("--no-wait", "init", "--", *limit)
+            self.configure("--no-wait", "init")
             self._start(switch, self._database, "--disable-system", f"--unixctl={folder / 'switch.ctl'}")
             self.configure("add-br", "br0", "--", "set", "bridge", "br0", "datapath_type=netdev")
         except BaseException:

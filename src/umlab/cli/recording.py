@@ -6,7 +6,7 @@ import asyncio
 import signal
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from umlab.capture.merge import Merge
 from umlab.capture.order import CaptureProgress, CaptureRequest
@@ -96,9 +96,9 @@ class Recording:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _wait(self, everything: asyncio.Future[list[None]], seconds: float | None) -> None:
+    async def _wait(self, everything: asyncio.Future[Any], seconds: float | None) -> None:
         """Wait until everything is done, the end is wished for, or for so long."""
-        wished = asyncio.ensure_future(self._wishes.acquire())
+        wished: asyncio.Future[Any] = asyncio.ensure_future(self._wishes.acquire())
         await asyncio.wait({everything, wished}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         wished.cancel()
 

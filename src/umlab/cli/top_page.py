@@ -24,6 +24,8 @@ _UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 _PLAIN = (1.0, "")
 #: From here on three digits round up to the unit.
 _NEARLY = 0.9995
+#: A row behind what it is ranked by.
+_Ranked = tuple[float, tuple[str, ...]]
 #: The destination of all that a station has sent.
 _EVERYBODY = "*"
 
@@ -43,13 +45,13 @@ class Look:
 
 @dataclass(slots=True)
 class _Rows:
-    """Rows of the tables, each behind what it is ranked by."""
+    """Rows of the tables."""
 
-    switches: list[tuple[float, tuple[str, ...]]] = field(default_factory=list)
-    ports: list[tuple[float, tuple[str, ...]]] = field(default_factory=list)
-    guests: list[tuple[float, tuple[str, ...]]] = field(default_factory=list)
-    sources: list[tuple[float, tuple[str, ...]]] = field(default_factory=list)
-    pairs: list[tuple[float, tuple[str, ...]]] = field(default_factory=list)
+    switches: list[_Ranked] = field(default_factory=list)
+    ports: list[_Ranked] = field(default_factory=list)
+    guests: list[_Ranked] = field(default_factory=list)
+    sources: list[_Ranked] = field(default_factory=list)
+    pairs: list[_Ranked] = field(default_factory=list)
 
 
 def page(before: Look | None, after: Look) -> Page:
@@ -144,10 +146,8 @@ def _guest_row(lab: str, guest: GuestView, share: float | None) -> tuple[str, ..
     return (guest.name, lab, guest.state, f"{guest.memory >> 20} MiB", cpu)
 
 
-def _talker_rows(
-    switch: str, talkers: Iterable[Talker | TalkerPair], seconds: float
-) -> list[tuple[float, tuple[str, ...]]]:
-    rows = []
+def _talker_rows(switch: str, talkers: Iterable[Talker | TalkerPair], seconds: float) -> list[_Ranked]:
+    rows: list[_Ranked] = []
     for each in talkers:
         destination = each.destination if isinstance(each, TalkerPair) else _EVERYBODY
         bits = each.bytes * 8 / seconds
@@ -165,6 +165,6 @@ def _rank(rate: Rate) -> float:
     return (rate.rx_bits or 0) + (rate.tx_bits or 0)
 
 
-def _ranked(rows: list[tuple[float, tuple[str, ...]]]) -> list[tuple[str, ...]]:
+def _ranked(rows: list[_Ranked]) -> list[tuple[str, ...]]:
     """Return rows, the largest first; equals stay in their order."""
     return [row for _, row in sorted(rows, key=lambda each: -each[0])]

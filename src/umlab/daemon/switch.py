@@ -276,6 +276,9 @@ class SwitchService:
         asyncio.get_running_loop().remove_reader(self._event_fd)
         for end in [*self.before_stop]:
             end()
+        if self.recorder is not None:
+            self.recorder.close()
+            self.recorder = None
         for session in self._sessions.values():
             session.close()
         self._sessions.clear()
@@ -289,7 +292,7 @@ class SwitchService:
             self._publish(event)
 
     def _make_recorder(self) -> FlightRecorder | None:
-        if not self._recorder_size or not hasattr(self.engine, "capture"):
+        if not self._recorder_size:
             return None
         try:
             return FlightRecorder(self.engine, self._recorder_size, self.clock)

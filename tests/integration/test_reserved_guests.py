@@ -30,11 +30,12 @@ FORWARDING, BLOCKING = 3, 4
 #: A bond speaks LACP over what says that it is full duplex only, as UML's NICs do not and cables inside of
 #: the guest do: so each of its slaves is one end of such, the other end is tied to a NIC.
 _BOND = """
+set -e
 cd /sys/class/net/bond0/bonding
 ip link set bond0 down
 echo 802.3ad >mode; echo fast >lacp_rate; echo 100 >miimon
 for number in 2 3; do
-    ip link add slave$number type veth peer name wire$number
+    %(ip)s link add slave$number type veth peer name wire$number
     ip link set wire$number up
     for pair in "vec$number wire$number" "wire$number vec$number"; do
         set -- $pair
@@ -47,6 +48,7 @@ ip link set bond0 up
 ip addr add 10.0.2.%(number)s/24 dev bond0
 """
 _BRIDGE = """
+set -e
 ip link add br0 type bridge
 cd /sys/class/net/br0/bridge
 echo 1 >stp_state; echo 200 >forward_delay; echo 100 >hello_time; echo 0 >multicast_snooping
@@ -59,8 +61,9 @@ ip addr add 10.0.1.%(number)s/24 dev br0
 async def lan() -> AsyncIterator[Lan]:
     modules = "bridge", "bonding", "veth", "sch_ingress", "cls_matchall", "act_mirred"
     async with running_lan(NICS, *modules) as made:
+        made.configure(told(ReservedPolicy.BRIDGE))
         for number, name in enumerate(NICS, 1):
-            words = {"tc": host_program("tc"), "number": number}
+            words = {"ip": host_program("ip"), "tc": host_program("tc"), "number": number}
             await made.run(name, _BRIDGE % words)
             await made.run(name, _BOND % words)
         yield made
@@ -120,7 +123,6 @@ def reserved_drops(lan: Lan) -> list[int]:
 
 
 async def test_bridges_and_bonds_find_each_other_or_not_by_the_ports_policy(lan: Lan) -> None:
-    lan.configure(told(ReservedPolicy.BRIDGE))
     # With a long delay, bridges that do not hear of each other close no loop while they are looked at.
     await begin_anew(lan, 3000)
     await wait_until_async(lambda: min(reserved_drops(lan)) >= 3, 30, "BPDUs and LACPDUs on all cables")

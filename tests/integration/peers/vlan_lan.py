@@ -40,7 +40,12 @@ for device in eth[0-9] vec[0-9]; do
 done
 true
 """
-_OFFER = f"""
+_PREPARE = f"""
+mount -t hostfs -o / none /mnt
+# What IPv6 says by itself would be among what the tests wait for.
+for place in /proc/sys/net/ipv6/conf/all /proc/sys/net/ipv6/conf/default; do
+    [ ! -d $place ] || echo 1 >$place/disable_ipv6
+done
 cd /tmp
 dd if=/dev/urandom of={MUCH} bs=64k count=192 2>/dev/null
 head -c 2000000 {MUCH} >{SOME}
@@ -147,7 +152,7 @@ async def running_lan(nics: Mapping[str, Sequence[str]], *modules: str) -> Async
                 plugged = tuple(kinds[kind] for kind in nics[name])
                 running = running_guest(base, name, nics=plugged, root=TinyRoot(modules))
                 lan.guests[name] = await stack.enter_async_context(running)
-                await lan.run(name, f"mount -t hostfs -o / none /mnt; {_OFFER}")
+                await lan.run(name, _PREPARE)
                 for what in (MUCH, SOME):
                     lan.sums[name, what] = await lan.run(name, f"md5sum </tmp/{what}")
 

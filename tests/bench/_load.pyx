@@ -87,7 +87,9 @@ cdef struct run_t:
     int *receivers
     int64_t *received     # by receiver, in the window and after it
     int stream_count, receiver_count
-    int64_t start, progress_at
+    int64_t begin         # of the run
+    int64_t start         # the same, later by the time that this loop was away
+    int64_t progress_at
     int64_t arrived       # at all receivers
     int64_t *samples      # nanoseconds from due to arrival
     int64_t sample_count, sample_room
@@ -207,7 +209,7 @@ def run(list streams, list receivers, double seconds, *, int pid=0, bint latency
         if sleep:
             watch(job)
         cpu = cpu_ns(pid) if pid else 0
-        job.start = job.progress_at = now = now_ns()
+        job.begin = job.start = job.progress_at = now = now_ns()
         end = job.start + <int64_t> (seconds * 1e9)
         while now < end:
             next_tick = min(end, now + ticking) if tick is not None else end
@@ -360,7 +362,7 @@ cdef void receive(run_t *job) noexcept nogil:
                 frame = job.buffers[each]
                 memcpy(&due, frame + STAMP_AT + (TAG_SIZE if frame[12] == 0x81 and frame[13] == 0 else 0), 8)
                 # A frame of an earlier run that was long under way.
-                if due < job.start:
+                if due < job.begin:
                     continue
                 job.received[index] += 1
                 job.arrived += 1

@@ -46,7 +46,7 @@ VLANS: Mapping[str, tuple[PortVlan, PortVlan] | None] = {
     "trunk to access, the tag is taken out": (TRUNK, ACCESS),
     "trunk to trunk": (TRUNK, TRUNK),
 }
-PLAIN, RECORDED, CHANGED = "no-vlans", "recorded", "changed"
+PLAIN, RECORDED, CHANGED = "vlans-0", "recorded", "changed"
 #: What is changed at once, and the pace and addresses of the traffic that is not concerned.
 PORTS, MANY_VLANS, PACE, SOURCES = 1000, 4000, 20_000, 20_000
 
@@ -56,7 +56,7 @@ Measure = Callable[[], Figures]
 
 def segment_of(title: str) -> str:
     """Return the name of the switch for some settings."""
-    return title.replace(",", "").replace(" ", "-").lower()
+    return f"vlans-{list(VLANS).index(title)}"
 
 
 def segments() -> list[Segment]:
@@ -171,12 +171,19 @@ def changes(apply: Callable[[dict[int, PortConfig]], object], sending: Callable[
             apply(ports)
             slowest = max(slowest, time.perf_counter() - start)
         result = sent.result()
-    return {"time": slowest * 1e3, "lost": float(result["stream"].sent - result["received"][0])}
+    return {"time": slowest * 1e3, "lost": lost(result)}
 
 
-def over_the_api(lab: RunningLab, seconds: float) -> Figures:
-    """Measure a call that changes a running switch."""
+def lost(result: Any) -> float:
+    """Return how many frames that the switch took have not arrived."""
+    return float(result["stream"].sent - result["received"][0])
+
+
+def over_the_api(lab: RunningLab, seconds: float, *, change: bool) -> Figures:
+    """Measure a call that changes a running switch, or what is lost without one."""
     with lab.bed(CHANGED, Load(idle=PORTS - 2, sources=SOURCES)) as at, lab.client() as client:
+        if not change:
+            return {"time": 0.0, "lost": lost(at.run(seconds, rate=PACE))}
         # The call is another process's, in truth.
         os.sched_setaffinity(0, separate()[1])
         return changes(
@@ -237,8 +244,9 @@ def comparisons(
         f"beside {PACE:,} frames/s that are not concerned"
     )
     contenders = {
+        "nothing changes": lambda: over_the_api(lab, 2 * seconds, change=False),
         "in the engine": lambda: in_the_engine(seconds),
-        "over the API": lambda: over_the_api(lab, 2 * seconds),
+        "over the API": lambda: over_the_api(lab, 2 * seconds, change=True),
     }
     yield "change", lambda name: compare(name, title, APPLIED, contenders, rounds)
 

@@ -23,6 +23,8 @@ from umlab.errors import UmlabError
 
 #: What is added to the HTTP status of an error for the code of a close.
 CLOSE_BASE = 4000
+#: Seconds that a client has to close the socket of a capture that has ended.
+CLOSE_TIME = 0.2
 
 with_config(ConfigDict(extra="forbid"))(CaptureRequest)
 #: The order.
@@ -108,6 +110,8 @@ async def _send(socket: WebSocket, running: LabCapture) -> None:
                 await socket.send_bytes(item)
             else:
                 await socket.send_text(json.dumps(asdict(item)))
+    # A client that has to answer a close while the daemon goes may lose what came just before it.
+    await asyncio.sleep(CLOSE_TIME)
     await socket.close()
 
 

@@ -218,7 +218,8 @@ class StreamSession:
             yield data
         counts = self._capture.counts()
         statistics = [section.statistics(each, counts[port]) for each, port in enumerate(section.ports)]
-        yield self._sent(b"".join(statistics))
+        if statistics:
+            yield self._sent(b"".join(statistics))
         yield self._report("ended")
 
     def end(self, reason: str) -> None:

@@ -68,6 +68,8 @@ class Capture:
         except BaseException as error:
             sock.close()
             raise _not_opened(lab, error) from None
+        # Entered here and left in ``close``, for its order goes out at once.
+        self._connection.__enter__()
         try:
             self._connection.send(_order(request))
         except ConnectionClosed:
@@ -91,7 +93,9 @@ class Capture:
         except ConnectionClosed:
             raise lost(self._lab) from None
         item = _item(self._lab, message)
-        self._ended = isinstance(item, CaptureProgress) and item.event == "ended"
+        if isinstance(item, CaptureProgress) and item.event == "ended":
+            self._ended = True
+            self.close()
         return item
 
     def stop(self) -> None:
@@ -148,7 +152,9 @@ class AsyncCapture:
         except ConnectionClosed:
             raise lost(self._lab) from None
         item = _item(self._lab, message)
-        self._ended = isinstance(item, CaptureProgress) and item.event == "ended"
+        if isinstance(item, CaptureProgress) and item.event == "ended":
+            self._ended = True
+            await self.close()
         return item
 
     async def stop(self) -> None:

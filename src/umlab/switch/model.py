@@ -6,7 +6,7 @@ import enum
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from umlab.switch.vlan import PortVlan, VidSet
+from umlab.switch.vlan import NO_VIDS, PortVlan, VidSet
 
 SECOND_NS = 1_000_000_000
 
@@ -133,8 +133,8 @@ class MirrorSession:
     """Copies of what goes over some ports, or is of some VLANs, go to one more port.
 
     The destination takes no part in switching: nothing else is sent there, and what comes from there is
-    dropped as ``mirror``; so no copy comes back, whatever is plugged in.  A frame is copied once at most, with
-    the tag that it came with, and only if it is forwarded.
+    dropped as ``mirror``; so no copy comes back, whatever is plugged in.  A frame is copied once at most,
+    with the tag that it came with, and only if it is forwarded.
 
     Attributes:
         name: Of the session.
@@ -151,7 +151,7 @@ class MirrorSession:
     name: str
     destination: int
     ports: frozenset[int] = frozenset()
-    vids: VidSet = VidSet()
+    vids: VidSet = NO_VIDS
     ingress: bool = True
     egress: bool = True
 

@@ -111,6 +111,7 @@ class VidSet:
         return VidSet(self.bits & ~other.bits)
 
 
+NO_VIDS = VidSet()
 ALL_VIDS = VidSet((1 << MAX_VID + 1) - (1 << MIN_VID))
 
 
@@ -137,8 +138,8 @@ class PortVlan:
     """
 
     pvid: int | None = None
-    tagged: VidSet = VidSet()
-    untagged: VidSet = VidSet()
+    tagged: VidSet = NO_VIDS
+    untagged: VidSet = NO_VIDS
     tpid: int = CTAG
 
     def __post_init__(self) -> None:
@@ -148,20 +149,22 @@ class PortVlan:
         if not self.members:
             raise ValueError("a VLAN-aware port is a member of at least one VLAN")
         if self.pvid is not None and check_vid(self.pvid) not in self.members:
-            raise ValueError(f"the port's own VLAN {self.pvid} is neither among its tagged nor untagged VLANs")
+            raise ValueError(
+                f"the port's own VLAN {self.pvid} is neither among its tagged nor untagged VLANs"
+            )
         if self.tpid not in (CTAG, STAG):
             raise ValueError(f"a tag begins with {CTAG:#06x} or {STAG:#06x}, not {self.tpid:#06x}")
 
     @classmethod
     def access(cls, vid: int, tpid: int = CTAG) -> PortVlan:
         """Return a port of one VLAN, whose guest knows nothing of it."""
-        return cls(vid, VidSet(), VidSet.of([vid]), tpid)
+        return cls(vid, NO_VIDS, VidSet.of([vid]), tpid)
 
     @classmethod
     def trunk(cls, vids: VidSet, native: int | None = None, tpid: int = CTAG) -> PortVlan:
         """Return a port of many VLANs with tags, and of a ``native`` one without."""
         if native is None:
-            return cls(None, vids, VidSet(), tpid)
+            return cls(None, vids, NO_VIDS, tpid)
         own = VidSet.of([native])
         return cls(native, vids - own, own, tpid)
 
@@ -173,12 +176,12 @@ class PortVlan:
     @property
     def admitted(self) -> VidSet:
         """The VLANs whose frames may come with a tag."""
-        return self.members if self.tagged else VidSet()
+        return self.members if self.tagged else NO_VIDS
 
     @property
     def mode(self) -> str:
         """``access``, ``trunk`` (at most one VLAN without a tag, the port's own) or ``hybrid``."""
-        own = VidSet() if self.pvid is None else VidSet.of([self.pvid])
+        own = NO_VIDS if self.pvid is None else VidSet.of([self.pvid])
         if not self.tagged:
             return "access" if self.untagged == own else "hybrid"
         return "trunk" if not self.untagged - own else "hybrid"

@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import os
 import queue
+import stat
 import threading
+from collections.abc import Callable
 
 _Job = tuple[bytes, asyncio.AbstractEventLoop, "asyncio.Future[None]"]
 
@@ -16,12 +18,20 @@ class PipeWriter:
 
     A pipe is not made non-blocking for it: others may share its other properties.
 
+    Made in the loop's thread.
+
     Args:
         fd: The descriptor, which stays the caller's.
+        on_reader_left: Called when nobody reads a pipe any more, though nothing be written.
     """
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, on_reader_left: Callable[[], None]) -> None:
         self._fd = fd
+        self._on_reader_left = on_reader_left
+        self._watched = stat.S_ISFIFO(os.fstat(fd).st_mode)
+        if self._watched:
+            # There is never anything to read, but its other end's end shows in the same way.
+            asyncio.get_running_loop().add_reader(fd, self._see_reader_leave)
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         # Each is counted by one thread alone: the caller's, and the one that writes.
         self._asked = self._done = 0
@@ -43,9 +53,19 @@ class PipeWriter:
 
     def close(self) -> None:
         """Write no more."""
+        self._unwatch()
         self._jobs.put(None)
         if self._done == self._asked:
             self._thread.join()
+
+    def _see_reader_leave(self) -> None:
+        self._unwatch()
+        self._on_reader_left()
+
+    def _unwatch(self) -> None:
+        if self._watched:
+            self._watched = False
+            asyncio.get_running_loop().remove_reader(self._fd)
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:

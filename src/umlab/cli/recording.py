@@ -67,7 +67,7 @@ class Recording:
         self._wishes = asyncio.Semaphore(0)
         for number in _SIGNALS:
             asyncio.get_running_loop().add_signal_handler(number, self._wishes.release)
-        pipe = self._pipe = None if self._fd is None else PipeWriter(self._fd)
+        pipe = self._pipe = None if self._fd is None else PipeWriter(self._fd, self._lose_reader)
         try:
             async with AsyncExitStack() as stack:
                 captures = [
@@ -77,6 +77,12 @@ class Recording:
         finally:
             if pipe is not None:
                 pipe.close()
+
+    def _lose_reader(self) -> None:
+        """End without writing more: who reads has seen enough, and the counts alone are still waited for."""
+        if self._pipe is not None:
+            self._pipe = None
+            self._wishes.release()
 
     async def _follow_all(self, captures: Sequence[AsyncCapture], duration: float | None) -> None:
         tasks = [
@@ -113,9 +119,6 @@ class Recording:
         try:
             await pipe.write(blocks if self._merge is None else self._merge.add(number, blocks))
         except BrokenPipeError:
-            # Who reads has seen enough: the counts alone are still waited for.
-            if self._pipe is not None:
-                self._pipe = None
-                self._wishes.release()
+            self._lose_reader()
         except OSError as error:
             raise LabError(f"cannot write to {self._name}: {error.strerror}") from None

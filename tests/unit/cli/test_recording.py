@@ -71,6 +71,19 @@ def test_reader_that_leaves_ends_it(runtime: Path, pipe: tuple[int, int]) -> Non
     assert steps[-1].reason == "asked"
 
 
+def test_reader_that_leaves_ends_it_while_nothing_comes(runtime: Path, pipe: tuple[int, int]) -> None:
+    steps: list[CaptureProgress] = []
+
+    def leave(_: int, step: CaptureProgress) -> None:
+        steps.append(step)
+        if step == STARTED:
+            os.close(pipe[0])
+
+    with FakeCaptures(runtime, "lan", {}, lambda _: (STARTED,)):
+        Recording([JOB], leave, fd=pipe[1]).run()
+    assert steps[-1].reason == "asked"
+
+
 def test_reader_that_stalls_holds_up_nothing_but_the_writing(runtime: Path, pipe: tuple[int, int]) -> None:
     """The first signal asks for the end, for which the reader would have to read; the second one leaves."""
     thread = threading.Thread(target=_interrupt_twice, args=(pipe[0],))

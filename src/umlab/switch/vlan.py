@@ -112,7 +112,6 @@ class VidSet:
 
 
 NO_VIDS = VidSet()
-ALL_VIDS = VidSet((1 << MAX_VID + 1) - (1 << MIN_VID))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 
 import atheris
 
@@ -37,11 +36,9 @@ def one_input(data: bytes) -> None:
 
 
 def main() -> None:
-    """Run the fuzzer in a directory of its own."""
+    """Run the fuzzer."""
     atheris.Setup(sys.argv, one_input)
-    with tempfile.TemporaryDirectory() as directory:
-        os.chdir(directory)
-        atheris.Fuzz()
+    atheris.Fuzz()
 
 
 if __name__ == "__main__":

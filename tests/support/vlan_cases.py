@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from umlab.switch.counters import DropReason
 from umlab.switch.model import PortConfig, SwitchConfig
-from umlab.switch.vlan import ALL_VIDS, STAG, PortVlan, VidSet
+from umlab.switch.vlan import STAG, PortVlan, VidSet
 
 A, B, C = (bytes([2, 0, 0, 0, 0, number]) for number in (0xA, 0xB, 0xC))
 BROADCAST = b"\xff" * 6
@@ -136,7 +136,7 @@ VLAN_CASES = [
     ),
     VlanCase(
         "VID 4095 is of no VLAN",
-        {1: PortVlan(10, ALL_VIDS - VidSet.of([10]), VidSet.of([10])), 2: PortVlan(10, ALL_VIDS)},
+        {1: trunk("1-4094", 10), 2: trunk("1-4094")},
         tagged(plain(), 4095),
         DropReason.VLAN,
     ),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from umlab.switch.vlan import (
-    ALL_VIDS,
     CTAG,
+    NO_VIDS,
     STAG,
     PortVlan,
     VidSet,
@@ -18,7 +18,6 @@ from umlab.switch.vlan import (
     without_tag,
 )
 
-NONE = VidSet()
 ADDRESSES = bytes(range(12))
 
 
@@ -87,7 +86,7 @@ class TestVidSet:
     def test_it_is_a_set(self) -> None:
         one, other = VidSet.parse("1-5"), VidSet.of([9, 5, 4])
         assert (one | other, one & other) == (VidSet.parse("1-5,9"), VidSet.parse("4,5"))
-        assert (one - other, len(one), bool(NONE), bool(one)) == (VidSet.parse("1-3"), 5, False, True)
+        assert (one - other, len(one), bool(NO_VIDS), bool(one)) == (VidSet.parse("1-3"), 5, False, True)
         assert [vid in other for vid in (0, 4, 5, 6, 9, 4095, 5000)] == [False, True, True, False, True] + [
             False
         ] * 2
@@ -95,8 +94,9 @@ class TestVidSet:
         assert {one: 1}[VidSet.parse("1,2,3,4,5")] == 1
 
     def test_all_vids_are_all(self) -> None:
-        assert (len(ALL_VIDS), str(ALL_VIDS)) == (4094, "1-4094")
-        assert len(ALL_VIDS - VidSet.of([1])) == 4093
+        every = VidSet.of(range(1, 4095))
+        assert (len(every), str(every)) == (4094, "1-4094")
+        assert len(every - VidSet.of([1])) == 4093
 
 
 class TestPortVlan:
@@ -126,7 +126,7 @@ class TestPortVlan:
             PortVlan.trunk(VidSet.of([1]), vid)
 
     def test_access_port(self) -> None:
-        assert PortVlan.access(7, STAG) == PortVlan(7, NONE, VidSet.of([7]), STAG)
+        assert PortVlan.access(7, STAG) == PortVlan(7, NO_VIDS, VidSet.of([7]), STAG)
 
     @pytest.mark.parametrize("vids", ["10-12", "10,12"])
     def test_native_vlan_leaves_a_trunk_port_without_a_tag(self, vids: str) -> None:
@@ -136,7 +136,7 @@ class TestPortVlan:
 
     def test_trunk_port_of_no_vlan_is_refused(self) -> None:
         with pytest.raises(ValueError, match="at least one VLAN"):
-            PortVlan.trunk(NONE)
+            PortVlan.trunk(NO_VIDS)
 
     @pytest.mark.parametrize(
         ("vlan", "mode"),
@@ -145,8 +145,8 @@ class TestPortVlan:
             (PortVlan.trunk(VidSet.of([1, 2])), "trunk"),
             (PortVlan.trunk(VidSet.of([1, 2]), 3), "trunk"),
             (PortVlan(1, VidSet.of([1, 2])), "trunk"),
-            (PortVlan(None, NONE, VidSet.of([1])), "hybrid"),
-            (PortVlan(1, NONE, VidSet.of([1, 2])), "hybrid"),
+            (PortVlan(None, NO_VIDS, VidSet.of([1])), "hybrid"),
+            (PortVlan(1, NO_VIDS, VidSet.of([1, 2])), "hybrid"),
             (PortVlan(1, VidSet.of([3]), VidSet.of([1, 2])), "hybrid"),
             (PortVlan(3, VidSet.of([3]), VidSet.of([1])), "hybrid"),
         ],
@@ -158,7 +158,7 @@ class TestPortVlan:
         hybrid = PortVlan(1, VidSet.of([3]), VidSet.of([1, 2]))
         assert hybrid.members == hybrid.admitted == VidSet.of([1, 2, 3])
         access = PortVlan.access(9)
-        assert (access.members, access.admitted) == (VidSet.of([9]), NONE)
+        assert (access.members, access.admitted) == (VidSet.of([9]), NO_VIDS)
 
 
 class TestTags:

@@ -27,6 +27,7 @@ from umlab.engine._native.system cimport (
     load_u64,
     mmap,
     munmap,
+    prefetch,
     store_u64,
 )
 from umlab.engine._native.tag cimport MOST_PARTS, TAG_SIZE, frame_parts, frame_size
@@ -45,6 +46,9 @@ cdef enum:
     _DROP_COUNT_SIZE = 12
     _COMMENT = 1
     _COMMENT_ROOM = 32
+    # How far ahead of a block memory is called for, and how much of it at most.
+    _AHEAD = 512
+    _MOST_AHEAD = 256
     # Bytes of the longest frame, and one more that shows it to be too long.
     _WHOLE = 65_536 + TAG_SIZE
 
@@ -227,10 +231,21 @@ cdef void _note(CaptureRing *ring, Tally *tally, const Sight *sight) noexcept no
         return
     _write(ring, tally, sight, kept, size)
     tally.unsaid = 0
+    _call_ahead(ring, size)
     ring.head.offset = _offset_after(ring, ring.head.offset, size)
     store_u64(&ring.head.position, ring.head.position + size, __ATOMIC_RELEASE)
     if ring.head.position - ring.freed >= ring.quarter:
         _tell(ring)
+
+
+cdef inline void _call_ahead(const CaptureRing *ring, uint32_t size) noexcept nogil:
+    # Calls for the memory of blocks to come: each frame does other things in between, and a large ring has
+    # left the cache by the time that it comes round.
+    cdef const uint8_t *at = ring.memory + ring.head.offset + _AHEAD
+    cdef const uint8_t *end = at + min(size, <uint32_t>_MOST_AHEAD)
+    while at < end:
+        prefetch(at)
+        at += _CACHE_LINE
 
 
 cdef inline uint32_t _padded(uint32_t size) noexcept nogil:

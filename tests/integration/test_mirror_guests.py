@@ -37,10 +37,17 @@ async def guests() -> AsyncIterator[Lan]:
 @pytest_asyncio.fixture(loop_scope="module")
 async def lan(guests: Lan) -> Lan:
     await guests.clear()
-    for name, nic, number in (("a", "eth0", 1), ("b", "vec0", 2)):
-        await guests.run(name, f"ip addr add 10.0.0.{number}/24 dev {nic}")
-        await guests.run(name, f"ip link add link {nic} name tagged type vlan id 10 && ip link set tagged up")
-        await guests.run(name, f"ip addr add 10.0.10.{number}/24 dev tagged")
+    script = """
+        set -e
+        ip addr add 10.0.0.%(number)d/24 dev %(nic)s
+        ip link add link %(nic)s name tagged type vlan id 10
+        ip link set tagged up
+        ip addr add 10.0.10.%(number)d/24 dev tagged
+    """
+    await asyncio.gather(
+        guests.run("a", script % {"nic": "eth0", "number": 1}),
+        guests.run("b", script % {"nic": "vec0", "number": 2}),
+    )
     return guests
 
 

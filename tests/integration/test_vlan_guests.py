@@ -49,15 +49,15 @@ def trunk(text: str, native: int | None = None, tpid: int = 0x8100) -> PortVlan:
 
 async def tagged(lan: Lan, name: str, under: str, vid: int, address: str, kind: str = "") -> None:
     """Make a guest's VLAN device ``UNDER.VID``."""
-    await lan.run(name, f"ip link add link {under} name {under}.{vid} type vlan {kind} id {vid}")
-    await lan.run(name, f"ip link set {under}.{vid} up")
-    if address:
-        await lan.run(name, f"ip addr add {address}/24 dev {under}.{vid}")
+    device = f"{under}.{vid}"
+    make = f"set -e; ip link add link {under} name {device} type vlan {kind} id {vid}"
+    give = f"ip addr add {address}/24 dev {device}" if address else ""
+    await lan.run(name, f"{make}; ip link set {device} up; {give}")
 
 
 async def untagged(lan: Lan, name: str, *addresses: str) -> None:
-    for address in addresses:
-        await lan.run(name, f"ip addr add {address}/24 dev {'eth0' if name == 'a' else 'vec0'}")
+    nic = "eth0" if name == "a" else "vec0"
+    await lan.run(name, " && ".join(f"ip addr add {address}/24 dev {nic}" for address in addresses))
 
 
 def heard(lan: Lan, port_no: int) -> int:

@@ -1,5 +1,7 @@
 """Fuzz target: any instructions are refused with ValueError, or a program that ends on any frame.
 
+The native engine, where it is there, must come to the same end.
+
 Run as ``python tests/fuzz/fuzz_bpf.py [libFuzzer options] [corpus]``.
 """
 
@@ -12,7 +14,13 @@ import sys
 import atheris
 
 with atheris.instrument_imports():
+    from umlab.engine.select import why_not_native
     from umlab.switch.bpf import Instruction, Program, parse_ddd, run
+
+if why_not_native():
+    run_natively = run
+else:
+    from umlab.engine._native.bpf import run as run_natively
 
 _INSTRUCTION = struct.Struct("<HBBI")
 
@@ -26,7 +34,9 @@ def fuzz_one(data: bytes) -> None:
     except ValueError:
         pass
     else:
-        assert 0 <= run(program, data[at:]) < 1 << 32
+        result = run(program, data[at:])
+        assert 0 <= result < 1 << 32
+        assert run_natively(program, data[at:]) == result
     with contextlib.suppress(ValueError):
         parse_ddd(data.decode(errors="replace"))
 

@@ -42,9 +42,7 @@ def test_ports_are_told_what_is_shown(commands: list[str]) -> None:
             if switch.config.hub or set(told.values()) == {None}:
                 assert switch.config.hub or shown(console) == {(0, number, False) for number in switch.table}
             else:
-                assert {part for number, vlan in told.items() for part in parts(number, vlan)} == shown(
-                    console
-                )
+                assert set().union(*itertools.starmap(parts, told.items())) == shown(console)
             assert all(number < switch.end for number in switch.config.ports)
     finally:
         switch.engine.stop()

@@ -12,6 +12,7 @@ import atheris
 
 with atheris.instrument_imports(include=["umlab.api"]):
     from umlab.api.body import BODIES, GUEST_BODY, given_fields
+    from umlab.api.capture import is_stop
     from umlab.api.console import parse_resize
     from umlab.api.error import RequestError
     from umlab.errors import LabError
@@ -27,6 +28,7 @@ def one_input(data: bytes) -> None:
         GuestSpec(umid="left", **given_fields(GUEST_BODY.parse(data)))
     with contextlib.suppress(RequestError):
         parse_resize(data.decode(errors="replace"))
+    is_stop(data.decode(errors="replace"))
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from umlab.api.body import BODIES, GUEST_BODY, SWITCH_PATCH, given_fields
+from umlab.api.capture import is_stop
 from umlab.api.console import parse_resize
 from umlab.api.error import RequestError, error_bytes
 from umlab.errors import LabError
@@ -22,7 +23,10 @@ JSON = st.recursive(
 )
 #: Bodies that come close: the right keys, with anything behind them.
 KEYS = st.sampled_from(
-    ["umid", "memory", "root", "nics", "path", "modules", "mac", "setting", "pid", "config"]
+    [
+        *("umid", "memory", "root", "nics", "path", "modules", "mac", "setting", "pid", "config"),
+        *("switch", "ports", "filter", "last", "file", "rotate_size", "rotate_time", "files", "stop"),
+    ]
 )
 CLOSE = st.dictionaries(KEYS, JSON | st.dictionaries(KEYS, JSON) | st.lists(st.dictionaries(KEYS, JSON)))
 
@@ -57,3 +61,8 @@ def test_control_is_understood_or_refused(text: str) -> None:
 @given(st.integers(1, 9999), st.integers(1, 9999))
 def test_every_size_is_understood(rows: int, columns: int) -> None:
     assert parse_resize(json.dumps({"resize": [rows, columns]})) == (rows, columns)
+
+
+@given(st.text() | (JSON | CLOSE).map(json.dumps))
+def test_a_capture_is_stopped_by_one_message_alone(text: str) -> None:
+    assert not is_stop(text) or json.loads(text) == {"stop": True}

@@ -10,6 +10,7 @@ from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model, with_config
 
 from umlab.api.error import invalid_request
+from umlab.capture.order import CaptureRequest
 from umlab.daemon.spec import SwitchSpec
 from umlab.guest.cmdline import BessNic, DaemonNic, DiskRoot, FdNic, GuestSpec, TinyRoot
 from umlab.switch.model import MAX_PORT_NO, MirrorSession, PortConfig, SwitchConfig
@@ -17,7 +18,16 @@ from umlab.transports.contract import Access
 
 #: Unknown keys are refused: that is also what tells the kinds of a NIC and of a root apart.
 _CLOSED = ConfigDict(extra="forbid")
-_PARTS: tuple[type, ...] = (SwitchConfig, Access, TinyRoot, DiskRoot, DaemonNic, BessNic, FdNic)
+_PARTS: tuple[type, ...] = (
+    SwitchConfig,
+    Access,
+    TinyRoot,
+    DiskRoot,
+    DaemonNic,
+    BessNic,
+    FdNic,
+    CaptureRequest,
+)
 
 for _part in _PARTS:
     with_config(_CLOSED)(_part)
@@ -184,5 +194,15 @@ DEVICE_BODY = JsonBody(DeviceBody, {"a NIC": {"setting": "daemon,,unix,/run/user
 STACK_BODY = JsonBody(StackBody, {"init": {"pid": 1}})
 SYSRQ_BODY = JsonBody(SysrqBody, {"memory": {"letter": "m"}})
 
+#: The first message of a capture's WebSocket.
+CAPTURE_ORDER = JsonBody(
+    CaptureRequest,
+    {
+        "what comes": {"switch": "lan", "filter": "arp"},
+        "files": {"switch": "lan", "ports": [1, 2], "file": "/srv/lan.pcapng", "rotate_size": 1 << 30},
+        "what has been": {"switch": "lan", "last": 30},
+    },
+)
+
 #: Every body, for the document.
-BODIES = (SWITCH_BODY, SWITCH_PATCH, GUEST_BODY, DEVICE_BODY, STACK_BODY, SYSRQ_BODY)
+BODIES = (SWITCH_BODY, SWITCH_PATCH, GUEST_BODY, DEVICE_BODY, STACK_BODY, SYSRQ_BODY, CAPTURE_ORDER)

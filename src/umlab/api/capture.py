@@ -10,13 +10,11 @@ from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
-from pydantic import ConfigDict, with_config
 
-from umlab.api.body import JsonBody
+from umlab.api.body import CAPTURE_ORDER
 from umlab.api.connection import CAPTURE_PATH, RECEIVE_TIME
 from umlab.api.error import STATUS, RequestError, error_bytes, error_name
 from umlab.api.limit import Limit
-from umlab.capture.order import CaptureRequest
 from umlab.daemon.capture import LabCapture
 from umlab.daemon.lab import LabService
 from umlab.errors import UmlabError
@@ -25,17 +23,6 @@ from umlab.errors import UmlabError
 CLOSE_BASE = 4000
 #: Seconds that a client has to close the socket of a capture that has ended.
 CLOSE_TIME = 0.2
-
-with_config(ConfigDict(extra="forbid"))(CaptureRequest)
-#: The order.
-CAPTURE_ORDER = JsonBody(
-    CaptureRequest,
-    {
-        "what comes": {"switch": "lan", "filter": "arp"},
-        "files": {"switch": "lan", "ports": [1, 2], "file": "/srv/lan.pcapng", "rotate_size": 1 << 30},
-        "what has been": {"switch": "lan", "last": 30},
-    },
-)
 
 
 def capture_routes(service: LabService, captures: Limit) -> APIRouter:

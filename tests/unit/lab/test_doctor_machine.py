@@ -10,7 +10,7 @@ import pytest
 
 from umlab.engine import select
 from umlab.engine._py import PyEngine
-from umlab.lab.doctor import engine, limit, memory, place
+from umlab.lab.doctor import capture, engine, limit, memory, place
 from umlab.lab.doctor.finding import Status, Subject, Verdict
 
 ANY = Subject("/kernel", "/runtime", "/state")
@@ -180,3 +180,11 @@ def test_engine_is_the_one_that_a_switch_gets(
     assert verdict.status is status
     assert words in verdict.detail
     assert bool(verdict.fix) is (status is not Status.OK)
+
+
+def test_libpcap_that_is_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert capture.check_libpcap(ANY) == Verdict(Status.OK, "captures take filters")
+    monkeypatch.setattr(capture, "why_no_library", lambda: "libpcap.so.0.8: no such file")
+    verdict = capture.check_libpcap(ANY)
+    assert (verdict.status, verdict.fix) == (Status.WARN, "apt-get install libpcap0.8")
+    assert verdict.detail.endswith("tcpdump -ddd prints them: libpcap.so.0.8: no such file")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from umlab.lab.doctor import containment, engine, guest, limit, memory, place
+from umlab.lab.doctor import capture, containment, engine, guest, limit, memory, place
 from umlab.lab.doctor.finding import Finding, Status, Subject, Verdict
 
 Check = Callable[[Subject], Verdict]
@@ -23,6 +23,7 @@ _OF_MACHINE: dict[str, Check] = {
     "max-dgram-qlen": limit.check_datagram_queue,
     "runtime-directory": place.check_runtime,
     "state-directory": place.check_state,
+    "libpcap": capture.check_libpcap,
     "engine": engine.check_engine,
 }
 

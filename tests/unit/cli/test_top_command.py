@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import signal
-import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -14,7 +12,7 @@ from support.cli_run import Run
 from support.fake_captures import port
 from support.lab_thread import LabThread
 from umlab.capture.talkers import Talker, TalkerPair, Talkers
-from umlab.cli.page import Table, plain_table
+from umlab.cli.page import Page, Table, plain_table
 from umlab.cli.rate import LabLook
 from umlab.cli.top_page import Look, cut, page, quantity
 from umlab.daemon.view import GuestView, PortView, SwitchView
@@ -124,17 +122,16 @@ def test_one_sample_is_printed(run: Run, runtime: Path, monkeypatch: pytest.Monk
 def test_samples_follow_each_other_until_a_signal_comes(
     run: Run, runtime: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    samples = []
+    shown = []
 
-    def note(number: float) -> float:
-        samples.append(number)
-        if len(samples) == 3:
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-        return number
+    def note(before: Look | None, after: Look) -> Page:
+        shown.append(after)
+        if len(shown) == 3:
+            signal.raise_signal(signal.SIGINT)
+        return page(before, after)
 
+    monkeypatch.setattr("umlab.cli.top_watch.page", note)
     with LabThread(runtime, "lan", ("lan",)):
-        now = time.time
-        monkeypatch.setattr("umlab.cli.top_page.time.time", lambda: note(now()))
         done = run("top", "--json", "--interval", "0.2")
     assert done.status == 130
     assert len(done.records) >= 2

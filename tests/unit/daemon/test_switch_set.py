@@ -258,6 +258,12 @@ UNUSABLE: dict[str, Change] = {
 }
 
 
+def is_served(path: Path) -> bool:
+    """Tell whether somebody holds the listening socket of a place for ``bess`` guests."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
+        return probe.connect_ex(str(path)) == 0
+
+
 @pytest.mark.parametrize("change", UNUSABLE.values(), ids=UNUSABLE)
 async def test_switch_that_cannot_be_understood_is_ended_and_all_else_goes_on(
     kept: KeptLab, change: Change, caplog: pytest.LogCaptureFixture
@@ -275,6 +281,8 @@ async def test_switch_that_cannot_be_understood_is_ended_and_all_else_goes_on(
         assert [each.name for each in kept.lab.switches()] == ["other"]
         # All of it is gone, here and at the keeper.
         assert guest.receive() == b""
+    # The keeper closes them when it comes to it.
+    await wait_until_async(lambda: not is_served(place / "b"), 10, "the keeper has closed the sockets")
     assert await kept.lab.put_switch(spec)
     await kept.crash()
     assert kept.kept() == {"switch/lan", "switch/other", "fdb/other"}

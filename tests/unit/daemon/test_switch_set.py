@@ -258,9 +258,9 @@ UNUSABLE: dict[str, Change] = {
 }
 
 
-def is_served(path: Path) -> bool:
-    """Tell whether somebody holds the listening socket of a place for ``bess`` guests."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
+def is_served(path: Path, kind: socket.SocketKind) -> bool:
+    """Tell whether somebody holds the listening socket of that kind."""
+    with socket.socket(socket.AF_UNIX, kind) as probe:
         return probe.connect_ex(str(path)) == 0
 
 
@@ -282,7 +282,8 @@ async def test_switch_that_cannot_be_understood_is_ended_and_all_else_goes_on(
         # All of it is gone, here and at the keeper.
         assert guest.receive() == b""
     # The keeper closes them when it comes to it.
-    await wait_until_async(lambda: not is_served(place / "b"), 10, "the keeper has closed the sockets")
+    for path, kind in ((place / "b", socket.SOCK_SEQPACKET), (place / "c", socket.SOCK_STREAM)):
+        await wait_until_async(lambda path=path, kind=kind: not is_served(path, kind), 10, "its end")  # type: ignore[misc]
     assert await kept.lab.put_switch(spec)
     await kept.crash()
     assert kept.kept() == {"switch/lan", "switch/other", "fdb/other"}

@@ -17,7 +17,7 @@ from support.require import ROOT
 from umlab import errors
 from umlab.cli.main import app
 from umlab.compat.uml_switch import usage
-from umlab.daemon import guest_set, place, spec
+from umlab.daemon import capture, guest_set, place, spec
 from umlab.daemon import switch as service
 from umlab.switch import counters, events
 from umlab.switch.control import lldp
@@ -65,6 +65,11 @@ def test_every_event_of_a_guest_has_its_line_with_its_fields() -> None:
     for words in published:
         kind, *fields = [word for word in re.findall(r'"(\w+)"', words) if word != "event"]
         assert f"| `{kind}` | {', '.join(f'`{field}`' for field in fields)} |" in text
+
+
+def test_every_event_of_a_capture_has_its_line() -> None:
+    published = re.findall(r'"event": "(capture_\w+)"', inspect.getsource(capture))
+    assert missing("events-and-counters.md", published) == []
 
 
 def test_every_name_of_a_runtime_directory_has_its_line() -> None:

@@ -48,7 +48,7 @@ VLANS: Mapping[str, tuple[PortVlan, PortVlan] | None] = {
 }
 PLAIN, RECORDED, CHANGED = "vlans-0", "recorded", "changed"
 #: What is changed at once, and the pace and addresses of the traffic that is not concerned.
-PORTS, MANY_VLANS, PACE, SOURCES = 1000, 4000, 20_000, 20_000
+PORTS, MANY_VLANS, PACE, SOURCES = 1000, 4000, 10_000, 20_000
 
 Figures = dict[str, float]
 Measure = Callable[[], Figures]

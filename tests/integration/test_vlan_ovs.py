@@ -79,6 +79,8 @@ DOUBLE = ("8100000a81000014", "8100001e8100000a8100000a", "8100a0008100000a", "8
 TWO_TAGS = ("set", "Open_vSwitch", ".", "other_config:vlan-limit=2")
 STAGS = ("88a80064", "88a8a064", "88a800648100000a", "88a800c881000fff", "88a8012c", "88a8a000", "88a80fff")
 GROUPS = ("0180c2000000", "0180c2000002", "0180c2000003", "0180c200000e", "0180c200000f")
+#: Those of Cisco's own protocols.
+FOREIGN = ("01000ccccccc", "01000ccccccd")
 OTHERS = ("0180c2000010", "01005e000001", "333300000001")
 
 
@@ -236,6 +238,7 @@ def every(frames: Frames, count: int, tags: Iterable[str], **fields: Any) -> lis
 
 def test_same_frames_take_the_same_ways_as_through_open_vswitch(ovs: OpenVSwitch) -> None:
     frames, count = Frames(), len(CUSTOMER)
+    takes_untagged = set(range(1, count + 1)) - {3}
     with benches(ovs, CUSTOMER, ReservedPolicy.BRIDGE) as (ours, theirs):
         sent = every(frames, count, (*TAGS, *DOUBLE))
         sent += every(frames, count, TAGS[:4], size=FULL)
@@ -243,10 +246,13 @@ def test_same_frames_take_the_same_ways_as_through_open_vswitch(ovs: OpenVSwitch
             sent += every(frames, count, TAGS[:2], dst=bytes.fromhex(group))
         sent += every(frames, count, TAGS[:2], src=b"\x03" + bytes(5))
         assert compare(ours, theirs, sent) == set()
+        # They do not forward what is Cisco's either; to us it is like any group.
+        for group in FOREIGN:
+            passing = at_each(takes_untagged, ("",)) | at_each({3, 4, 5}, ("8100000a",))
+            assert compare(ours, theirs, every(frames, count, TAGS[:2], dst=bytes.fromhex(group))) == passing
         # They forget that a frame is drop eligible.
         assert compare(ours, theirs, every(frames, count, ELIGIBLE), without_dei) == set()
         # A provider's tag is payload to us, and a tag like a customer's to them.
-        takes_untagged = set(range(1, count + 1)) - {3}
         assert compare(ours, theirs, every(frames, count, STAGS)) == at_each(takes_untagged, STAGS)
 
         # Stations are known now: each at its port in one VLAN, and one in two VLANs at two ports.

@@ -75,7 +75,7 @@ def count_packets(blocks: bytes) -> Counter[int]:
     return found
 
 
-def whole_blocks(blocks: bytes, size: int) -> int:
+def whole_blocks(blocks: bytes | memoryview, size: int) -> int:
     """Return how many of the first ``size`` bytes are whole blocks."""
     words = _words(blocks)
     at = 0
@@ -87,6 +87,6 @@ def whole_blocks(blocks: bytes, size: int) -> int:
     return at * 4
 
 
-def _words(blocks: bytes) -> memoryview:
+def _words(blocks: bytes | memoryview) -> memoryview:
     # Blocks are little-endian, as is every machine that runs guests.
     return memoryview(blocks).cast("I")

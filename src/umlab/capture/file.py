@@ -42,13 +42,14 @@ class _File:
         #: Where the statistics of each interface are.
         self._statistics: list[int] = []
 
-    def add(self, blocks: bytes, ports: Sequence[int], counts: Mapping[int, CaptureCount]) -> None:
+    def add(self, blocks: bytes, ports: Sequence[int]) -> None:
         """Have blocks follow, and before them what describes the interfaces that are new."""
         parts = [self.pending] if self.pending else []
         end = self.size + len(self.pending)
         for description in self._section.describe(ports):
             number = len(self._statistics)
-            statistics = self._section.statistics(number, counts.get(ports[number], _NONE))
+            # Written over before long.
+            statistics = self._section.statistics(number, _NONE)
             parts += (description, statistics)
             self._statistics.append(end + len(description))
             end += len(description) + len(statistics)
@@ -128,7 +129,7 @@ class CaptureFiles:
         is_new = not os.path.exists(path)
         self._file = self._open(path)
         try:
-            self._file.add(b"", ports(), {})
+            self._file.add(b"", ports())
             self._file.flush()
         except OSError as error:
             self._file.close()
@@ -170,7 +171,7 @@ class CaptureFiles:
             if not self._packets:
                 self._begun_at = time.monotonic()
             self._packets.update(self._by_port(packets))
-        self._file.add(packets, self._ports(), self._present())
+        self._file.add(packets, self._ports())
         self.retry()
 
     def retry(self) -> None:

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from umlab._clock import Clock
-from umlab.capture.block import packets, serialize
+from umlab.capture.block import count_packets, packets, serialize
 from umlab.capture.order import CaptureProgress, CaptureRequest
 from umlab.capture.section import Section, Subject
 from umlab.engine.contract import CaptureCount, CaptureOrder, Engine
@@ -19,11 +19,11 @@ class Saved:
     """What was asked for of a recorder.
 
     Attributes:
-        data: A whole section of pcapng, its blocks in turn.
+        data: A whole section of pcapng.
         report: How much it is.
     """
 
-    data: tuple[bytes, ...]
+    data: bytes
     report: CaptureProgress
 
 
@@ -80,43 +80,41 @@ class FlightRecorder:
         blocks = self.blocks()
         # Asked for after the blocks: every port that they name is among them.
         ports = self._capture.interfaces()
-        wanted = set(ports if request.ports is None else request.ports)
+        oldest_ns = next((packet.at_ns for packet in packets(blocks)), now_ns)
+        # Unless all is held that ever was, what is older has made room.
+        is_whole = count_packets(blocks).total() >= accepted
+        reach_ns = max(since_ns, self._begun_ns if is_whole else oldest_ns)
+        section = Section(subject, reach_ns)
+        asked = sorted(set(request.ports or ()))
+        pieces = [section.header(), *section.describe(asked)]
         seen: Counter[int] = Counter()
-        found = []
-        held, oldest_ns = 0, now_ns
+        kept: Counter[int] = Counter()
+        number_of = {port_no: number for number, port_no in enumerate(asked)}
         for packet in packets(blocks):
-            held += 1
-            if held == 1:
-                oldest_ns = packet.at_ns
             port_no = ports[packet.interface]
-            if packet.at_ns < since_ns or port_no not in wanted:
+            if packet.at_ns < since_ns or (request.ports is not None and port_no not in number_of):
                 continue
             seen[port_no] += 1
-            kept = request.snap_length
+            if port_no not in number_of:
+                number_of[port_no] = len(number_of)
+                pieces += section.describe([*section.ports, port_no])
+            size = request.snap_length
             if program is not None:
-                kept = min(kept, run(program, packet.data, packet.length))
-            if kept:
-                found.append((port_no, packet._replace(data=packet.data[:kept])))
-        # Unless all is held that ever was, what is older has made room.
-        reach_ns = max(since_ns, self._begun_ns if held >= accepted else oldest_ns)
-        kept_of = Counter(port_no for port_no, _ in found)
-        shown = sorted(seen if request.ports is None else wanted)
-        section = Section(subject, reach_ns)
-        number_of = {port_no: number for number, port_no in enumerate(shown)}
-        data = (
-            section.header(),
-            *section.describe(shown),
-            *(serialize(packet._replace(interface=number_of[port_no])) for port_no, packet in found),
-            *(
-                section.statistics(number, CaptureCount(seen[port_no], kept_of[port_no]))
-                for port_no, number in number_of.items()
-            ),
-        )
+                size = min(size, run(program, packet.data, packet.length))
+            if size:
+                kept[port_no] += 1
+                cut = packet._replace(interface=number_of[port_no], data=packet.data[:size])
+                pieces.append(serialize(cut))
+        pieces += [
+            section.statistics(number, CaptureCount(seen[port_no], kept[port_no]))
+            for port_no, number in number_of.items()
+        ]
+        data = b"".join(pieces)
         report = CaptureProgress(
             "ended",
             seen=seen.total(),
-            frames=len(found),
-            bytes=sum(map(len, data)),
+            frames=kept.total(),
+            bytes=len(data),
             reason="saved",
             covered=max(now_ns - reach_ns, 0) / 1e9,
         )

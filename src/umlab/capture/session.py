@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, Protocol
 
+from umlab.capture.block import whole_blocks
 from umlab.capture.file import CaptureFiles, write_file
 from umlab.capture.order import CaptureProgress, CaptureRequest
 from umlab.capture.recorder import FlightRecorder, Saved
@@ -289,14 +290,12 @@ class RecorderSession:
         report = self._saved.report
         yield replace(report, event="started", reason="")
         if self._request.file is None:
-            piece = bytearray()
-            for block in self._saved.data:
-                piece += block
-                if len(piece) >= SEND_SIZE:
-                    yield bytes(piece)
-                    piece.clear()
-                    await asyncio.sleep(0)
-            yield bytes(piece)
+            data = memoryview(self._saved.data)
+            while data:
+                size = whole_blocks(data, SEND_SIZE)
+                yield bytes(data[:size])
+                data = data[size:]
+                await asyncio.sleep(0)
         yield report
 
     def end(self, reason: str) -> None:
@@ -310,7 +309,7 @@ class RecorderSession:
         saved = self._recorder.save(self._request, self._program, self._subject)
         if self._request.file is None:
             return saved
-        write_file(self._request.file, b"".join(saved.data))
+        write_file(self._request.file, saved.data)
         return replace(saved, report=replace(saved.report, file=self._request.file, files=1))
 
 

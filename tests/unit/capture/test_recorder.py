@@ -57,9 +57,8 @@ class Past:
         """Return what is saved."""
         request = CaptureRequest("lan", last=last, filter=program, **fields)
         saved = self.recorder.save(request, compile_filter(program), self.subject)
-        data = b"".join(saved.data)
-        assert saved.report.bytes == len(data)
-        interfaces = read_capture(data)
+        assert saved.report.bytes == len(saved.data)
+        interfaces = read_capture(saved.data)
         check_counts(interfaces)
         return interfaces, saved.report
 

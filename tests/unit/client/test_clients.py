@@ -144,7 +144,7 @@ def test_both_clients_have_the_same_methods() -> None:
     assert public[0] == public[1]
     tested = {case[0] for case in CALLS}
     elsewhere = {
-        *("run", "close", "stop", "events", "log", "follow_log", "terminal", "set_switch"),
+        *("run", "close", "stop", "events", "log", "follow_log", "terminal", "capture", "set_switch"),
     }
     assert public[0] == tested | elsewhere
     for name in public[0]:

@@ -79,12 +79,12 @@ async def copies_of_pings(lan: Lan, probe: Plugged, address: str) -> Counter[tup
 async def test_session_copies_the_directions_and_vlans_that_it_is_told(lan: Lan) -> None:
     asked, answered = {(REQUEST, ""): PINGS}, {(ANSWER, ""): PINGS}
     async with lan.probe() as probe:
-        for directions, wanted in (
-            ({}, asked | answered),
-            ({"egress": False}, asked),
-            ({"ingress": False}, answered),
+        for ingress, egress, wanted in (
+            (True, True, asked | answered),
+            (True, False, asked),
+            (False, True, answered),
         ):
-            lan.configure({}, (session(PROBE, (A,), **directions),))
+            lan.configure({}, (session(PROBE, (A,), "", ingress, egress),))
             assert await copies_of_pings(lan, probe, "10.0.0.2") == wanted
         # Two sessions for one destination, or both ports of a frame, are one copy.
         lan.configure({}, (session(PROBE, (A, B)), MirrorSession("other", PROBE, frozenset((B,)))))

@@ -25,7 +25,7 @@ def described(name: str) -> GuestSpec:
 
 def tell(*words: str) -> None:
     """Tell some ports of the switch what they are."""
-    command = [UMLAB, "switch", "set", "lan", "--ports", *words]
+    command = [str(UMLAB), "switch", "set", "lan", "--ports", *words]
     done = subprocess.run(command, capture_output=True, text=True, timeout=scaled(60), check=False)
     assert done.returncode == 0, (words, done.stdout, done.stderr)
 

@@ -191,7 +191,7 @@ def benches(
 def without_dei(data: bytes) -> bytes:
     """Return a frame that its tags do not say to be drop eligible."""
     at, made = 14, bytearray(data)
-    while made[at - 2 : at] in (b"\x81\x00", b"\x88\xa8"):
+    while bytes(made[at - 2 : at]) in (b"\x81\x00", b"\x88\xa8"):
         made[at] &= 0xEF
         at += 4
     return bytes(made)

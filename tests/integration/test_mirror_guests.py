@@ -52,9 +52,10 @@ async def lan(guests: Lan) -> Lan:
 
 
 def session(
-    destination: int, ports: tuple[int, ...] = (), vids: str = "", **directions: bool
+    destination: int, ports: tuple[int, ...] = (), vids: str = "", ingress: bool = True, egress: bool = True
 ) -> MirrorSession:
-    return MirrorSession(f"to {destination}", destination, frozenset(ports), VidSet.parse(vids), **directions)
+    name = f"to {destination}"
+    return MirrorSession(name, destination, frozenset(ports), VidSet.parse(vids), ingress, egress)
 
 
 async def copies_of_pings(lan: Lan, probe: Plugged, address: str) -> Counter[tuple[int, str]]:

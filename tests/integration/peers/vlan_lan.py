@@ -113,10 +113,12 @@ class Lan:
     async def probe(self) -> AsyncIterator[Plugged]:
         """Attach a neighbour without a kernel, on the next port, for the length of a block."""
         count = len(self.switch.ports())
-        with Plugged(self._base / "lan.bess") as probe:
-            await self._ports(count + 1)
-            yield probe
-        await self._ports(count)
+        try:
+            with Plugged(self._base / "lan.bess") as probe:
+                await self._ports(count + 1)
+                yield probe
+        finally:
+            await self._ports(count)
 
     async def bring_up(self, name: str, device: str) -> None:
         """Bring a NIC up, which may get a port by that."""

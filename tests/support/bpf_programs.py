@@ -18,11 +18,10 @@ _ALONE = (0x84, 0x07, 0x87)
 _JUMPS = (0x15, 0x1D, 0x25, 0x2D, 0x35, 0x3D, 0x45, 0x4D)
 _ALWAYS = (0x05,)
 _RETURNS = (0x06, 0x16)
+_XOR_X, _RET_A = 0xAC, 0x16
 _KINDS = (
-    *(_FROM_FRAME,) * 4,
-    *(_FROM_MEMORY, _OTHER_LOADS, _BY_CONSTANT, _DIVISIONS, _SHIFTS, _ALONE) * 2,
-    *(_BY_X,) * 4,
-    *(_JUMPS,) * 5,
+    *(_FROM_FRAME, _FROM_FRAME, _FROM_MEMORY, _OTHER_LOADS, _BY_CONSTANT, _DIVISIONS, _SHIFTS, _ALONE) * 3,
+    *(_BY_X, _JUMPS) * 6,
     *(_ALWAYS, _RETURNS),
 )
 #: Every code that there is.
@@ -31,10 +30,15 @@ _WORD = 0xFFFF_FFFF
 _NUMBERS = (0, 1, 2, 3, 31, 32, 60, 0x8000_0000, _WORD)
 
 
-def random_program(rng: random.Random, most: int = 30) -> Program:
-    """Return a program of up to so many instructions, of every kind; the same for equal generators."""
+def random_program(rng: random.Random, most: int = 12) -> Program:
+    """Return a program of up to so many instructions, of every kind; the same for equal generators.
+
+    What most of them return depends on both registers.
+    """
     count = rng.randint(1, most)
-    return Program(tuple(_instruction(rng, count - place - 1) for place in range(count)))
+    end = (Instruction(_XOR_X, 0, 0, 0), Instruction(_RET_A, 0, 0, 0)) if rng.random() < 0.9 else ()
+    after = len(end)
+    return Program((*(_instruction(rng, count - place - 1 + after) for place in range(count)), *end))
 
 
 def _instruction(rng: random.Random, after: int) -> Instruction:

@@ -158,6 +158,16 @@ class TestMemory:
         assert numbers == [*range(len(first)), *range(sent, sent + 3)]
         assert capture.counts()[1] == CaptureCount(sent + 3, sent + 3, count.lost)
 
+    def test_memory_is_used_to_its_last_byte(self, engine: Engine, guests: list[GuestEnd]) -> None:
+        # 28 bytes in front of a frame of 60, and behind it 20 that say "same_port", and 16.
+        block, fitting = 124, 1100
+        capture = engine.capture(CaptureOrder(frozenset({1}), capacity=fitting * block))
+        for _ in range(fitting + 1):
+            guests[0].send(frame(mac(9), mac(9)))
+        seen_until(capture, 1, fitting + 1)
+        assert capture.counts()[1] == CaptureCount(fitting + 1, fitting + 1, 1)
+        assert len(capture.read(ALL)) == fitting * block
+
     def test_each_interface_says_what_it_has_lost_itself(
         self, engine: Engine, guests: list[GuestEnd]
     ) -> None:

@@ -101,7 +101,7 @@ def test_this_machine_is_well_quickly_and_nothing_is_left(
     findings = examine(environment)
     assert time.monotonic() - begin < scaled(3)
     assert failures(findings) == set()
-    assert len(findings) == 14
+    assert len(findings) == 15
     assert findings["ptrace"]["status"] == "ok"
     assert "daemon" in findings["transports"]["detail"]
     assert "modules in /usr/lib/uml/modules/" in findings["modules"]["detail"]

@@ -168,4 +168,4 @@ async def test_reader_of_copies_that_stalls_harms_nobody_and_what_it_lost_is_cou
 
         copied = grown(A, "rx_frames") + grown(A, "tx_frames") + tail(A)
         assert grown(PROBE, "tx_frames") + snapshot.queued[PROBE] + tail(PROBE) == copied
-        assert tail(PROBE) > 1000
+        assert tail(PROBE) > 0

@@ -101,8 +101,8 @@ class Lan:
         """Let a guest ping addresses, each time as soon as it has an answer; every ping must be answered."""
         for address in addresses:
             said = await self.run(name, f"ping -A -q -c {count} -s {size} -W 10 {address}")
-            assert f"{count} packets transmitted, {count} packets received" in said
-            assert "duplicates" not in said
+            assert f"{count} packets transmitted, {count} packets received" in said, said
+            assert "duplicates" not in said, said
 
     async def fetch(self, name: str, address: str, other: str, what: str = SOME) -> None:
         """Let a guest fetch what another one offers at an address; it must arrive as it is."""

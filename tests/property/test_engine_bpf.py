@@ -47,7 +47,7 @@ def test_native_result_at_the_limits(instructions: list[tuple[int, int]]) -> Non
 
 
 @pytest.mark.skipif(bool(WHY_NOT_NATIVE), reason=WHY_NOT_NATIVE)
-@settings(max_examples=2000)
+@settings(max_examples=1000)
 @given(st.integers(0, 1 << 64), st.binary(max_size=120))
 def test_native_result_is_that_of_the_python_code(seed: int, frame: bytes) -> None:
     from umlab.engine._native import bpf as native_bpf

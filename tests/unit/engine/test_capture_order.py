@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
 import select
 import socket
@@ -12,6 +13,7 @@ import pytest
 
 from support.capture_reading import ALL, IN, OUT, held, number_of, seen_until, shown
 from support.deadline import wait_until
+from support.exchange import background
 from support.guest_end import (
     BROADCAST,
     GuestEnd,
@@ -228,6 +230,31 @@ class TestMemory:
             kept = [packet.data for packet in held(capture)]
             assert kept == sent[len(sent) - len(kept) :]
             assert kept or number % 7 == 0
+
+    def test_copies_hold_whole_blocks_in_order_while_a_flood_overwrites_them(
+        self, engine: Engine, guests: list[GuestEnd]
+    ) -> None:
+        # Nobody reads: each frame is kept once as it comes, and six times as it is dropped.
+        capacity = 4 << 20
+        with contextlib.ExitStack() as stack:
+            for _ in range(4):
+                stack.enter_context(contextlib.closing(plug(engine)))
+            capture = engine.capture(CaptureOrder(capacity=capacity, overwrite=True))
+            number = itertools.count()
+
+            def send() -> None:
+                guests[0].send(frame(BROADCAST, mac(1), 1514, next(number).to_bytes(4, "big")))
+
+            with background(send):
+                for take in itertools.chain([lambda: capture.read(1 << 20)] * 5, [capture.copy] * 10):
+                    wait_until(lambda: len(capture.copy()) > capacity // 2, 10, "there is much to take")
+                    last: dict[tuple[int, int], int] = {}
+                    for packet in read_packets(take()):
+                        where = (packet.interface, packet.direction)
+                        assert last.get(where, -1) < number_of(packet)
+                        last[where] = number_of(packet)
+            block = 1700  # or fewer bytes
+            wait_until(lambda: capacity - block < len(capture.copy()) <= capacity, 10, "all is copied")
 
     def test_read_takes_whole_blocks_up_to_a_size(self, engine: Engine, guests: list[GuestEnd]) -> None:
         capture = engine.capture(CaptureOrder(frozenset({1})))

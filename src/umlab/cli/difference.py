@@ -69,8 +69,8 @@ def mirror_text(session: MirrorSession) -> str:
 
 
 def direction_text(session: MirrorSession) -> str:
-    """Return the one direction that a session copies with a comma in front; empty for both."""
-    if session.ingress and session.egress:
+    """Return the one direction that a session copies with a comma in front; empty for both, or no ports."""
+    if not session.ports or (session.ingress and session.egress):
         return ""
     return f", {'ingress' if session.ingress else 'egress'} only"
 

@@ -32,13 +32,16 @@ class PortOrder:
     from_default: bool = False
 
     def of(self, config: SwitchConfig) -> dict[int, PortConfig]:
-        """Return what the ports of a configuration become."""
+        """Return what the ports of a configuration become that are not that already."""
         from umlab.switch.model import PortConfig
 
         changed = {}
         for number in self.numbers:
-            before = PortConfig() if self.from_default else config.ports.get(number, PortConfig())
-            changed[number] = PortConfig(self.vlan or before.vlan, self.reserved or before.reserved)
+            before = config.ports.get(number, PortConfig())
+            base = PortConfig() if self.from_default else before
+            after = PortConfig(self.vlan or base.vlan, self.reserved or base.reserved)
+            if after != before:
+                changed[number] = after
         return changed
 
 

@@ -23,8 +23,10 @@ _NEIGHBOUR_HEADINGS = (
     *("PORT DESCRIPTION", "CAPABILITIES", "ADDRESSES"),
 )
 _NEIGHBOUR_SPARE = ("PORT DESCRIPTION", "CAPABILITIES", "ADDRESSES")
-#: Addresses of a port, or a neighbour, that its line shows.
+#: Addresses of a port, or a neighbour, that its line shows,
 _SHOWN_MACS = 2
+#: and letters of what somebody else has made as long as he liked.
+_SHOWN_LETTERS = 60
 _DROP = "drop_"
 #: Reasons for which a frame to a port is dropped; all others are of frames from there.
 _EGRESS_DROPS = {"tail", "peer_gone", "refused"}
@@ -40,7 +42,7 @@ def port_table(ports: list[PortView], config: SwitchConfig) -> Table | str:
         empty.setdefault(config.ports[number], []).append(number)
     for port_config, numbers in empty.items():
         told = _vlan_text(port_config)
-        rows[numbers[0]] = (ports_text(numbers), "-", "empty", told, *("-",) * 9)
+        rows[numbers[0]] = (_short(ports_text(numbers)), "-", "empty", told, *("-",) * 9)
     return Table(_PORT_HEADINGS, [rows[each] for each in sorted(rows)], _PORT_SPARE) if rows else _NOBODY
 
 
@@ -49,11 +51,16 @@ def neighbour_table(ports: list[PortView]) -> Table:
     rows = [
         (
             str(port.port_no),
-            each.system_name or "-",
-            each.chassis_id,
-            each.port_id,
-            each.port_description or "-",
-            " ".join(each.capabilities) or "-",
+            *(
+                _short(text or "-")
+                for text in (
+                    each.system_name,
+                    each.chassis_id,
+                    each.port_id,
+                    each.port_description,
+                    " ".join(each.capabilities),
+                )
+            ),
             " ".join(each.management_addresses[:_SHOWN_MACS]) or "-",
         )
         for port in ports
@@ -104,9 +111,9 @@ def mirror_table(config: SwitchConfig) -> Table:
     rows = [
         (
             each.name,
-            ports_text(each.ports) or "-",
+            _short(ports_text(each.ports)) or "-",
             direction_text(each).removeprefix(", ") or "both ways",
-            str(each.vids) or "-",
+            _short(str(each.vids)) or "-",
             str(each.destination),
         )
         for each in config.mirrors
@@ -148,7 +155,12 @@ def _port_row(port: PortView, vlan: str) -> tuple[str, ...]:
 
 
 def _vlan_text(port: PortConfig | None) -> str:
-    return "-" if port is None else port_text(port).removeprefix("transparent, ")
+    return "-" if port is None else _short(port_text(port).removeprefix("transparent, "))
+
+
+def _short(text: str) -> str:
+    """Return what a cell has room for: one long text makes every line of its table as long."""
+    return text if len(text) <= _SHOWN_LETTERS else text[: _SHOWN_LETTERS - 3] + "..."
 
 
 def _drops(port: PortView, *, egress: bool) -> dict[str, int]:

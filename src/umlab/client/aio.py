@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
 from umlab.client import call as calls
@@ -165,8 +165,10 @@ class AsyncClient:
         loop = asyncio.get_running_loop()
         deadline: float | None = loop.time() + seconds
         with self._connections.open() as sock:
-            async with asyncio.timeout_at(deadline):
-                await loop.sock_sendall(sock, exchange.data_to_send())
+            with suppress(BrokenPipeError, ConnectionResetError):
+                # Who refuses a request that he has not read to its end says why before he hangs up.
+                async with asyncio.timeout_at(deadline):
+                    await loop.sock_sendall(sock, exchange.data_to_send())
             while (event := exchange.next_event()) is not END:
                 if event is not None:
                     yield event

@@ -6,7 +6,7 @@ import select
 import socket
 import time
 from collections.abc import Callable, Generator
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self, TypeVar
 
 from umlab.client import call as calls
@@ -164,7 +164,9 @@ class Client:
         deadline: float | None = time.monotonic() + timeout
         with self._connections.open() as sock:
             _set_time(sock, deadline)
-            sock.sendall(exchange.data_to_send())
+            with suppress(BrokenPipeError, ConnectionResetError):
+                # Who refuses a request that he has not read to its end says why before he hangs up.
+                sock.sendall(exchange.data_to_send())
             while (event := exchange.next_event()) is not END:
                 if event is not None:
                     yield event

@@ -177,7 +177,9 @@ def _memory_file(name: str, data: bytes) -> int:
     """Return a new file in memory.  Raises OSError."""
     file = os.memfd_create(name, os.MFD_CLOEXEC)
     try:
-        os.write(file, data)
+        # A single write may take a part, and the next one has the error.
+        with open(file, "wb", closefd=False) as stream:
+            stream.write(data)
     except OSError:
         os.close(file)
         raise

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 from umlab._name import check_name
 from umlab.errors import LabError
 from umlab.switch.model import MAX_PORT_NO, MirrorSession, PortConfig, ReservedPolicy, SwitchConfig
-from umlab.switch.vlan import CTAG, STAG, PortVlan, VidSet
+from umlab.switch.vlan import CTAG, STAG, PortVlan, VidSet, check_vid
 
 Form = dict[str, Any]
+T = TypeVar("T")
+U = TypeVar("U")
 
 #: What counts as a tag, by the word for it.
 TPIDS = {"ctag": CTAG, "stag": STAG}
@@ -166,13 +168,13 @@ def _vlan(form: Form) -> PortVlan | None:
     if not given:
         return None
     if "access" in given:
-        return PortVlan.access(_number("access", form["access"]), tpid)
+        return PortVlan.access(_vid(form, "access"), tpid)
     if given == {"native"}:
         raise ValueError("native: it goes with trunk")
     if "trunk" in given:
-        native = _number("native", form["native"]) if "native" in form else None
+        native = _vid(form, "native") if "native" in form else None
         return PortVlan.trunk(_vids(form, "trunk"), native, tpid)
-    pvid = _number("pvid", form["pvid"]) if "pvid" in form else None
+    pvid = _vid(form, "pvid") if "pvid" in form else None
     return PortVlan(pvid, _vids(form, "tagged"), _vids(form, "untagged"), tpid)
 
 
@@ -212,12 +214,21 @@ def _truth(form: Form, key: str) -> bool:
     return value
 
 
+def _vid(form: Form, key: str) -> int:
+    return _named(key, check_vid, _number(key, form[key]))
+
+
 def _vids(form: Form, key: str) -> VidSet:
     value = form.get(key, "")
     if not isinstance(value, str):
         raise ValueError(f"{key}: {_shown(value)} is no text such as 10,20-29")
+    return _named(key, VidSet.parse, value)
+
+
+def _named(key: str, read: Callable[[T], U], value: T) -> U:
+    """Read a value; what is wrong with it is said of its key."""
     try:
-        return VidSet.parse(value)
+        return read(value)
     except ValueError as error:
         raise ValueError(f"{key}: {error}") from None
 

@@ -202,10 +202,12 @@ class SwitchConfig:
         self._check_ports(self.ports)
         self._check_mirrors()
 
-    def _check_ports(self, numbers: Iterable[int]) -> None:
+    def _check_ports(self, numbers: Iterable[int], whose: str = "") -> None:
         for port_no in numbers:
             if not self.first_port_no <= port_no <= MAX_PORT_NO:
-                raise ValueError(f"port {port_no} is not between {self.first_port_no} and {MAX_PORT_NO}")
+                raise ValueError(
+                    f"{whose}port {port_no} is not between {self.first_port_no} and {MAX_PORT_NO}"
+                )
 
     def _check_mirrors(self) -> None:
         if len(self.mirrors) > MAX_MIRRORS:
@@ -214,7 +216,7 @@ class SwitchConfig:
         if len(set(names)) < len(names):
             raise ValueError("two mirror sessions have one name")
         for each in self.mirrors:
-            self._check_ports((each.destination, *each.ports))
+            self._check_ports((each.destination, *each.ports), f"mirror {each.name}: ")
             for other in self.mirrors:
                 if each.destination in other.ports:
                     raise ValueError(

@@ -325,7 +325,7 @@ class _Optional:
 
 def _identifier(value: bytes) -> Identifier:
     if not 2 <= len(value) <= 1 + MAX_TEXT:
-        raise RemoteProtocolError(f"an identifier of {len(value) - 1} bytes")
+        raise RemoteProtocolError(f"an identifier of {max(len(value) - 1, 0)} bytes")
     return Identifier(value[0], value[1:])
 
 

@@ -42,7 +42,7 @@ async def test_switch_is_made_with_ports(api: ApiLab) -> None:
 @pytest.mark.parametrize(
     ("body", "text"),
     [
-        ({"ports": {"2": {"access": 5}, "1": {"access": 0}}}, "VID 0 is not between 1 and 4094"),
+        ({"ports": {"2": {"access": 5}, "1": {"access": 0}}}, "access: VID 0 is not between 1 and 4094"),
         ({"ports": {"1": {"access": 4095}}}, "VID 4095 is not between"),
         ({"ports": {"1": {"access": "10"}}}, "access: '10' is no whole number"),
         ({"ports": {"1": {"access": True}}}, "access: True is no whole number"),
@@ -64,6 +64,7 @@ async def test_switch_is_made_with_ports(api: ApiLab) -> None:
         ({"mirrors": {"m": {"name": "m"}}}, "a mirror session has a destination"),
         ({"mirrors": {"m": TAP}, "ahead": True}, "mirror m: its name is tap"),
         ({"mirrors": {"tap": {**TAP, "ports": [2]}}}, "port 2 cannot be copied to itself"),
+        ({"mirrors": {"tap": {**TAP, "destination": 0}}, "ahead": True}, "mirror tap: port 0 is not"),
         ({"mirrors": {"tap": {**TAP, "ports": "1"}}}, "ports: '1' is no list of numbers"),
         ({"mirrors": {"tap": {**TAP, "ingress": 1}}}, "ingress: 1 is neither true nor false"),
         ({"mirrors": {"tap": {**TAP, "ingress": False}}}, "neither ingress nor egress is copied"),

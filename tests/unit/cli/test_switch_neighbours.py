@@ -52,3 +52,19 @@ def test_setting_is_told_and_shown(run: Run, runtime: Path) -> None:
         assert "lldp=on" in run("switch", "show", "lan").out
         assert run("switch", "set", "lan", "lldp=on").out == "lan: it was so already\n"
         assert run("switch", "set", "lan", "lldp=yes").status == 2
+
+
+def test_neighbour_that_talks_too_much_leaves_the_others_legible(run: Run, runtime: Path) -> None:
+    loud = Neighbour("c" * 255, "p" * 255, 120, system_name="n" * 255, port_description="d" * 255)
+    with LabThread(runtime, "lan", ("lan",)) as daemon:
+        daemon.call(lambda lab: lab.add_port("lan", 1))
+        daemon.call(
+            lambda lab: lab.port_views["lan"].update(
+                {1: dataclasses.replace(lab.port_views["lan"][1], neighbours=(loud, NAMELESS))}
+            )
+        )
+        shown = run("switch", "show", "lan")
+        (record,) = run("switch", "show", "lan", "--json").records
+    (line,) = (line for line in shown.out.splitlines() if "nnn" in line)
+    assert f"{'n' * 57}...  {'c' * 57}...  {'p' * 57}...  {'d' * 57}...  -" in line
+    assert record["ports"][0]["neighbours"][0]["system_name"] == "n" * 255

@@ -13,6 +13,7 @@ from support.cli_run import Run
 from support.lab_thread import LabThread
 from umlab.cli.complete import mirror_names, port_numbers
 from umlab.cli.main import app
+from umlab.client import Client
 from umlab.switch.model import MirrorSession, PortConfig, ReservedPolicy, SwitchConfig
 from umlab.switch.vlan import STAG, PortVlan, VidSet
 
@@ -112,6 +113,19 @@ def test_numbers_that_stand_for_nothing_are_named_unless_ahead(run: Run, lan: La
     assert run("switch", "set", "lan", "--ports", "9", "--access", "20").status == 0
     assert run("switch", "set", "lan", "--ports", "9,77", "--transparent").status == 0
     assert set(config(lan).ports) == {3, 4, 5, 6}
+    # As many as there can be: only what becomes another is told.
+    assert run("switch", "set", "lan", "--ports", "1-65535", "--transparent").status == 0
+    assert config(lan).ports == {}
+
+
+def test_long_lists_leave_the_table_of_ports_legible(run: Run, lan: LabThread) -> None:
+    odd = ",".join(map(str, range(1, 4095, 2)))
+    words = ("--ports", "1", "--trunk", odd, "--mirror", "m", "--vlans", odd, "--to", "2")
+    assert run("switch", "set", "lan", *words).status == 0
+    shown = run("switch", "show", "lan").out
+    assert "trunk 1,3,5,7,9" in shown
+    assert max(map(len, shown.splitlines())) < 250
+    assert config(lan).ports[1].vlan == PortVlan.trunk(VidSet.parse(odd))
 
 
 def test_mirror_sessions_begin_change_and_end(run: Run, lan: LabThread) -> None:
@@ -129,6 +143,16 @@ def test_mirror_sessions_begin_change_and_end(run: Run, lan: LabThread) -> None:
         "lan: changed",
     ]
     assert [each.name for each in config(lan).mirrors] == ["all"]
+
+
+@pytest.mark.usefixtures("lan")
+def test_direction_is_not_shown_of_a_session_that_copies_vlans_alone(run: Run) -> None:
+    session = MirrorSession("blue", 3, vids=VidSet.of([10]), ingress=False)
+    with Client("lan") as client:
+        client.set_switch("lan", mirrors={"blue": session})
+    assert ["blue", "-", "both", "ways", "10", "3"] in [
+        line.split() for line in run("switch", "show", "lan").out.splitlines()
+    ]
 
 
 @pytest.mark.parametrize(

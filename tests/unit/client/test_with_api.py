@@ -21,6 +21,7 @@ from umlab.client import AsyncClient, Client, Event, labs
 from umlab.client.terminal import AsyncTerminal, Terminal
 from umlab.errors import (
     AlreadyExists,
+    ApiError,
     ApiTimeout,
     ConnectionLost,
     LabNotRunning,
@@ -49,6 +50,10 @@ def test_lab_is_managed(shell: Shell, runtime: Path) -> None:
         assert shell.ask("lan", "switch", "lan").config == SwitchConfig(hub=True, ports=ports, mirrors=(tap,))
         with pytest.raises(SwitchError, match="at port 7"):
             shell.ask("lan", "set_switch", "lan", ports={7: ports[1]})
+        # Long before the daemon has read that to its end.
+        many = PortConfig(PortVlan.trunk(VidSet.of(range(1, 4095, 2))))
+        with pytest.raises(ApiError, match="a body has at most"):
+            shell.ask("lan", "set_switch", "lan", ports=dict.fromkeys(range(1, 500), many), ahead=True)
         assert [port.port_no for port in shell.ask("lan", "ports", "lan")] == [1]
         assert shell.ask("lan", "flush_fdb", "lan", 1).changed
         assert shell.ask("lan", "fdb", "lan") == []

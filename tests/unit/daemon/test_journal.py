@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 
 import pytest
 
@@ -11,8 +12,10 @@ from support.kept_lab import KeptLab
 from umlab._boot import Boot
 from umlab.daemon.journal import MAX_FDB, SwitchJournal, kept_switches
 from umlab.daemon.spec import SwitchSpec
+from umlab.errors import LabError
 from umlab.switch.fdb import FdbEntry
-from umlab.switch.model import Framing, Link, SwitchConfig
+from umlab.switch.model import Framing, Link, PortConfig, SwitchConfig
+from umlab.switch.vlan import PortVlan, VidSet
 from umlab.transports.contract import Access, Peer, Session, nothing_to_close
 
 ENTRIES = [FdbEntry(mac(1), 1, 5, 4094), FdbEntry(mac(2), 4_000_000_000, (1 << 62) + 1)]
@@ -100,3 +103,23 @@ async def test_without_descriptors_the_addresses_are_not_written_and_the_switch_
     journal.fdb([FdbEntry(mac(1), 1, 1)])
     await kept.crash()
     assert kept.kept() == {"fdb/lan"}
+
+
+async def test_settings_that_fit_in_part_only_are_refused(kept: KeptLab) -> None:
+    vlan = PortVlan.trunk(VidSet.of(range(1, 4095, 2)))
+    config = SwitchConfig(ports={number: PortConfig(vlan) for number in range(1, 30)})
+    journal = SwitchJournal(kept.link, "lan")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(LabError, match="lan: its settings cannot be written down: File too large"):
+            journal.switch(SwitchSpec("lan", config, ()), ())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    journal.switch(SwitchSpec("lan", config, ()), ())
+    await kept.crash()
+    link = kept.keeper.connect()
+    ((found, switch),) = kept_switches(link)
+    assert found.config == config
+    switch.close()
+    link.close()

@@ -113,7 +113,7 @@ def test_frame_without_a_header_is_refused(size: int) -> None:
         (CHASSIS + TTL, "type 3 where one of type 2 belongs"),
         (CHASSIS + PORT, "type 0 where one of type 3 belongs"),
         (CHASSIS + PORT + END + TTL, "type 0 where one of type 3 belongs"),
-        (b"\x02\0", "identifier of -1 bytes"),
+        (b"\x02\0", "identifier of 0 bytes"),
         (b"\x02\x01\x04", "identifier of 0 bytes"),
         (b"\x03\x01" + b"\x04" * 257, "identifier of 256 bytes"),
         (CHASSIS + b"\x04\x01\x05", "identifier of 0 bytes"),

@@ -74,6 +74,8 @@ async def _receive(socket: WebSocket) -> str:
 
 
 async def _serve(socket: WebSocket, running: LabCapture) -> None:
+    # Both end without an exception: it would refer to what is here, and be referred to, so that the capture's
+    # memory would stay until garbage is looked for.
     tasks = [
         asyncio.ensure_future(_send(socket, running)),
         asyncio.ensure_future(_listen(socket, running)),
@@ -90,27 +92,29 @@ async def _serve(socket: WebSocket, running: LabCapture) -> None:
 
 
 async def _send(socket: WebSocket, running: LabCapture) -> None:
-    """Send everything until the capture has ended."""
-    async with aclosing(running.items()) as items:
-        async for item in items:
-            if isinstance(item, bytes):
-                await socket.send_bytes(item)
-            else:
-                await socket.send_text(json.dumps(asdict(item)))
-    # A client that has to answer a close while the daemon goes may lose what came just before it.
-    await asyncio.sleep(CLOSE_TIME)
-    await socket.close()
+    """Send everything until the capture has ended, or the client has left."""
+    with contextlib.suppress(WebSocketDisconnect):
+        async with aclosing(running.items()) as items:
+            async for item in items:
+                if isinstance(item, bytes):
+                    await socket.send_bytes(item)
+                else:
+                    await socket.send_text(json.dumps(asdict(item)))
+        # A client that has to answer a close while the daemon goes may lose what came just before it.
+        await asyncio.sleep(CLOSE_TIME)
+        await socket.close()
 
 
 async def _listen(socket: WebSocket, running: LabCapture) -> None:
     """End the capture when the client asks for it, until he leaves."""
-    while True:
-        text = await _receive(socket)
-        if is_stop(text):
-            running.end("asked")
-        else:
-            error = RequestError("InvalidRequest", 'write {"stop": true}, or nothing')
-            await socket.send_text(error_bytes(error).decode())
+    with contextlib.suppress(WebSocketDisconnect):
+        while True:
+            text = await _receive(socket)
+            if is_stop(text):
+                running.end("asked")
+            else:
+                error = RequestError("InvalidRequest", 'write {"stop": true}, or nothing')
+                await socket.send_text(error_bytes(error).decode())
 
 
 def is_stop(text: str) -> bool:

@@ -87,7 +87,11 @@ class FileSession:
         await self._news.wait()
         if self._latest is None:
             # There is no report: it has not begun.
-            self._ended.result()
+            try:
+                self._ended.result()
+            finally:
+                # The error refers to us: the capture's memory would stay until garbage is looked for.
+                del self._ended
 
     async def items(self) -> Items:
         """Return how far it is; see `Session`.  Of reports that nobody has taken the latest remains."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
+import weakref
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,8 @@ from support.capture_switch import CaptureSwitch
 from support.deadline import scaled, wait_until_async
 from umlab.api import capture as api_capture
 from umlab.api import connection
-from umlab.engine.contract import MAX_CAPTURES
+from umlab.engine._pycapture import PyCapture
+from umlab.engine.contract import MAX_CAPTURES, CaptureOrder
 
 
 @pytest.fixture
@@ -104,6 +107,37 @@ async def test_file_is_written_and_told_of(api: ApiLab, switch: CaptureSwitch, t
     interfaces = read_capture(Path(path))
     check_counts(interfaces)
     assert len(interfaces[0].packets) == 5
+
+
+@pytest.mark.parametrize("how", ["asked", "left", "broken off", "refused"])
+@pytest.mark.parametrize("is_file", [True, False])
+async def test_memory_is_free_at_once(
+    api: ApiLab, switch: CaptureSwitch, tmp_path: Path, how: str, is_file: bool
+) -> None:
+    captures: list[weakref.ref[object]] = []
+    begin = switch.capture
+
+    def capture(wanted: CaptureOrder) -> PyCapture:
+        made = begin(wanted)
+        captures.append(weakref.ref(made))
+        return made
+
+    switch.capture = capture  # type: ignore[method-assign]
+    gc.disable()
+    try:
+        async with dial(api) as socket:
+            path = tmp_path / "missing" / "a.pcapng" if how == "refused" else tmp_path / "a.pcapng"
+            await order(socket, file=str(path) if is_file else None)
+            if how == "asked":
+                await socket.send('{"stop": true}')
+                await rest_of(socket)
+            elif how == "broken off":
+                switch.send(100)
+                socket.transport.abort()
+        await is_over(switch)
+        await wait_until_async(lambda: captures[0]() is None, 5, "the capture's memory is free")
+    finally:
+        gc.enable()
 
 
 async def test_past_is_sent(api: ApiLab, switch: CaptureSwitch) -> None:

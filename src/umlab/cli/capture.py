@@ -34,6 +34,8 @@ Examples:
 """
 
 _NS = 1_000_000_000
+#: As tcpdump and its like have it; to the daemon, which writes files, its second name would be its own log.
+_STANDARD_OUTPUT = ("-", "/dev/stdout")
 
 
 def capture(
@@ -123,8 +125,7 @@ def capture(
         return
     if not names:
         raise typer.BadParameter("name a switch, such as lan, or a port, such as lan:1")
-    # As tcpdump and its like have it.
-    write = None if write == "-" else write
+    write = None if write in _STANDARD_OUTPUT else write
     rotation = {
         "rotate_size": _read("--rotate-size", rotate_size, parse_size),
         "rotate_time": _seconds("--rotate-time", rotate_time),

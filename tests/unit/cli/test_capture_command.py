@@ -130,9 +130,10 @@ def test_wrong_command_line_is_told(run: Run, runtime: Path, words: list[str], s
     assert said in " ".join(done.err.replace("│", " ").split())
 
 
-def test_frames_do_not_go_to_a_terminal(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["-", "/dev/stdout"])
+def test_frames_do_not_go_to_a_terminal(run: Run, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    done = run("capture", "lan", "-w", "-")
+    done = run("capture", "lan", "-w", name)
     assert done.status == 2
     assert "wireshark -k -i -" in " ".join(done.err.replace("│", " ").split())
 

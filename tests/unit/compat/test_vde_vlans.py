@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from support.guest_end import plug
 from umlab.compat._vde_console import Console, Setting
 from umlab.compat._vde_ports import VdeSwitch
 from umlab.switch.fdb import FdbEntry
@@ -121,19 +122,19 @@ async def test_switch_that_begins_as_a_hub_stays_one() -> None:
         await net.switch.stop()
 
 
-async def test_address_of_vlan_0_is_kept_when_vlans_come_and_go(
-    net: Net, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    known = [FdbEntry(b"\2\0\0\0\0\1", 1, 5)]
-    restored: list[FdbEntry] = []
-    monkeypatch.setattr(net.switch.engine, "fdb", lambda: known)
-    monkeypatch.setattr(net.switch.engine, "restore_fdb", restored.extend)
-    net.say("vlan/create 7")
-    assert restored == [FdbEntry(b"\2\0\0\0\0\1", 1, 5, VID_OF_0)]
-    known[:] = [*restored, FdbEntry(b"\2\0\0\0\0\1", 2, 5, 7)]
-    restored.clear()
-    # Nothing to do while tags are looked at before and after.
-    net.say("vlan/create 8")
-    assert restored == []
-    net.say("port/sethub 1")
-    assert restored == [FdbEntry(b"\2\0\0\0\0\1", 1, 5)]
+async def test_address_of_vlan_0_is_kept_when_vlans_come_and_go(net: Net) -> None:
+    guest = plug(net.switch.engine)
+    station = b"\2\0\0\0\0\1"
+    try:
+        now_ns = net.switch.snapshot().at_ns
+        net.switch.engine.restore_fdb([FdbEntry(station, guest.port_no, now_ns)])
+        for command, vid in (
+            ("vlan/create 7", VID_OF_0),
+            ("vlan/create 8", VID_OF_0),
+            ("port/sethub 1", 0),
+            ("port/sethub 0", VID_OF_0),
+        ):
+            net.say(command)
+            assert net.switch.fdb() == [FdbEntry(station, guest.port_no, now_ns, vid)]
+    finally:
+        guest.close()

@@ -63,10 +63,11 @@ class Recording:
         asyncio.run(self._run(duration))
 
     async def _run(self, duration: float | None) -> None:
-        #: One for each time that the end is wished for.
-        self._wishes = asyncio.Semaphore(0)
+        #: Set when the end is wished for, and when it is to come at once.
+        self._end, self._haste = asyncio.Event(), asyncio.Event()
+        self._signalled = False
         for number in _SIGNALS:
-            asyncio.get_running_loop().add_signal_handler(number, self._wishes.release)
+            asyncio.get_running_loop().add_signal_handler(number, self._hear_signal)
         pipe = self._pipe = None if self._fd is None else PipeWriter(self._fd, self._lose_reader)
         try:
             async with AsyncExitStack() as stack:
@@ -78,11 +79,17 @@ class Recording:
             if pipe is not None:
                 pipe.close()
 
+    def _hear_signal(self) -> None:
+        if self._signalled:
+            self._haste.set()
+        self._signalled = True
+        self._end.set()
+
     def _lose_reader(self) -> None:
         """End without writing more: who reads has seen enough, and the counts alone are still waited for."""
         if self._pipe is not None:
             self._pipe = None
-            self._wishes.release()
+            self._end.set()
 
     async def _follow_all(self, captures: Sequence[AsyncCapture], duration: float | None) -> None:
         tasks = [
@@ -90,21 +97,22 @@ class Recording:
         ]
         everything = asyncio.gather(*tasks)
         try:
-            await self._wait(everything, duration)
+            await self._wait(everything, self._end, duration)
             if not everything.done():
                 for capture in captures:
                     await capture.stop()
-                await self._wait(everything, _LAST_WORDS)
+                await self._wait(everything, self._haste, _LAST_WORDS)
             if everything.done():
                 everything.result()
         finally:
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(everything, *tasks, return_exceptions=True)
 
-    async def _wait(self, everything: asyncio.Future[Any], seconds: float | None) -> None:
-        """Wait until everything is done, the end is wished for, or for so long."""
-        wished: asyncio.Future[Any] = asyncio.ensure_future(self._wishes.acquire())
+    @staticmethod
+    async def _wait(everything: asyncio.Future[Any], wish: asyncio.Event, seconds: float | None) -> None:
+        """Wait until everything is done, something is wished for, or for so long."""
+        wished: asyncio.Future[Any] = asyncio.ensure_future(wish.wait())
         await asyncio.wait({everything, wished}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         wished.cancel()
 

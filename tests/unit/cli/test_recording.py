@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
@@ -82,6 +83,40 @@ def test_reader_that_leaves_ends_it_while_nothing_comes(runtime: Path, pipe: tup
     with FakeCaptures(runtime, "lan", {}, lambda _: (STARTED,)):
         Recording([JOB], leave, fd=pipe[1]).run()
     assert steps[-1].reason == "asked"
+
+
+@pytest.mark.parametrize("signal_first", [True, False])
+def test_reader_that_leaves_at_a_signal_does_not_cut_the_end_short(
+    runtime: Path, pipe: tuple[int, int], *, signal_first: bool
+) -> None:
+    """As Ctrl-C ends both sides of a pipe, and as Wireshark ends its plug-ins."""
+    steps: list[CaptureProgress] = []
+
+    def leave(_: int, step: CaptureProgress) -> None:
+        steps.append(step)
+        if step == STARTED:
+            if signal_first:
+                os.kill(os.getpid(), signal.SIGTERM)
+            os.close(pipe[0])
+            if not signal_first:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    with FakeCaptures(runtime, "lan", {}, lambda _: (STARTED,)):
+        Recording([JOB], leave, fd=pipe[1]).run()
+    assert steps[-1].reason == "asked"
+
+
+def test_end_in_haste_says_nothing(
+    runtime: Path, pipe: tuple[int, int], caplog: pytest.LogCaptureFixture
+) -> None:
+    def interrupt(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with FakeCaptures(runtime, "lan", {}, lambda _: (STARTED,), lambda _: ()):
+        Recording([JOB], interrupt, fd=pipe[1]).run()
+    gc.collect()
+    assert not caplog.records
 
 
 def test_reader_that_stalls_holds_up_nothing_but_the_writing(runtime: Path, pipe: tuple[int, int]) -> None:

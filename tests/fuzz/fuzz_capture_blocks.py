@@ -1,6 +1,6 @@
 """Throw bytes at who walks over blocks of captures: packets, or `RemoteProtocolError` says why not.
 
-Run: ``python tests/fuzz/fuzz_capture_blocks.py [libFuzzer options]``, for example with ``-max_total_time=60``.
+Run: ``python tests/fuzz/fuzz_capture_blocks.py [libFuzzer options]``, such as ``-max_total_time=60``.
 """
 
 from __future__ import annotations

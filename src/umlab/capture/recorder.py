@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from umlab._clock import Clock
 from umlab.capture.block import count_packets, packets, serialize
@@ -12,6 +12,10 @@ from umlab.capture.order import CaptureProgress, CaptureRequest
 from umlab.capture.section import Section, Subject
 from umlab.engine.contract import CaptureCount, CaptureOrder, Engine
 from umlab.switch.bpf import Program, run
+
+#: Bytes of each frame that are kept: the headers of whatever is in it, and short messages whole.  To copy all
+#: of each frame, always, would cost a switch more than a twentieth of its speed.
+SNAP_LENGTH = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +32,7 @@ class Saved:
 
 
 class FlightRecorder:
-    """Keeps the newest frames of all ports of a switch, from when it is made until ``close``.
+    """Keeps the newest frames of all ports of a switch, ``SNAP_LENGTH`` bytes of each, until ``close``.
 
     Args:
         engine: The switch, started.
@@ -50,7 +54,12 @@ class FlightRecorder:
         self._offset_ns = time.time_ns() - clock.now_ns()
         self._begun_ns = self.epoch_ns()
         self._capture = engine.capture(
-            CaptureOrder(capacity=capacity, overwrite=True, epoch_offset_ns=self._offset_ns)
+            CaptureOrder(
+                snap_length=SNAP_LENGTH,
+                capacity=capacity,
+                overwrite=True,
+                epoch_offset_ns=self._offset_ns,
+            )
         )
 
     def epoch_ns(self) -> int:
@@ -84,7 +93,8 @@ class FlightRecorder:
         # Unless all is held that ever was, what is older has made room.
         is_whole = count_packets(blocks).total() >= accepted
         reach_ns = max(since_ns, self._begun_ns if is_whole else oldest_ns)
-        section = Section(subject, reach_ns)
+        kept_length = min(request.snap_length, SNAP_LENGTH)
+        section = Section(replace(subject, snap_length=kept_length), reach_ns)
         asked = sorted(set(request.ports or ()))
         pieces = [section.header(), *section.describe(asked)]
         seen: Counter[int] = Counter()

@@ -122,7 +122,7 @@ async def test_memory_is_free_at_once(
         captures.append(weakref.ref(made))
         return made
 
-    switch.capture = capture  # type: ignore[method-assign]
+    switch.capture = capture  # type: ignore[method-assign, assignment]
     gc.disable()
     try:
         async with dial(api) as socket:

@@ -17,7 +17,7 @@ from umlab._clock import ManualClock
 from umlab.capture import session as capture_session
 from umlab.capture.filter import compile_filter
 from umlab.capture.order import CaptureProgress, CaptureRequest
-from umlab.capture.recorder import FlightRecorder
+from umlab.capture.recorder import SNAP_LENGTH, FlightRecorder
 from umlab.capture.session import RecorderSession
 from umlab.engine._pycapture import PyCapture
 from umlab.engine.contract import MIN_CAPTURE, CaptureOrder
@@ -103,6 +103,17 @@ def test_only_ports_with_frames_are_described_unless_they_are_asked_for(past: Pa
     assert [(each.name, len(each.packets)) for each in past.save(ports=(2,))[0]] == [("lan:2", 1)]
 
 
+def test_of_a_long_frame_the_beginning_is_kept(past: Past) -> None:
+    for size in (SNAP_LENGTH, SNAP_LENGTH + 1, 1500):
+        past.send(0, size=size)
+    (interface,), _ = past.save()
+    assert [(len(packet.data), packet.length) for packet in interface.packets] == [
+        (SNAP_LENGTH, SNAP_LENGTH),
+        (SNAP_LENGTH, SNAP_LENGTH + 1),
+        (SNAP_LENGTH, 1500),
+    ]
+
+
 def test_filter_and_snap_length(past: Past) -> None:
     for size in (60, 500, 1500):
         past.send(0, size=size)
@@ -126,7 +137,7 @@ def test_recorder_that_is_full_reaches_back_to_its_oldest_frame(past: Past) -> N
         past.send(500 - number, first=number)
     (interface,), report = past.save(900)
     held = numbers(interface)
-    assert len(held) * 1000 <= MIN_CAPTURE
+    assert 0 < len(held) * SNAP_LENGTH <= MIN_CAPTURE
     assert held == list(range(held[0], 500))
     assert report.covered == 500 - held[0]
     assert past.save(3)[1].covered == 3
@@ -136,7 +147,7 @@ def test_closed_recorder_still_has_what_it_had(past: Past) -> None:
     past.send(0)
     past.recorder.close()
     before = past.recorder.blocks()
-    assert len(before) > 1000
+    assert len(before) > SNAP_LENGTH
     assert past.save()[1].frames == 1
 
 
@@ -179,7 +190,8 @@ class TestSession:
     ) -> None:
         with pytest.raises(CaptureError, match="No such file"):
             await self.items(past, file=str(tmp_path / "none" / "a"))
-        past.send(0, size=10_000)
+        for _ in range(20):
+            past.send(0)
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (5000, before[1]))
         try:

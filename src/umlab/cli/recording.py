@@ -104,6 +104,8 @@ class Recording:
                 await self._wait(everything, self._haste, _LAST_WORDS)
             if everything.done():
                 everything.result()
+            elif not self._haste.is_set():
+                raise LabError(f"there was no end for {_LAST_WORDS:g} seconds; the last counts are missing")
         finally:
             for task in tasks:
                 task.cancel()

@@ -16,6 +16,7 @@ from support.deadline import wait_until
 from support.fake_captures import FakeCaptures
 from support.guest_end import is_open
 from umlab.capture.order import CaptureProgress, CaptureRequest
+from umlab.cli import recording
 from umlab.cli.recording import Job, Recording
 from umlab.errors import LabError
 from umlab.wire.pcapng import INBOUND, serialize_interface, serialize_packet, serialize_section
@@ -119,6 +120,18 @@ def test_end_in_haste_says_nothing(
     assert not caplog.records
 
 
+def test_end_that_a_reader_holds_up_is_an_error(
+    runtime: Path, pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recording, "_LAST_WORDS", 0.05)
+    with (
+        FakeCaptures(runtime, "lan", {}, lambda _: (STARTED, bytes(1 << 20)), lambda _: (ENDED,)),
+        pytest.raises(LabError, match=r"no end for 0\.05 seconds; the last counts are missing"),
+    ):
+        Recording([JOB], fd=pipe[1]).run(0.05)
+    _end_writer(pipe[0])
+
+
 def test_reader_that_stalls_holds_up_nothing_but_the_writing(runtime: Path, pipe: tuple[int, int]) -> None:
     """The first signal asks for the end, for which the reader would have to read; the second one leaves."""
     thread = threading.Thread(target=_interrupt_twice, args=(pipe[0],))
@@ -126,8 +139,12 @@ def test_reader_that_stalls_holds_up_nothing_but_the_writing(runtime: Path, pipe
         thread.start()
         Recording([JOB], fd=pipe[1]).run()
         thread.join()
-    # The writer's thread ends with the pipe.
-    os.close(pipe[0])
+    _end_writer(pipe[0])
+
+
+def _end_writer(reader: int) -> None:
+    """Close the pipe, with which the writer's thread ends."""
+    os.close(reader)
     wait_until(lambda: all(each.name != "pipe" for each in threading.enumerate()), 10, "the writer")
 
 

@@ -60,7 +60,7 @@ class CaptureRequest:
             raise ValueError(f"the filter has over {MAX_FILTER} characters")
         _check("snap_length", self.snap_length, MIN_FRAME, MAX_SNAP_LENGTH)
         if self.last is not None and not 0 < self.last <= MAX_TIME:
-            raise ValueError("last must be over 0 seconds")
+            raise ValueError(f"last must be over 0 seconds, and {MAX_TIME:g} at most")
         self._check_file()
 
     def _check_file(self) -> None:

@@ -58,6 +58,10 @@ class CaptureRequest:
             _check("a port number", port_no, 1, MAX_PORT_NO)
         if len(self.filter) > MAX_FILTER:
             raise ValueError(f"the filter has over {MAX_FILTER} characters")
+        for name, text in (("filter", self.filter), ("file", self.file or "")):
+            # A command line may have any bytes in it.
+            if text != text.encode(errors="replace").decode():
+                raise ValueError(f"{name}: {text[:200]!r} is not UTF-8")
         _check("snap_length", self.snap_length, MIN_FRAME, MAX_SNAP_LENGTH)
         if self.last is not None and not 0 < self.last <= MAX_TIME:
             raise ValueError(f"last must be over 0 seconds, and {MAX_TIME:g} at most")

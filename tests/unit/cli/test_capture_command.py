@@ -120,6 +120,8 @@ def test_refusal_of_the_daemon_is_the_error(run: Run, runtime: Path) -> None:
         (["lan", "--last", "1s", "--duration", "1s"], "exclude each other"),
         (["lan", "-w", "a", "--files", "2"], "files goes with"),
         (["lan", "-s", "3", "-w", "a"], "snap_length must be between"),
+        (["lan", "-w", "a\udcff"], "is not UTF-8"),
+        (["lan", "-w", "a", "-f", "\udcff"], r"filter: '\udcff' is not UTF-8"),
     ],
 )
 def test_wrong_command_line_is_told(run: Run, runtime: Path, words: list[str], said: str) -> None:

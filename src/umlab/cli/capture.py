@@ -252,7 +252,7 @@ class _Report:
         if step.files > 1:
             place = f", in {step.files} files, the last one {step.file}"
         if step.covered is not None:
-            place += f", of the last {step.covered:.1f} seconds"
+            place += f", of the last {step.covered:.2f} seconds"
         if step.reason in ("switch", "lab"):
             place += f"; the {step.reason} has ended"
         if step.problem:

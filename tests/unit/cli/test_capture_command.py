@@ -89,7 +89,7 @@ def test_the_end_is_told(run: Run, runtime: Path) -> None:
             "the switch has ended\n"
         )
         assert run("capture", "lan/past", "-w", "/srv/p", "--last", "5s").err == (
-            "umlab: lan/past: 2 frames, 300 bytes, 0 lost, in /srv/p, of the last 2.3 seconds\n"
+            "umlab: lan/past: 2 frames, 300 bytes, 0 lost, in /srv/p, of the last 2.34 seconds\n"
         )
         full = run("capture", "lan/full", "-w", "/srv/b")
         assert (full.status, full.err) == (

@@ -80,7 +80,8 @@ def test_switch_in_the_background_is_managed(terminal: Terminal, short_dir: Path
         assert [port["pid"] for port in shown["ports"]] == [os.getpid()] * 2
         assert [entry["port_no"] for entry in shown["fdb"]] == [1]
 
-        assert terminal.run("switch", "set", "lan", "hub=on", "ageing_time=100s") == "lan: changed\n"
+        changed = terminal.run("switch", "set", "lan", "hub=on", "ageing_time=100s")
+        assert changed == "hub: off -> on\nageing_time: 300s -> 100s\nlan: changed\n"
         (shown,) = terminal.records("switch", "show", "lan")
         assert shown["switch"]["config"]["hub"] is True
         assert len(shown["ports"]) == 2

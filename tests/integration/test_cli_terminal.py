@@ -162,7 +162,7 @@ def test_table_fits_a_narrow_terminal(short_dir: Path) -> None:
             wide = session.shown.decode()
     lines = [line.rstrip() for line in _visible(narrow).replace("\r", "").split("\n")]
     assert max(map(len, lines)) <= 60
-    assert "PORT  KIND       STATE  GUEST  RX  TX  DROPPED" in lines
+    assert "PORT  KIND       STATE  VLAN  GUEST  RX  TX  DROPPED" in lines
     assert "eth0=daemon,,unix,/run/lan.ctl" in lines[-5]
     assert "MAC                RX  TX  DROPPED  REASONS  QUEUED" in _visible(wide)
 

@@ -234,8 +234,8 @@ def _keeper_of(guest: int) -> int:
     return int(Path(f"/proc/{guest}/stat").read_text().rpartition(")")[2].split()[1])
 
 
-#: Where the time of day is looked at, and only to be shown: when something happened, began or came.  What tells
-#: one daemon's events from another's has to differ, no more.
+#: Where the time of day is looked at, and only to be shown: when something happened, began or came.  What
+#: tells one daemon's events from another's has to differ, no more.
 _SHOWN = {
     "capture/recorder.py": 1,
     "cli/guest.py": 1,

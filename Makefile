@@ -7,8 +7,8 @@ export PYTHON
 # Seconds that `make fuzz` shares out among the fuzzers.
 FUZZ_TIME ?= 60
 
-# Tests of one module run in order, modules side by side.
-PARALLEL = -n auto --dist loadscope
+# Tests of one module run in order, modules side by side: one more than there are processors, as they often wait.
+PARALLEL = -n $(shell expr $$(nproc) + 1) --dist loadscope
 export PARALLEL
 
 .PHONY: help demo test test-unprivileged test-slow lint fuzz sanitize bench man kernel clean

@@ -13,6 +13,7 @@ from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
 from umlab.api.body import CAPTURE_ORDER
 from umlab.api.connection import CAPTURE_PATH, RECEIVE_TIME
+from umlab.api.duplex import until_one_ends
 from umlab.api.error import STATUS, RequestError, error_bytes, error_name
 from umlab.api.limit import Limit
 from umlab.daemon.capture import LabCapture
@@ -44,7 +45,9 @@ def capture_routes(service: LabService, captures: Limit) -> APIRouter:
                     request = CAPTURE_ORDER.parse((await _order(socket)).encode())
                     running = await service.capture(request)
                     try:
-                        await _serve(socket, running)
+                        # Both end without an exception: it would refer to what is here, and be referred to,
+                        # so that the capture's memory would stay until garbage is looked for.
+                        await until_one_ends(_send(socket, running), _listen(socket, running))
                     finally:
                         await running.close()
             except (UmlabError, RequestError) as error:
@@ -71,24 +74,6 @@ async def _receive(socket: WebSocket) -> str:
     if message["type"] == "websocket.disconnect":
         raise WebSocketDisconnect(message["code"])
     return str(message.get("text") or "")
-
-
-async def _serve(socket: WebSocket, running: LabCapture) -> None:
-    # Both end without an exception: it would refer to what is here, and be referred to, so that the capture's
-    # memory would stay until garbage is looked for.
-    tasks = [
-        asyncio.ensure_future(_send(socket, running)),
-        asyncio.ensure_future(_listen(socket, running)),
-    ]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        results = await asyncio.gather(*tasks, return_exceptions=True)
-    for result in results:
-        if isinstance(result, Exception):
-            raise result
 
 
 async def _send(socket: WebSocket, running: LabCapture) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 from typing import Any
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
+from umlab.api.duplex import until_one_ends
 from umlab.api.error import RequestError, error_bytes, error_name
 from umlab.api.limit import Limit
 from umlab.console.terminal import Terminal, Viewer
@@ -48,7 +48,7 @@ def console_routes(service: LabService, terminals: Limit) -> APIRouter:
                 terminal = service.terminal(guest, console)
                 viewer = terminal.attach()
                 try:
-                    await _serve(socket, terminal, viewer)
+                    await until_one_ends(_show(socket, viewer), _type(socket, terminal))
                 finally:
                     terminal.detach(viewer)
         except UmlabError as error:
@@ -57,22 +57,6 @@ def console_routes(service: LabService, terminals: Limit) -> APIRouter:
                 await socket.close(_OTHER_CODES.get(error_name(error), 4404), reason)
 
     return router
-
-
-async def _serve(socket: WebSocket, terminal: Terminal, viewer: Viewer) -> None:
-    tasks = [
-        asyncio.ensure_future(_show(socket, viewer)),
-        asyncio.ensure_future(_type(socket, terminal)),
-    ]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        results = await asyncio.gather(*tasks, return_exceptions=True)
-    for result in results:
-        if isinstance(result, Exception) and not isinstance(result, WebSocketDisconnect):
-            raise result
 
 
 async def _show(socket: WebSocket, viewer: Viewer) -> None:

@@ -13,6 +13,9 @@ from umlab.console.scrollback import Scrollback
 from umlab.console.terminal import Terminal
 from umlab.daemon.capture import CaptureSet
 from umlab.daemon.event_log import EventLog
+from umlab.daemon.guest_console import GuestConsoles
+from umlab.daemon.guest_device import GuestDevices
+from umlab.daemon.guest_kernel import GuestKernels
 from umlab.daemon.lab import LabService
 from umlab.daemon.record import SIZE_NAMES
 from umlab.daemon.spec import SwitchSpec
@@ -96,6 +99,86 @@ class FakeGuest:
             self.line = -1
 
 
+class FakeConsoles(GuestConsoles):
+    """Consoles of fake guests."""
+
+    def __init__(self, lab: FakeLab) -> None:
+        self._lab = lab
+
+    def views(self, name: str) -> list[ConsoleView]:
+        terminal = self._lab.held(name).terminal
+        viewers = terminal.viewers if terminal else 0
+        return [ConsoleView("con0", "log", 0), ConsoleView("con1", "terminal", viewers)]
+
+    def log(self, name: str, start: int, limit: int) -> LogPiece:
+        held = self._lab.held(name)
+        end = held.log_start + len(held.log)
+        if start < 0:
+            start += end
+        start = min(max(start, held.log_start), end)
+        data = bytes(held.log[start - held.log_start :][:limit])
+        return LogPiece(start, start + len(data), data)
+
+    async def wait_log(self, name: str, end: int) -> None:
+        held = self._lab.held(name)
+        while held.log_start + len(held.log) <= end and held.state != "ended":
+            held.grown.clear()
+            await held.grown.wait()
+
+    def terminal(self, name: str, console: str) -> Terminal:
+        held = self._lab.held(name)
+        if console != "con1":
+            raise NoSuchConsole(name, console)
+        if held.state == "ended":
+            raise StateError("the terminal is closed: its guest has ended")
+        return held.open_terminal()
+
+
+class FakeDevices(GuestDevices):
+    """Devices of fake guests."""
+
+    def __init__(self, lab: FakeLab) -> None:
+        self._lab = lab
+
+    async def views(self, name: str) -> list[DeviceView]:
+        return [
+            DeviceView(device, setting) for device, setting in sorted(self._lab.held(name).devices.items())
+        ]
+
+    async def view(self, name: str, device: str) -> DeviceView:
+        devices = self._lab.held(name).devices
+        if device not in devices:
+            raise MconsoleError(name, f"config {device}", "no such device")
+        return DeviceView(device, devices[device])
+
+    async def put(self, name: str, device: str, setting: str) -> bool:
+        devices = self._lab.held(name).devices
+        changed = devices.get(device) != setting
+        devices[device] = setting
+        return changed
+
+    async def remove(self, name: str, device: str) -> bool:
+        return self._lab.held(name).devices.pop(device, None) is not None
+
+
+class FakeKernels(GuestKernels):
+    """Kernels of fake guests."""
+
+    def __init__(self, lab: FakeLab) -> None:
+        self._lab = lab
+
+    async def stack(self, name: str, pid: int) -> str:
+        self._lab.held(name)
+        self._lab.asked.append(("stack", pid))
+        await self._lab.pause.wait()
+        return f"stack of {pid}"
+
+    async def sysrq(self, name: str, letter: str) -> str:
+        self._lab.held(name)
+        self._lab.asked.append(("sysrq", letter))
+        return f"sysrq {letter}"
+
+
 class FakeLab(LabService):
     """A lab in memory: named ``demo``, with whatever the test puts into it."""
 
@@ -113,6 +196,9 @@ class FakeLab(LabService):
         self.pause = asyncio.Event()
         self.pause.set()
         self.started_at = time.time()
+        self.consoles = FakeConsoles(self)
+        self.devices = FakeDevices(self)
+        self.kernels = FakeKernels(self)
         #: What captures are of.
         self.capture_switches = CaptureSwitches()
         self.captures = CaptureSet(self.capture_switches, self.events)  # type: ignore[arg-type]
@@ -186,50 +272,13 @@ class FakeLab(LabService):
         return [self.guest(name) for name in sorted(self.guest_by_name)]
 
     def guest(self, name: str) -> GuestView:
-        guest = self._guest(name)
+        guest = self.held(name)
         status = 0 if guest.state == "ended" else None
         spec = guest.spec
         path = f"/run/umlab/{name}/mconsole"
         return GuestView(
             name, guest.state, 4711, status, spec.kernel, spec.memory, 1.0, ("con0", "con1"), path
         )
-
-    def consoles(self, guest: str) -> list[ConsoleView]:
-        terminal = self._guest(guest).terminal
-        viewers = terminal.viewers if terminal else 0
-        return [ConsoleView("con0", "log", 0), ConsoleView("con1", "terminal", viewers)]
-
-    def log(self, guest: str, start: int, limit: int) -> LogPiece:
-        held = self._guest(guest)
-        end = held.log_start + len(held.log)
-        if start < 0:
-            start += end
-        start = min(max(start, held.log_start), end)
-        data = bytes(held.log[start - held.log_start :][:limit])
-        return LogPiece(start, start + len(data), data)
-
-    async def wait_log(self, guest: str, end: int) -> None:
-        held = self._guest(guest)
-        while held.log_start + len(held.log) <= end and held.state != "ended":
-            held.grown.clear()
-            await held.grown.wait()
-
-    def terminal(self, guest: str, console: str) -> Terminal:
-        held = self._guest(guest)
-        if console != "con1":
-            raise NoSuchConsole(guest, console)
-        if held.state == "ended":
-            raise StateError("the terminal is closed: its guest has ended")
-        return held.open_terminal()
-
-    async def devices(self, guest: str) -> list[DeviceView]:
-        return [DeviceView(name, setting) for name, setting in sorted(self._guest(guest).devices.items())]
-
-    async def device(self, guest: str, device: str) -> DeviceView:
-        devices = self._guest(guest).devices
-        if device not in devices:
-            raise MconsoleError(guest, f"config {device}", "no such device")
-        return DeviceView(device, devices[device])
 
     async def put_switch(self, spec: SwitchSpec) -> bool:
         known = self.specs.get(spec.name)
@@ -279,32 +328,13 @@ class FakeLab(LabService):
             guest.end()
         return guest is not None
 
-    async def put_device(self, guest: str, device: str, setting: str) -> bool:
-        devices = self._guest(guest).devices
-        changed = devices.get(device) != setting
-        devices[device] = setting
-        return changed
-
-    async def remove_device(self, guest: str, device: str) -> bool:
-        return self._guest(guest).devices.pop(device, None) is not None
-
-    async def stack(self, guest: str, pid: int) -> str:
-        self._guest(guest)
-        self.asked.append(("stack", pid))
-        await self.pause.wait()
-        return f"stack of {pid}"
-
-    async def sysrq(self, guest: str, letter: str) -> str:
-        self._guest(guest)
-        self.asked.append(("sysrq", letter))
-        return f"sysrq {letter}"
-
     def _spec(self, name: str) -> SwitchSpec:
         if name not in self.specs:
             raise NoSuchSwitch(name)
         return self.specs[name]
 
-    def _guest(self, name: str) -> FakeGuest:
+    def held(self, name: str) -> FakeGuest:
+        """Return a guest.  Raises NoSuchGuest."""
         if name not in self.guest_by_name:
             raise NoSuchGuest(name)
         return self.guest_by_name[name]

@@ -45,7 +45,7 @@ def console_routes(service: LabService, terminals: Limit) -> APIRouter:
         await socket.accept()
         try:
             with terminals.place():
-                terminal = service.terminal(guest, console)
+                terminal = service.consoles.terminal(guest, console)
                 viewer = terminal.attach()
                 try:
                     await until_one_ends(_show(socket, viewer), _type(socket, terminal))

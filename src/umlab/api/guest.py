@@ -112,7 +112,7 @@ def guest_routes(service: LabService, answers: AnswerMemory) -> APIRouter:
 
         Output that is kept no more is left out: `Umlab-Start` says where the answer begins.
         """
-        piece = service.log(guest, start, limit)
+        piece = service.consoles.log(guest, start, limit)
         if follow:
             headers = {"Umlab-Start": str(piece.start)}
             stream = _follow(service, guest, piece.start, limit)
@@ -123,17 +123,17 @@ def guest_routes(service: LabService, answers: AnswerMemory) -> APIRouter:
     @router.get("/{guest}/consoles", responses=_LOOKUP)
     async def list_consoles(guest: GuestName) -> list[ConsoleView]:
         """List the consoles; those of kind `terminal` are WebSockets below this path."""
-        return service.consoles(guest)
+        return service.consoles.views(guest)
 
     @router.get("/{guest}/devices", responses=error_responses(*_MCONSOLE))
     async def list_devices(guest: GuestName) -> list[DeviceView]:
         """List the devices that the guest's kernel has."""
-        return await service.devices(guest)
+        return await service.devices.views(guest)
 
     @router.get("/{guest}/devices/{device}", responses=error_responses(*_MCONSOLE))
     async def show_device(guest: GuestName, device: DeviceName) -> DeviceView:
         """Show a device."""
-        return await service.device(guest, device)
+        return await service.devices.view(guest, device)
 
     @router.put(
         "/{guest}/devices/{device}",
@@ -144,12 +144,12 @@ def guest_routes(service: LabService, answers: AnswerMemory) -> APIRouter:
         guest: GuestName, device: DeviceName, body: Annotated[Any, Depends(DEVICE_BODY)]
     ) -> Change:
         """Plug a device."""
-        return Change(await service.put_device(guest, device, body.setting))
+        return Change(await service.devices.put(guest, device, body.setting))
 
     @router.delete("/{guest}/devices/{device}", responses=_CHANGE)
     async def remove_device(guest: GuestName, device: DeviceName) -> Change:
         """Unplug a device, if it is there."""
-        return Change(await service.remove_device(guest, device))
+        return Change(await service.devices.remove(guest, device))
 
     @router.post("/{guest}/stack", responses=_CHANGE, openapi_extra=STACK_BODY.documented())
     async def stack(
@@ -159,7 +159,9 @@ def guest_routes(service: LabService, answers: AnswerMemory) -> APIRouter:
     ) -> Answer:
         """Ask for the kernel stack of a process in the guest."""
         request = ("stack", guest, body)
-        return Answer(await answers.run(idempotency_key, request, lambda: service.stack(guest, body.pid)))
+        return Answer(
+            await answers.run(idempotency_key, request, lambda: service.kernels.stack(guest, body.pid))
+        )
 
     @router.post("/{guest}/sysrq", responses=_CHANGE, openapi_extra=SYSRQ_BODY.documented())
     async def sysrq(
@@ -169,7 +171,9 @@ def guest_routes(service: LabService, answers: AnswerMemory) -> APIRouter:
     ) -> Answer:
         """Send a magic sysrq to the guest's kernel."""
         request = ("sysrq", guest, body)
-        return Answer(await answers.run(idempotency_key, request, lambda: service.sysrq(guest, body.letter)))
+        return Answer(
+            await answers.run(idempotency_key, request, lambda: service.kernels.sysrq(guest, body.letter))
+        )
 
     return router
 
@@ -178,14 +182,14 @@ async def _follow(service: LabService, guest: str, start: int, limit: int) -> As
     try:
         while True:
             ended = service.guest(guest).state == "ended"
-            piece = service.log(guest, start, limit)
+            piece = service.consoles.log(guest, start, limit)
             if piece.data:
                 start = piece.end
                 yield piece.data
             elif ended:
                 return
             else:
-                await service.wait_log(guest, start)
+                await service.consoles.wait_log(guest, start)
     except NoSuchGuest:
         # It was removed: its output ends here.
         return

@@ -1,50 +1,31 @@
-"""The guests of a lab, by name: held by the keeper, logged, with terminals and devices.
-
-The keeper holds under ``guest/NAME`` what is needed to take a guest over: its description, the lock of its
-run directory, the reading end of its console, its agent's line, its terminal and what that has shown.
-"""
+"""The guests of a lab, by name: held by the keeper, logged, with terminals and devices."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
 import os
-from collections.abc import Awaitable, Callable
-from dataclasses import asdict
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
-
-from pydantic import TypeAdapter
+from typing import BinaryIO
 
 from umlab._name import check_name
 from umlab.console.scrollback import Scrollback
-from umlab.console.terminal import Terminal
 from umlab.daemon import cable
 from umlab.daemon.event_log import EventLog
 from umlab.daemon.guest import GuestService
+from umlab.daemon.guest_member import LOG_CONSOLE, TERMINAL_CONSOLE, Member, plugged_at_boot, remains
 from umlab.daemon.journal import UNUSABLE
 from umlab.daemon.place import GUESTS
 from umlab.daemon.socket_pair import SocketPairs
 from umlab.daemon.switch import SwitchService
-from umlab.daemon.view import ConsoleView, DeviceView, GuestView, LogPiece
-from umlab.errors import (
-    AlreadyExists,
-    CommandTimeout,
-    GuestFailed,
-    LabError,
-    MconsoleError,
-    NoSuchConsole,
-    NoSuchGuest,
-    StateError,
-    UmlabError,
-)
-from umlab.guest.cmdline import DiskRoot, GuestSpec, nic_settings
+from umlab.daemon.view import GuestView
+from umlab.errors import AlreadyExists, LabError, NoSuchGuest, UmlabError
+from umlab.guest.cmdline import GuestSpec
 from umlab.guest.console import TAIL_SIZE, Console
-from umlab.guest.process import Guest, GuestHandle
+from umlab.guest.process import Guest
 from umlab.keeper.link import KeeperLink, KeptGroup, Thing, end_stray, watch_end
-from umlab.mconsole.aio import AsyncMconsole
 from umlab.transports.fd import FdListener
 
 _log = logging.getLogger(__name__)
@@ -53,41 +34,6 @@ _log = logging.getLogger(__name__)
 READY_TIMEOUT = 120.0
 #: Seconds for processes that nobody looked after to be gone, whose name is wanted anew.
 _STRAY_TIMEOUT = 15.0
-#: Seconds for a command that only changes a terminal's size.
-_RESIZE_TIMEOUT = 5.0
-#: Devices that every guest has.
-_DEVICES = ("con0", "con1", "ssl0")
-#: Devices of which the kernel does not tell how they are set.
-_NICS = ("eth", "vec")
-_LOG, _TERMINAL = "con0", "con1"
-
-
-class _Member:
-    """One guest of the set; ``plugged`` has its NICs, disks and what else was plugged in, with settings."""
-
-    def __init__(
-        self, service: GuestService, log: BinaryIO, plugged: dict[str, str], scrollback: Scrollback
-    ) -> None:
-        self.service = service
-        self.log = log
-        self.plugged = plugged
-        self.scrollback = scrollback
-        self.terminal = Terminal(os.dup(service.guest.terminal), scrollback, self._resized)
-        self.ready: asyncio.Task[None] | None = None
-        self.resizing: asyncio.Task[None] | None = None
-
-    @property
-    def guest(self) -> Guest:
-        return self.service.guest
-
-    def _resized(self, rows: int, columns: int) -> None:
-        """Tell the guest's programs, whom a console of this kind does not tell by itself."""
-        if self.service.is_ready and (self.resizing is None or self.resizing.done()):
-            self.resizing = asyncio.create_task(self._tell_size(rows, columns))
-
-    async def _tell_size(self, rows: int, columns: int) -> None:
-        with contextlib.suppress(CommandTimeout, GuestFailed, StateError):
-            await self.service.run(f"stty -F /dev/tty1 rows {rows} cols {columns}", _RESIZE_TIMEOUT)
 
 
 class GuestSet:
@@ -114,7 +60,7 @@ class GuestSet:
         self._keeper = keeper
         self._events = events
         self._listener_of = listener_of
-        self._members: dict[str, _Member] = {}
+        self._members: dict[str, Member] = {}
         self._locks: dict[str, asyncio.Lock] = {}
 
     async def resume(self) -> None:
@@ -138,6 +84,21 @@ class GuestSet:
         """Return the names, sorted."""
         return sorted(self._members)
 
+    def find(self, name: str) -> Member:
+        """Return a guest with all that belongs to it.  Raises NoSuchGuest."""
+        try:
+            return self._members[name]
+        except KeyError:
+            raise NoSuchGuest(name) from None
+
+    def lock(self, name: str) -> asyncio.Lock:
+        """Return what is held while a guest is started, changed or removed."""
+        return self._locks.setdefault(name, asyncio.Lock())
+
+    def write_down(self, member: Member) -> None:
+        """Have the keeper hold what another daemon needs to take a guest over."""
+        member.write_down(self._keeper)
+
     def guest_of(self, pid: int) -> str | None:
         """Return the guest whose main process this is; any thread may call it."""
         for name, member in list(self._members.items()):
@@ -155,7 +116,7 @@ class GuestSet:
             SwitchError: The switch of an ``fd`` NIC has no port left.
         """
         check_name("guest", spec.umid)
-        async with self._lock(spec.umid):
+        async with self.lock(spec.umid):
             member = self._members.get(spec.umid)
             if member is not None:
                 if member.guest.status is None:
@@ -168,7 +129,7 @@ class GuestSet:
 
     async def remove(self, name: str) -> bool:
         """Stop a guest and say whether there was one."""
-        async with self._lock(name):
+        async with self.lock(name):
             member = self._members.get(name)
             if member is None:
                 return False
@@ -186,91 +147,7 @@ class GuestSet:
         """Stop looking after the guests, which the keeper goes on holding."""
         while self._members:
             _, member = self._members.popitem()
-            await self._let_go(member)
-
-    # Consoles.
-
-    def log(self, name: str, start: int, limit: int) -> LogPiece:
-        """Return console output; see :meth:`umlab.daemon.lab.LabService.log`."""
-        member = self._find(name)
-        console = member.guest.console
-        total = console.total
-        start = max(0, total + start) if start < 0 else min(start, total)
-        tail = console.tail
-        if start >= total - len(tail):
-            data = tail[start - (total - len(tail)) :][:limit]
-        else:
-            data = os.pread(member.log.fileno(), limit, start)
-            if not data:
-                # The file has ended, as on a full disk; the latest output is here all the same.
-                start = total - len(tail)
-                data = tail[:limit]
-        return LogPiece(start, start + len(data), data)
-
-    async def wait_log(self, name: str, end: int) -> None:
-        """Wait until there is output behind an offset, or the guest has ended.  Raises NoSuchGuest."""
-        guest = self._find(name).guest
-        waiting: list[asyncio.Future[Any]] = [
-            asyncio.ensure_future(guest.console.grow(end)),
-            asyncio.ensure_future(guest.wait()),
-        ]
-        try:
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for future in waiting:
-                future.cancel()
-            await asyncio.gather(*waiting, return_exceptions=True)
-
-    def consoles(self, name: str) -> list[ConsoleView]:
-        """Return the consoles of a guest.  Raises NoSuchGuest."""
-        terminal = self._find(name).terminal
-        return [ConsoleView(_LOG, "log", 0), ConsoleView(_TERMINAL, "terminal", terminal.viewers)]
-
-    def terminal(self, name: str, console: str) -> Terminal:
-        """Return a terminal.  Raises NoSuchGuest, NoSuchConsole."""
-        member = self._find(name)
-        if console != _TERMINAL:
-            raise NoSuchConsole(name, console)
-        return member.terminal
-
-    # Devices.
-
-    async def devices(self, name: str) -> list[DeviceView]:
-        """Return the devices that a guest is known to have.  Raises NoSuchGuest, MconsoleError."""
-        member = self._find(name)
-        return [await self._ask(member, device) for device in sorted({*_DEVICES, *member.plugged})]
-
-    async def device(self, name: str, device: str) -> DeviceView:
-        """Return a device.  Raises NoSuchGuest, MconsoleError."""
-        return await self._ask(self._find(name), device)
-
-    async def put_device(self, name: str, device: str, setting: str) -> bool:
-        """Plug a device, and say whether it was not there already.  Raises NoSuchGuest, MconsoleError."""
-        async with self._lock(name):
-            member = self._find(name)
-            if member.plugged.get(device) == setting:
-                return False
-            await member.service.mconsole.config_set(device, setting)
-            member.plugged[device] = setting
-            self._write_down(member)
-            return True
-
-    async def remove_device(self, name: str, device: str) -> bool:
-        """Unplug a device, and say whether it was there.  Raises NoSuchGuest, MconsoleError."""
-        async with self._lock(name):
-            member = self._find(name)
-            was_there = True
-            try:
-                await member.service.mconsole.remove(device)
-            except MconsoleError as error:
-                if error.err != -errno.ENODEV:
-                    raise
-                was_there = False
-            # The kernel has accepted a NIC and lost it again where nobody listened for it.
-            if member.plugged.pop(device, None) is not None:
-                self._write_down(member)
-                was_there = True
-            return was_there
+            await member.let_go()
 
     async def set_down(self, switch: SwitchService, pid: int | None = None) -> None:
         """Set the interfaces down whose connections a switch is about to end; see :mod:`umlab.daemon.cable`.
@@ -282,18 +159,6 @@ class GuestSet:
         members = [each for each in self._members.values() if pid in (None, each.guest.pid)]
         await asyncio.gather(*(cable.set_down(each.service, each.plugged, switch) for each in members))
 
-    async def stack(self, name: str, pid: int) -> str:
-        """Return a kernel stack.  Raises NoSuchGuest, MconsoleError."""
-        mconsole = self._find(name).service.mconsole
-        return await _aloud(mconsole, lambda: mconsole.stack(pid))
-
-    async def sysrq(self, name: str, letter: str) -> str:
-        """Press a system request key.  Raises NoSuchGuest, MconsoleError."""
-        mconsole = self._find(name).service.mconsole
-        if letter.isdigit():
-            return await mconsole.sysrq(letter)
-        return await _aloud(mconsole, lambda: mconsole.sysrq(letter))
-
     # What is shown.
 
     def views(self) -> list[GuestView]:
@@ -302,7 +167,7 @@ class GuestSet:
 
     def view(self, name: str) -> GuestView:
         """Return a guest.  Raises NoSuchGuest."""
-        member = self._find(name)
+        member = self.find(name)
         guest = member.guest
         state = "ended" if guest.status is not None else "ready" if member.service.is_ready else "booting"
         return GuestView(
@@ -313,20 +178,11 @@ class GuestSet:
             kernel=guest.spec.kernel,
             memory=guest.spec.memory,
             started_at=guest.started_at,
-            consoles=tuple(console.name for console in self.consoles(name)),
+            consoles=(LOG_CONSOLE, TERMINAL_CONSOLE),
             mconsole=guest.run.mconsole_path,
         )
 
     # Below.
-
-    def _find(self, name: str) -> _Member:
-        try:
-            return self._members[name]
-        except KeyError:
-            raise NoSuchGuest(name) from None
-
-    def _lock(self, name: str) -> asyncio.Lock:
-        return self._locks.setdefault(name, asyncio.Lock())
 
     def _folder(self, name: str) -> Path:
         return self._logs / name
@@ -352,11 +208,11 @@ class GuestSet:
                     )
                     on_error.push_async_callback(self._give_up, service.guest)
                     pairs.plug(service.guest.pid)
-                member = _Member(service, log, _plugged_at_boot(spec), scrollback)
+                member = Member(service, log, plugged_at_boot(spec), scrollback)
             except OSError as error:
                 raise LabError(f"guest {name}: cannot be started: {error.strerror}") from None
             on_error.callback(member.terminal.close)
-            self._write_down(member)
+            self.write_down(member)
             on_error.pop_all()
         self._look_after(name, member)
         self._events.publish({"event": "guest_started", "guest": name, "pid": service.guest.pid})
@@ -367,75 +223,47 @@ class GuestSet:
         self._keeper.groups[guest.spec.umid].forget()
 
     async def _resume(self, name: str, thing: Thing, group: KeptGroup) -> None:
-        meta = thing.meta
-        spec = TypeAdapter(GuestSpec).validate_python(meta["spec"])
-        if not _covers(asdict(spec), meta["spec"]):
-            raise ValueError(f"its description has what this version does not know: {meta['spec']}")
-        ready, plugged = bool(meta["ready"]), dict(meta["plugged"])
-        lock, output, channel, terminal, scrollback_fd = thing.fds
-        handle = GuestHandle(meta["memory_path"], meta["started_at"], (lock, output, channel, terminal))
+        left = remains(thing)
         async with contextlib.AsyncExitStack() as on_error:
             log = on_error.enter_context(self._open_log(name, fresh=False))
             size = os.fstat(log.fileno()).st_size
             earlier = os.pread(log.fileno(), TAIL_SIZE, max(0, size - TAIL_SIZE))
             console = Console(log, earlier=earlier, total=size)
-            guest = Guest.adopt(spec, self._base, handle, console, group, ready=ready)
+            guest = Guest.adopt(left.spec, self._base, left.handle, console, group, ready=left.ready)
             # Its descriptors are in use from here on.
             del self._keeper.things[f"guest/{name}"]
             on_error.push_async_callback(guest.let_go)
-            scrollback = Scrollback(scrollback_fd)
+            scrollback = Scrollback(left.scrollback_fd)
             on_error.callback(scrollback.close)
-            member = _Member(GuestService(guest), log, plugged, scrollback)
+            member = Member(GuestService(guest), log, left.plugged, scrollback)
             on_error.pop_all()
         watch_end(group, guest.ended)
-        if ready:
+        if left.ready:
             member.service.assume_ready()
         self._look_after(name, member)
         self._events.publish({"event": "guest_resumed", "guest": name, "pid": guest.pid})
 
-    def _look_after(self, name: str, member: _Member) -> None:
+    def _look_after(self, name: str, member: Member) -> None:
         self._members[name] = member
-        member.ready = asyncio.create_task(self._watch(name, member))
+        member.tasks.add(asyncio.create_task(self._watch(name, member)))
 
-    async def _watch(self, name: str, member: _Member) -> None:
+    async def _watch(self, name: str, member: Member) -> None:
         """Publish that a guest is ready, and its end."""
         if not member.service.is_ready:
             with contextlib.suppress(UmlabError):
                 await member.service.ready(READY_TIMEOUT)
-                self._write_down(member)
+                self.write_down(member)
                 self._events.publish({"event": "guest_ready", "guest": name})
         status = await member.guest.wait()
         self._events.publish({"event": "guest_ended", "guest": name, "status": status})
 
-    async def _remove(self, name: str, member: _Member) -> None:
+    async def _remove(self, name: str, member: Member) -> None:
         await member.service.stop()
-        await self._let_go(member)
+        await member.let_go()
         del self._members[name]
         self._keeper.drop(f"guest/{name}")
         self._keeper.groups[name].forget()
         self._events.publish({"event": "guest_removed", "guest": name})
-
-    async def _let_go(self, member: _Member) -> None:
-        for task in (member.ready, member.resizing):
-            if task is not None:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
-        member.terminal.close()
-        member.scrollback.close()
-        await member.guest.let_go()
-        member.log.close()
-
-    def _write_down(self, member: _Member) -> None:
-        """Have the keeper hold what another daemon needs to take a guest over."""
-        handle = member.guest.handle()
-        meta = {
-            "spec": asdict(member.guest.spec),
-            "memory_path": handle.memory_path,
-            "started_at": handle.started_at,
-            "ready": member.service.is_ready,
-            "plugged": member.plugged,
-        }
-        self._keeper.put(f"guest/{member.service.umid}", meta, (*handle.fds, member.scrollback.fd))
 
     def _open_log(self, name: str, *, fresh: bool) -> BinaryIO:
         folder = self._folder(name)
@@ -444,39 +272,3 @@ class GuestSet:
             return open(folder / "console.log", "w+b" if fresh else "a+b", buffering=0)
         except OSError as error:
             raise LabError(f"guest {name}: no console log in {folder}: {error.strerror}") from None
-
-    async def _ask(self, member: _Member, device: str) -> DeviceView:
-        if device in member.plugged and device.startswith(_NICS):
-            return DeviceView(device, member.plugged[device])
-        return DeviceView(device, await member.service.mconsole.config_get(device))
-
-
-def _plugged_at_boot(spec: GuestSpec) -> dict[str, str]:
-    plugged = dict(nic_settings(spec.nics))
-    if isinstance(spec.root, DiskRoot):
-        plugged["ubd0"] = spec.root.setting
-    return plugged
-
-
-def _covers(known: Any, record: Any) -> bool:
-    """Say whether everything that is in a record is in what was made of it."""
-    if isinstance(record, dict):
-        return all(key in known and _covers(known[key], value) for key, value in record.items())
-    if isinstance(record, list):
-        return len(known) == len(record) and all(map(_covers, known, record))
-    return bool(known == record)
-
-
-async def _aloud(mconsole: AsyncMconsole, ask: Callable[[], Awaitable[str]]) -> str:
-    """Ask while the kernel says everything on its console, which filters these answers.
-
-    Source: Linux kernel/printk; the first of four numbers is the console's level.
-    """
-    level = (await mconsole.proc("sys/kernel/printk")).split()[0]
-    await mconsole.sysrq("8")
-    try:
-        return await ask()
-    finally:
-        # A guest that the key has ended has no level any more.
-        with contextlib.suppress(MconsoleError):
-            await mconsole.sysrq(level)

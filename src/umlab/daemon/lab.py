@@ -14,21 +14,20 @@ from pathlib import Path
 from umlab import __version__
 from umlab.capture.order import CaptureRequest
 from umlab.capture.talkers import Talkers, top_talkers
-from umlab.console.terminal import Terminal
 from umlab.daemon import cable
 from umlab.daemon.capture import CaptureSet, LabCapture
 from umlab.daemon.event_log import EventLog
+from umlab.daemon.guest_console import GuestConsoles
+from umlab.daemon.guest_device import GuestDevices
+from umlab.daemon.guest_kernel import GuestKernels
 from umlab.daemon.guest_set import GuestSet
 from umlab.daemon.spec import SwitchSpec, resolve_listen
 from umlab.daemon.switch_change import SwitchChange, settled
 from umlab.daemon.switch_set import FDB_TIME, SwitchSet
 from umlab.daemon.view import (
-    ConsoleView,
-    DeviceView,
     FdbEntryView,
     GuestView,
     LabView,
-    LogPiece,
     PortView,
     SwitchView,
 )
@@ -55,6 +54,10 @@ class LabService:
         runtime: Its directory for sockets.
         events: Everything that happens in it.
         switch_set: Its switches.
+        guest_set: Its guests,
+        consoles: what they print and read,
+        devices: what is plugged into them,
+        kernels: and what their kernels tell.
         captures: Its captures.
     """
 
@@ -63,8 +66,11 @@ class LabService:
         self.runtime = runtime
         self.events = EventLog()
         self._keeper = keeper
-        self._guests = GuestSet(runtime, state, keeper, self.events, self._fd_listener)
-        self.switch_set = SwitchSet(keeper, self.events, self._guests.guest_of, name)
+        self.guest_set = GuestSet(runtime, state, keeper, self.events, self._fd_listener)
+        self.switch_set = SwitchSet(keeper, self.events, self.guest_set.guest_of, name)
+        self.consoles = GuestConsoles(self.guest_set)
+        self.devices = GuestDevices(self.guest_set)
+        self.kernels = GuestKernels(self.guest_set)
         self.captures = CaptureSet(self.switch_set, self.events)
         self._started_at = time.time()
         self._chores: asyncio.Task[None] | None = None
@@ -72,7 +78,7 @@ class LabService:
     async def resume(self) -> None:
         """Go on with everything that an earlier daemon has left at the keeper."""
         await self.switch_set.resume()
-        await self._guests.resume()
+        await self.guest_set.resume()
         # What was being given away or taken back when that one was killed belongs to nothing, and what
         # cannot be used is given up.
         for name in list(self._keeper.things):
@@ -101,13 +107,13 @@ class LabService:
             elif self.switch_set.spec(switch.name) != switch:
                 _log.warning("switch %s goes on as it was, not as it is described now", switch.name)
         for guest in guests:
-            if guest.umid not in self._guests.names():
+            if guest.umid not in self.guest_set.names():
                 await self.put_guest(guest)
 
     async def stop(self) -> None:
         """End every guest, then every switch, then the keeper."""
         await self._rest()
-        await self._guests.stop()
+        await self.guest_set.stop()
         await self.switch_set.stop()
         self.events.close()
         try:
@@ -119,7 +125,7 @@ class LabService:
         """Go and leave everything to the keeper, for the next daemon."""
         await self._rest()
         self.switch_set.leave()
-        await self._guests.leave()
+        await self.guest_set.leave()
         self.events.close()
         self._keeper.close()
 
@@ -147,7 +153,7 @@ class LabService:
             keeper_pid=self._keeper.pid,
             started_at=self._started_at,
             switches=tuple(self.switch_set.names()),
-            guests=tuple(self._guests.names()),
+            guests=tuple(self.guest_set.names()),
         )
 
     def switches(self) -> list[SwitchView]:
@@ -189,39 +195,11 @@ class LabService:
 
     def guests(self) -> list[GuestView]:
         """Return every guest, by name; ended ones until they are removed."""
-        return self._guests.views()
+        return self.guest_set.views()
 
     def guest(self, name: str) -> GuestView:
         """Return a guest.  Raises NoSuchGuest."""
-        return self._guests.view(name)
-
-    def consoles(self, guest: str) -> list[ConsoleView]:
-        """Return the consoles of a guest.  Raises NoSuchGuest."""
-        return self._guests.consoles(guest)
-
-    def log(self, guest: str, start: int, limit: int) -> LogPiece:
-        """Return console output from an offset on (negative: from the end), at most ``limit`` bytes.
-
-        A piece whose ``start`` is later than what was asked for begins where what is kept begins.
-        Raises NoSuchGuest.
-        """
-        return self._guests.log(guest, start, limit)
-
-    async def wait_log(self, guest: str, end: int) -> None:
-        """Wait until there is output behind an offset, or the guest has ended.  Raises NoSuchGuest."""
-        await self._guests.wait_log(guest, end)
-
-    def terminal(self, guest: str, console: str) -> Terminal:
-        """Return a terminal of a guest.  Raises NoSuchGuest, NoSuchConsole."""
-        return self._guests.terminal(guest, console)
-
-    async def devices(self, guest: str) -> list[DeviceView]:
-        """Return the devices that a guest is known to have.  Raises NoSuchGuest, MconsoleError."""
-        return await self._guests.devices(guest)
-
-    async def device(self, guest: str, device: str) -> DeviceView:
-        """Return a device.  Raises NoSuchGuest, MconsoleError."""
-        return await self._guests.device(guest, device)
+        return self.guest_set.view(name)
 
     # Changes.  Each may be repeated: the second time it finds the work done and returns False.
 
@@ -243,7 +221,7 @@ class LabService:
     async def remove_switch(self, name: str) -> bool:
         """End a switch, if it is there."""
         with contextlib.suppress(NoSuchSwitch):
-            await self._guests.set_down(self.switch_set.service(name))
+            await self.guest_set.set_down(self.switch_set.service(name))
         return await self.switch_set.remove(name)
 
     async def remove_port(self, switch: str, port_no: int) -> bool:
@@ -251,7 +229,7 @@ class LabService:
         service = self.switch_set.service(switch)
         session = service.session(port_no)
         if session is not None and session.peer is not None and session.kind in cable.KINDS:
-            await self._guests.set_down(service, session.peer.pid)
+            await self.guest_set.set_down(service, session.peer.pid)
             if service.session(port_no) is not session:
                 # What was set down has ended by itself, and the number may be another guest's by now.
                 return True
@@ -266,24 +244,8 @@ class LabService:
 
         Raises AlreadyExists, NoSuchSwitch, SwitchError, LabError (its text says what is missing).
         """
-        return await self._guests.put(spec)
+        return await self.guest_set.put(spec)
 
     async def remove_guest(self, name: str) -> bool:
         """Stop a guest, if it is there: its own shutdown first, by force after 25 seconds at most."""
-        return await self._guests.remove(name)
-
-    async def put_device(self, guest: str, device: str, setting: str) -> bool:
-        """Plug a device.  Raises NoSuchGuest, MconsoleError."""
-        return await self._guests.put_device(guest, device, setting)
-
-    async def remove_device(self, guest: str, device: str) -> bool:
-        """Unplug a device, if it is there.  Raises NoSuchGuest, MconsoleError."""
-        return await self._guests.remove_device(guest, device)
-
-    async def stack(self, guest: str, pid: int) -> str:
-        """Return the kernel stack of a process in a guest.  Raises NoSuchGuest, MconsoleError."""
-        return await self._guests.stack(guest, pid)
-
-    async def sysrq(self, guest: str, letter: str) -> str:
-        """Send a magic sysrq and return what the kernel answered.  Raises NoSuchGuest, MconsoleError."""
-        return await self._guests.sysrq(guest, letter)
+        return await self.guest_set.remove(name)

@@ -117,7 +117,7 @@ async def test_a_bug_closes_the_socket_and_is_logged(
     def broken(*_: str) -> None:
         raise RuntimeError("secret of the house")
 
-    monkeypatch.setattr(api.lab, "terminal", broken)
+    monkeypatch.setattr(api.lab.consoles, "terminal", broken)
     async with attach(api) as socket:
         assert await code_of(socket) == 1011
         assert socket.close_reason == "the daemon has a bug"

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, Phase, settings
 from schemathesis.core import NOT_SET
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from support.fake_lab import FakeLab
+from support.fake_lab import FakeConsoles, FakeLab
 from support.require import ROOT
 from umlab import errors
 from umlab.api.app import create_app
@@ -23,15 +23,16 @@ from umlab.guest.cmdline import GuestSpec
 from umlab.switch.model import SwitchConfig
 
 
-class EndingLab(FakeLab):
+class EndingConsoles(FakeConsoles):
     """Whoever waits for more of a guest is told that it has ended."""
 
-    async def wait_log(self, guest: str, end: int) -> None:
-        self._guest(guest).state = "ended"
+    async def wait_log(self, name: str, end: int) -> None:
+        self._lab.held(name).state = "ended"
 
 
 def _served() -> tuple[FakeLab, Any]:
-    lab = EndingLab()
+    lab = FakeLab()
+    lab.consoles = EndingConsoles(lab)
     # Streams of events end at once.
     lab.events.close()
     return lab, create_app(lab, lambda _: None)

@@ -72,7 +72,7 @@ class TestLife:
         assert (view.pid, view.status, view.kernel) == (pid, None, str(kept.kernel))
         assert lab.lab().guests == ("g",)
         assert [view.name for view in lab.guests()] == ["g"]
-        assert [console.name for console in lab.consoles("g")] == ["con0", "con1"]
+        assert [console.name for console in lab.consoles.views("g")] == ["con0", "con1"]
         assert lab.switch_set.guest_of(pid) == "g"
         assert lab.switch_set.guest_of(1) is None
         assert await lab.remove_guest("g")
@@ -89,7 +89,7 @@ class TestLife:
         os.killpg(pid, signal.SIGKILL)
         await wait_until_async(lambda: kept.lab.guest("g").state == "ended", 10, "its end")
         assert kept.lab.guest("g").status == -signal.SIGKILL
-        await asyncio.wait_for(kept.lab.wait_log("g", 1 << 30), 10)
+        await asyncio.wait_for(kept.lab.consoles.wait_log("g", 1 << 30), 10)
         assert await kept.lab.put_guest(kept.spec(memory=64 << 20))
         assert await kept.ready() != pid
         assert str(pid) not in kept.log()
@@ -99,14 +99,14 @@ class TestLife:
         with pytest.raises(NoSuchGuest):
             kept.lab.guest("x")
         with pytest.raises(NoSuchGuest):
-            await kept.lab.put_device("x", "eth0", "")
+            await kept.lab.devices.put("x", "eth0", "")
         with pytest.raises(NoSuchGuest):
-            await kept.lab.remove_device("x", "eth0")
+            await kept.lab.devices.remove("x", "eth0")
         for console in ("con0", "con7"):
             with pytest.raises(NoSuchConsole):
-                kept.lab.terminal("g", console)
+                kept.lab.consoles.terminal("g", console)
         # This kernel has no management console.
-        for call in (kept.lab.put_device("g", "eth1", "x"), kept.lab.remove_device("g", "eth1")):
+        for call in (kept.lab.devices.put("g", "eth1", "x"), kept.lab.devices.remove("g", "eth1")):
             with pytest.raises(MconsoleError):
                 await call
 
@@ -123,22 +123,22 @@ class TestLife:
         path = Path(kept.lab.guest("g").mconsole)
         path.parent.mkdir(exist_ok=True)
         with FakeConsole(path, kernel):
-            assert await kept.lab.put_device("g", "eth1", "x")
-            assert not await kept.lab.put_device("g", "eth1", "x")
-            assert await kept.lab.remove_device("g", "eth1")
-            assert not await kept.lab.remove_device("g", "eth1")
-            assert await kept.lab.put_device("g", "eth1", "x")
+            assert await kept.lab.devices.put("g", "eth1", "x")
+            assert not await kept.lab.devices.put("g", "eth1", "x")
+            assert await kept.lab.devices.remove("g", "eth1")
+            assert not await kept.lab.devices.remove("g", "eth1")
+            assert await kept.lab.devices.put("g", "eth1", "x")
         assert requests == [b"config eth1=x", b"remove eth1", b"remove eth1", b"config eth1=x"]
 
     async def test_log_is_read_from_anywhere(self, kept: KeptLab) -> None:
         await kept.lab.put_guest(kept.spec())
         await kept.ready()
         text = b"x" * 1000 + b"\n"
-        waiting = asyncio.ensure_future(kept.lab.wait_log("g", len(kept.log())))
+        waiting = asyncio.ensure_future(kept.lab.consoles.wait_log("g", len(kept.log())))
         for _ in range(100):
             while True:
                 try:
-                    kept.lab.terminal("g", "con1").write(text)
+                    kept.lab.consoles.terminal("g", "con1").write(text)
                     break
                 except LimitReached:
                     await asyncio.sleep(0.01)
@@ -147,14 +147,17 @@ class TestLife:
         whole = kept.log().encode()
         total = len(whole)
         assert total > TAIL_SIZE + 1000
-        assert kept.lab.log("g", 5, 10) == kept.lab.log("g", 5 - total, 10)
-        assert kept.lab.log("g", 5, 10).data == whole[5:15]
-        assert kept.lab.log("g", -10, 100).data == whole[-10:]
-        assert (kept.lab.log("g", total + 9, 5).start, kept.lab.log("g", total, 5).data) == (total, b"")
+        assert kept.lab.consoles.log("g", 5, 10) == kept.lab.consoles.log("g", 5 - total, 10)
+        assert kept.lab.consoles.log("g", 5, 10).data == whole[5:15]
+        assert kept.lab.consoles.log("g", -10, 100).data == whole[-10:]
+        assert (
+            kept.lab.consoles.log("g", total + 9, 5).start,
+            kept.lab.consoles.log("g", total, 5).data,
+        ) == (total, b"")
         # As on a full disk: the file has ended before, the latest is there.
         os.truncate(kept.state / "g" / "console.log", 100)
-        assert kept.lab.log("g", 90, 100).data == whole[90:100]
-        late = kept.lab.log("g", 100, 1 << 20)
+        assert kept.lab.consoles.log("g", 90, 100).data == whole[90:100]
+        late = kept.lab.consoles.log("g", 100, 1 << 20)
         assert (late.start, late.data) == (total - TAIL_SIZE, whole[-TAIL_SIZE:])
 
     async def test_stop_ends_all_guests_at_the_same_time(self, kept: KeptLab) -> None:
@@ -176,11 +179,11 @@ class TestTakenOver:
         assert not await kept.lab.put_guest(kept.spec())
         assert kept.log() == f"console of {pid}\n"
         # Its terminal shows what it showed and goes both ways, and what it prints goes on in the log.
-        viewer = kept.lab.terminal("g", "con1").attach()
+        viewer = kept.lab.consoles.terminal("g", "con1").attach()
         assert f"terminal of {pid}" in (await viewer.read()).decode()
-        kept.lab.terminal("g", "con1").write(b"typed\n")
+        kept.lab.consoles.terminal("g", "con1").write(b"typed\n")
         await wait_until_async(lambda: kept.log() == f"console of {pid}\ntyped\n", 10, "the echo")
-        kept.lab.terminal("g", "con1").detach(viewer)
+        kept.lab.consoles.terminal("g", "con1").detach(viewer)
         assert events(kept) == ["guest_resumed"]
         # A third one as well, and it can end it.
         await kept.restart()
@@ -220,9 +223,9 @@ class TestTakenOver:
 
         await kept.lab.put_guest(kept.spec(nics=(BessNic("/x/y"),)))
         await kept.ready()
-        before = await kept.lab.device("g", "vec0")
+        before = await kept.lab.devices.view("g", "vec0")
         await kept.restart()
-        assert await kept.lab.device("g", "vec0") == before
+        assert await kept.lab.devices.view("g", "vec0") == before
 
 
 def no_key(key: str) -> Change:

@@ -111,10 +111,10 @@ async def test_stop_of_a_lab_whose_guest_hangs_ends_the_rest(
 
     await kept.lab.start([kept.switch()], [kept.spec()])
     pid = await kept.ready()
-    monkeypatch.setattr(kept.lab._guests, "remove", hangs)
+    monkeypatch.setattr(kept.lab.guest_set, "remove", hangs)
     await kept.lab.stop()
     assert "it hangs" in caplog.text
     # The keeper ends what is left.
     assert group_members(pid) == []
     assert not (kept.runtime / "b").exists()
-    await kept.lab._guests.leave()
+    await kept.lab.guest_set.leave()

@@ -1,0 +1,155 @@
+"""One guest of a lab, with all that belongs to it, and what the keeper holds of it.
+
+The keeper has under ``guest/NAME`` what is needed to take a guest over: its description, and descriptors
+that each have a name there, so that one kind more is no new format.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, BinaryIO
+
+from pydantic import TypeAdapter
+
+from umlab.console.scrollback import Scrollback
+from umlab.console.terminal import Terminal
+from umlab.daemon.guest import GuestService
+from umlab.errors import CommandTimeout, GuestFailed, StateError
+from umlab.guest.cmdline import DiskRoot, GuestSpec, nic_settings
+from umlab.guest.process import Guest, GuestHandle
+from umlab.keeper.link import KeeperLink, Thing
+
+#: Seconds for a command that only changes a terminal's size.
+_RESIZE_TIMEOUT = 5.0
+#: Every guest's consoles: where its kernel logs, and its terminal.
+LOG_CONSOLE, TERMINAL_CONSOLE = "con0", "con1"
+#: What the descriptors of a guest's handle are, in its order.
+_HANDLE = ("lock", "output", "channel", "terminal")
+_SCROLLBACK = "scrollback"
+
+
+class Member:
+    """One guest of a lab.
+
+    Attributes:
+        service: The guest and its management console.
+        log: The file of its console output.
+        plugged: Its NICs, disks and what else was plugged in, with settings.
+        scrollback: What its terminal has shown.
+        terminal: Its terminal.
+        tasks: What is done for it in the background, ended by :meth:`let_go`.
+    """
+
+    def __init__(
+        self, service: GuestService, log: BinaryIO, plugged: dict[str, str], scrollback: Scrollback
+    ) -> None:
+        self.service = service
+        self.log = log
+        self.plugged = plugged
+        self.scrollback = scrollback
+        self.terminal = Terminal(os.dup(service.guest.terminal), scrollback, self._resized)
+        self.tasks: set[asyncio.Task[None]] = set()
+        self._resizing: asyncio.Task[None] | None = None
+
+    @property
+    def name(self) -> str:
+        """The guest's name."""
+        return self.service.umid
+
+    @property
+    def guest(self) -> Guest:
+        """The guest's process."""
+        return self.service.guest
+
+    def write_down(self, keeper: KeeperLink) -> None:
+        """Have the keeper hold what another daemon needs to take this guest over."""
+        handle = self.guest.handle()
+        names = [*_HANDLE[: len(handle.fds)], _SCROLLBACK]
+        meta = {
+            "spec": asdict(self.guest.spec),
+            "memory_path": handle.memory_path,
+            "started_at": handle.started_at,
+            "ready": self.service.is_ready,
+            "plugged": self.plugged,
+            "fds": names,
+        }
+        keeper.put(f"guest/{self.name}", meta, (*handle.fds, self.scrollback.fd))
+
+    async def let_go(self) -> None:
+        """Stop looking after the guest, which runs on where it has not ended."""
+        tasks = [*self.tasks, *([self._resizing] if self._resizing is not None else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self.terminal.close()
+        self.scrollback.close()
+        await self.guest.let_go()
+        self.log.close()
+
+    def _resized(self, rows: int, columns: int) -> None:
+        """Tell the guest's programs, whom a console of this kind does not tell by itself."""
+        if self.service.is_ready and (self._resizing is None or self._resizing.done()):
+            self._resizing = asyncio.create_task(self._tell_size(rows, columns))
+
+    async def _tell_size(self, rows: int, columns: int) -> None:
+        with contextlib.suppress(CommandTimeout, GuestFailed, StateError):
+            await self.service.run(f"stty -F /dev/tty1 rows {rows} cols {columns}", _RESIZE_TIMEOUT)
+
+
+@dataclass(frozen=True, slots=True)
+class Remains:
+    """What an earlier daemon has left of a guest.
+
+    Attributes:
+        spec: Its description.
+        handle: What takes it over; its descriptors belong to whoever does.
+        scrollback_fd: What its terminal has shown; likewise.
+        ready: Its agent has answered.
+        plugged: Its devices, with settings.
+    """
+
+    spec: GuestSpec
+    handle: GuestHandle
+    scrollback_fd: int
+    ready: bool
+    plugged: dict[str, str]
+
+
+def remains(thing: Thing) -> Remains:
+    """Return what the keeper's record of a guest says.
+
+    Raises:
+        LookupError, TypeError, ValueError: It is of a version that this one does not understand.
+    """
+    meta = thing.meta
+    spec: GuestSpec = TypeAdapter(GuestSpec).validate_python(meta["spec"])
+    if not _covers(asdict(spec), meta["spec"]):
+        raise ValueError(f"its description has what this version does not know: {meta['spec']}")
+    # Earlier versions did not name them.
+    names = meta.get("fds", (*_HANDLE, _SCROLLBACK))
+    fds: Mapping[str, int] = dict(zip(names, thing.fds, strict=True))
+    handle = GuestHandle(
+        meta["memory_path"], meta["started_at"], tuple(fds[name] for name in _HANDLE if name in fds)
+    )
+    return Remains(spec, handle, fds[_SCROLLBACK], bool(meta["ready"]), dict(meta["plugged"]))
+
+
+def plugged_at_boot(spec: GuestSpec) -> dict[str, str]:
+    """Return the devices that a description gives a guest, with settings."""
+    plugged = dict(nic_settings(spec.nics))
+    if isinstance(spec.root, DiskRoot):
+        plugged["ubd0"] = spec.root.setting
+    return plugged
+
+
+def _covers(known: Any, record: Any) -> bool:
+    """Say whether everything that is in a record is in what was made of it."""
+    if isinstance(record, dict):
+        return all(key in known and _covers(known[key], value) for key, value in record.items())
+    if isinstance(record, list):
+        return len(known) == len(record) and all(map(_covers, known, record))
+    return bool(known == record)

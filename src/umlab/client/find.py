@@ -1,0 +1,122 @@
+"""Where the guest of a name is: in a lab, whose daemon is asked, or elsewhere, to be asked itself."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from umlab.client.survey import Survey, survey
+from umlab.daemon.place import GUESTS, runtime_base
+from umlab.errors import LabError, MconsoleUnreachable, NoSuchGuest
+from umlab.mconsole.discover import Found, discover, process_roots, usual_roots
+from umlab.mconsole.locate import SOCKET_NAME
+
+__all__ = ["GuestPlace", "find_guest", "guest_roots", "lab_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class GuestPlace:
+    """How a guest is reached; one of ``lab`` and ``path`` is given.
+
+    Attributes:
+        umid: Its name; of a guest outside labs, text that anybody may have chosen.
+        lab: The lab whose daemon speaks for it.
+        path: Its console's socket, of a guest that no daemon speaks for.
+    """
+
+    umid: str
+    lab: str | None
+    path: str | None
+
+
+def find_guest(name: str, uml_dirs: Sequence[str] = ()) -> GuestPlace:
+    """Return where a guest is; labs come first.
+
+    Args:
+        name: ``GUEST``, ``LAB/GUEST``, or the path of a run directory or console socket, which begins
+            with ``/`` or ``.``.
+        uml_dirs: Directories to look in beside those of `guest_roots`.
+
+    Raises:
+        NoSuchGuest: There is none.
+        LabError: There are several, or it is another user's, who is reached by path alone.
+        MconsoleUnreachable: The path has nothing.
+    """
+    if name.startswith(("/", ".")):
+        return _at(name)
+    lab, sign, umid = name.rpartition("/")
+    if sign:
+        return GuestPlace(umid, lab, None)
+    answers = _guests_of_labs(survey())
+    labs = [each for each, guests in answers.items() if name in guests]
+    if len(labs) == 1:
+        return GuestPlace(name, labs[0], None)
+    if labs:
+        names = " or ".join(f"{each}/{name}" for each in labs)
+        raise LabError(f"{name}: several labs have a guest of that name; write {names}")
+    found = [
+        each for each in discover(guest_roots(uml_dirs)) if each.umid == name and lab_of(each) not in answers
+    ]
+    found = [each for each in found if each.state == "listening"] or found
+    if not found:
+        raise NoSuchGuest(name)
+    if len(found) > 1:
+        paths = " or ".join(each.path for each in found)
+        raise LabError(f"{name}: several guests have that name; write {paths}")
+    if found[0].state == "another user's":
+        raise LabError(f"guest {name} is another user's; to reach it all the same, write {found[0].path}")
+    return GuestPlace(name, None, found[0].path)
+
+
+def guest_roots(uml_dirs: Sequence[str] = ()) -> list[str]:
+    """Return all directories that have guests' run directories: labs', the usual ones, running kernels'.
+
+    Args:
+        uml_dirs: Further ones.
+    """
+    return [*_lab_roots(), *usual_roots(), *uml_dirs, *process_roots()]
+
+
+def lab_of(found: Found) -> str | None:
+    """Return the lab, running or not, in whose directory a guest was found."""
+    # BASE/LAB/g/UMID
+    above, _, _ = found.root.rpartition("/")
+    directory, _, guests = above.rpartition("/")
+    base, _, lab = directory.rpartition("/")
+    return lab if guests == GUESTS and base == os.path.abspath(runtime_base()) else None
+
+
+def _at(path: str) -> GuestPlace:
+    if os.path.isdir(path):
+        path = os.path.join(path, SOCKET_NAME)
+    path = os.path.abspath(path)
+    umid = os.path.basename(os.path.dirname(path) if os.path.basename(path) == SOCKET_NAME else path)
+    if not os.path.lexists(path):
+        raise MconsoleUnreachable(umid, "", f"does not run: nothing at {path}")
+    return GuestPlace(umid, None, path)
+
+
+def _guests_of_labs(surveyed: Survey) -> dict[str, list[str]]:
+    """Return the guests by lab, of the labs whose daemons answer."""
+    guests = {}
+    for lab, answer in surveyed.answers.items():
+        # What is no answer comes from a daemon of another version.
+        with contextlib.suppress(ValueError, LookupError, TypeError):
+            guests[lab] = [str(each) for each in json.loads(answer or b"")[0]["guests"]]
+    return guests
+
+
+def _lab_roots() -> Iterator[str]:
+    base = runtime_base()
+    for lab in _names(base):
+        yield from (str(base / lab / GUESTS / guest) for guest in _names(base / lab / GUESTS))
+
+
+def _names(directory: os.PathLike[str]) -> list[str]:
+    try:
+        return sorted(os.listdir(directory))
+    except OSError:
+        return []

@@ -11,6 +11,7 @@ import os
 from umlab.errors import MconsoleUnreachable, ProtocolError
 from umlab.mconsole.command import timeout_of
 from umlab.mconsole.endpoint import open_console
+from umlab.mconsole.line import LOG_PIECE, absolute_disks, log_pieces, log_requests
 from umlab.mconsole.locate import pid_file
 from umlab.mconsole.session import Silence
 from umlab.mconsole.sync import Mconsole
@@ -25,9 +26,6 @@ __all__ = ["Shell"]
 NO_GUEST = "[None]"
 PROMPT_NAME = 11
 """Bytes of a name that the original's prompt shows."""
-
-LOG_PIECE = 506
-"""Bytes of text that the original puts into one ``log`` request."""
 
 BLANK = b" \t"
 FAILED = 1
@@ -114,7 +112,7 @@ class Shell:
         local = self._local.get(word)
         if local is not None:
             return local(line[len(word) :].lstrip(BLANK))
-        return self._ask(self._with_absolute_disks(line) if word == b"config" else line)
+        return self._ask(absolute_disks(line, self._absolute))
 
     def _ask(self, text: bytes) -> int:
         """Send one request, show the answer, return its exit status."""
@@ -181,7 +179,7 @@ class Shell:
     def _log(self, rest: bytes) -> int:
         """Send text in pieces, and a line's end of its own when the last piece has none."""
         if not rest.startswith(b"-f"):
-            return self._log_pieces(rest[at : at + LOG_PIECE] for at in range(0, len(rest), LOG_PIECE))
+            return self._log_pieces(log_pieces(rest))
         try:
             with open(rest[2:].lstrip(BLANK), "rb", buffering=0) as file:
                 return self._log_pieces(iter(lambda: file.read(LOG_PIECE), b""))
@@ -190,11 +188,10 @@ class Shell:
             return FAILED
 
     def _log_pieces(self, pieces: Iterable[bytes]) -> int:
-        last = b""
-        for last in pieces:
-            if status := self._ask(b"log " + last):
+        for request in log_requests(pieces):
+            if status := self._ask(request):
                 return status
-        return 0 if last.endswith(b"\n") else self._ask(b"log \n")
+        return 0
 
     def _interrupt(self, rest: bytes) -> int:
         """Send SIGINT to the guest's main process, after making sure that it is the guest's."""
@@ -221,21 +218,6 @@ class Shell:
         else:
             return 0
         return FAILED
-
-    def _with_absolute_disks(self, line: bytes) -> bytes:
-        """Return a ``config ubdN=file[,backing]`` whose file names do not depend on our directory.
-
-        The guest's process opens them, and it runs in another directory.
-        """
-        device, sign, value = line.partition(b"=")
-        if not (sign and device[len(b"config") :].lstrip(BLANK).startswith(b"ubd")):
-            return line
-        names = value.split(b",", 2)
-        # The backing file first, as the original: it shows in the order of complaints.
-        for index in (1, 0):
-            if index < len(names) and names[index]:
-                names[index] = self._absolute(names[index])
-        return device + sign + b",".join(names)
 
     def _absolute(self, name: bytes) -> bytes:
         directory, base = os.path.split(name)

@@ -8,8 +8,16 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Concatenate, ParamSpec
 
 from umlab._clock import MonotonicClock
+from umlab.errors import RemoteProtocolError
 from umlab.mconsole import command as commands
-from umlab.mconsole.endpoint import CHECK_INTERVAL, RECEIVE_SIZE, check_listening, open_console, unreachable
+from umlab.mconsole.endpoint import (
+    CHECK_INTERVAL,
+    RECEIVE_SIZE,
+    check_listening,
+    garbled,
+    open_console,
+    unreachable,
+)
 from umlab.mconsole.locate import locate
 from umlab.mconsole.session import Answer, MconsoleSession, Silence
 
@@ -71,7 +79,7 @@ class AsyncMconsole:
         Raises:
             LocalProtocolError: The text cannot be sent.
             MconsoleUnreachable: The guest does not run.
-            RemoteProtocolError: What came is no answer.
+            MconsoleProtocolError: What came is no answer.
         """
         shown = text.decode("utf-8", "backslashreplace")
         async with self._lock:
@@ -82,6 +90,8 @@ class AsyncMconsole:
                 sock.setblocking(False)
                 try:
                     return await self._converse(sock, session, shown)
+                except RemoteProtocolError as error:
+                    raise garbled(self.umid, shown, session.received, error) from error
                 except OSError as error:
                     raise unreachable(self.path, self.umid, shown, error) from error
 

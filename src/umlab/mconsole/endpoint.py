@@ -11,10 +11,10 @@ import errno
 import os
 import stat
 
-from umlab.errors import MconsoleUnreachable
+from umlab.errors import MconsoleProtocolError, MconsoleUnreachable, RemoteProtocolError
 from umlab.wire.sockaddr import MAX_SOCKET_PATH
 
-__all__ = ["CHECK_INTERVAL", "RECEIVE_SIZE", "check_listening", "open_console", "unreachable"]
+__all__ = ["CHECK_INTERVAL", "RECEIVE_SIZE", "check_listening", "garbled", "open_console", "unreachable"]
 
 RECEIVE_SIZE = 4096
 """Bytes to read at once: a reply has at most 524, so more than that shows as oversize."""
@@ -46,7 +46,10 @@ def open_console(path: str, umid: str, command: str) -> _socket.socket:
         raise MconsoleUnreachable(
             umid, command, f"cannot be reached: a socket's path has at most {MAX_SOCKET_PATH} bytes: {path}"
         )
-    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM)
+    try:
+        sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM)
+    except OSError as error:
+        raise unreachable(path, umid, command, error) from error
     try:
         sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVBUF, RECEIVE_BUFFER)
         sock.bind("")
@@ -95,6 +98,18 @@ def unreachable(path: str, umid: str, command: str, error: OSError) -> MconsoleU
     else:
         reason = f"cannot be reached: {path}: {error.strerror or error}"
     return MconsoleUnreachable(umid, command, reason)
+
+
+def garbled(umid: str, command: str, received: bytes, error: RemoteProtocolError) -> MconsoleProtocolError:
+    """Return the error that says whose answer it is that breaks the protocol.
+
+    Args:
+        umid: The guest's name.
+        command: The command.
+        received: What came of the answer before.
+        error: What the session raised.
+    """
+    return MconsoleProtocolError(umid, command, received.decode("utf-8", "backslashreplace"), str(error))
 
 
 def _is_socket(path: str) -> bool:

@@ -154,6 +154,11 @@ class MconsoleSession:
         event, self._event = self._event, None
         return event
 
+    @property
+    def received(self) -> bytes:
+        """The text that has come of the latest request's answer."""
+        return bytes(self._text)
+
     def get_timer(self) -> int | None:
         """Return the instant at which `handle_timer` wants to be called, or ``None``."""
         return self._deadline_ns

@@ -15,8 +15,16 @@ import _socket
 import _thread
 import time
 
+from umlab.errors import RemoteProtocolError
 from umlab.mconsole import command as commands
-from umlab.mconsole.endpoint import CHECK_INTERVAL, RECEIVE_SIZE, check_listening, open_console, unreachable
+from umlab.mconsole.endpoint import (
+    CHECK_INTERVAL,
+    RECEIVE_SIZE,
+    check_listening,
+    garbled,
+    open_console,
+    unreachable,
+)
 from umlab.mconsole.locate import locate
 from umlab.mconsole.session import Answer, MconsoleSession, Silence
 
@@ -46,7 +54,7 @@ class Mconsole:
 
     Every command's method returns the text of the answer and raises `MconsoleError` (the guest
     refused), `MconsoleTimeout` (it is silent), `MconsoleUnreachable` (it does not run),
-    `RemoteProtocolError` (it talks nonsense) or `LocalProtocolError` (the text cannot be sent).
+    `MconsoleProtocolError` (it talks nonsense) or `LocalProtocolError` (the text cannot be sent).
 
     Args:
         path: The console's socket.
@@ -81,7 +89,7 @@ class Mconsole:
         Raises:
             LocalProtocolError: The text cannot be sent.
             MconsoleUnreachable: The guest does not run.
-            RemoteProtocolError: What came is no answer.
+            MconsoleProtocolError: What came is no answer.
         """
         shown = text.decode("utf-8", "backslashreplace")
         with self._lock:
@@ -90,6 +98,8 @@ class Mconsole:
             sock = open_console(self.path, self.umid, shown)
             try:
                 return self._converse(sock, session, shown)
+            except RemoteProtocolError as error:
+                raise garbled(self.umid, shown, session.received, error) from error
             except OSError as error:
                 raise unreachable(self.path, self.umid, shown, error) from error
             finally:

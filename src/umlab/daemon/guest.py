@@ -45,10 +45,13 @@ class GuestService:
         starter: Starter | None = None,
         terminal: bool = False,
         nic_fds: Sequence[int] = (),
+        notify: str | None = None,
     ) -> GuestService:
         """Start a guest, as :meth:`umlab.guest.process.Guest.start` does."""
         return cls(
-            await Guest.start(spec, base, log=log, starter=starter, terminal=terminal, nic_fds=nic_fds)
+            await Guest.start(
+                spec, base, log=log, starter=starter, terminal=terminal, nic_fds=nic_fds, notify=notify
+            )
         )
 
     @property

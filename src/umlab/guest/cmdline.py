@@ -160,7 +160,12 @@ class GuestSpec:
 
 
 def kernel_arguments(
-    spec: GuestSpec, *, uml_dir: str, initrd: str | None, terminal: bool = False
+    spec: GuestSpec,
+    *,
+    uml_dir: str,
+    initrd: str | None,
+    terminal: bool = False,
+    notify: str | None = None,
 ) -> list[str]:
     """Build the arguments of a guest's kernel, without its program name.
 
@@ -174,6 +179,7 @@ def kernel_arguments(
         initrd: The initramfs of a :class:`TinyRoot`.
         terminal: Whether it inherits a terminal for its second console.  Without one the descriptors of
             its NICs begin in the terminal's place.
+        notify: The socket on which its kernel says what nobody has asked for, absolute.
 
     Raises:
         LabError: A path is not usable, or all arguments together are too long for the kernel.
@@ -187,6 +193,9 @@ def kernel_arguments(
     if terminal:
         arguments.append(f"con1=fd:{TERMINAL_FD}")
     arguments += ["ssl=null", f"ssl0=fd:{AGENT_FD}", "quiet"]
+    if notify is not None:
+        _check_socket("notify", notify, "")
+        arguments.append(f"mconsole=notify:{notify}")
     if isinstance(spec.root, DiskRoot):
         arguments += [f"ubd0={spec.root.setting}", "root=/dev/ubda", "rw"]
     elif initrd is not None:

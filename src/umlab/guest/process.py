@@ -137,6 +137,7 @@ class Guest:
         starter: Starter | None = None,
         terminal: bool = False,
         nic_fds: Sequence[int] = (),
+        notify: str | None = None,
     ) -> Guest:
         """Start a guest; returns when its process runs, long before it has booted.
 
@@ -147,6 +148,7 @@ class Guest:
             starter: Who holds its processes; they end with this process unless given.
             terminal: Give its second console, ``con1``, a terminal.
             nic_fds: The descriptors that its ``fd`` NICs inherit, in order; they stay the caller's.
+            notify: The socket on which its kernel says what nobody has asked for.
 
         Raises:
             LabError: Something that it needs is missing or not usable, its name is in use, or it cannot
@@ -159,7 +161,7 @@ class Guest:
         try:
             initrd = await asyncio.to_thread(_build_root, spec, run)
             return await cls._spawn(
-                spec, run, initrd, Console(log), starter or LocalStarter(), terminal, nic_fds
+                spec, run, initrd, Console(log), starter or LocalStarter(), terminal, nic_fds, notify
             )
         except (OSError, ValueError) as error:
             run.remove()
@@ -297,8 +299,11 @@ class Guest:
         starter: Starter,
         terminal: bool,
         nic_fds: Sequence[int],
+        notify: str | None,
     ) -> Guest:
-        arguments = kernel_arguments(spec, uml_dir=run.path, initrd=initrd, terminal=terminal)
+        arguments = kernel_arguments(
+            spec, uml_dir=run.path, initrd=initrd, terminal=terminal, notify=notify
+        )
         order = Order((*_restrictions(spec, run), spec.kernel, *arguments), run.path, _environment(run))
         with contextlib.ExitStack() as on_error, contextlib.ExitStack() as theirs:
             ours, channel = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)

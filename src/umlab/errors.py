@@ -20,7 +20,8 @@
     ├── CaptureError                    a capture's filter or file is not usable
     ├── MconsoleError                   the guest answered with an error
     │   ├── MconsoleTimeout             the guest did not answer
-    │   └── MconsoleUnreachable         there is no guest to ask
+    │   ├── MconsoleUnreachable         there is no guest to ask
+    │   └── MconsoleProtocolError       its answer makes no sense; a RemoteProtocolError as well
     └── LabError
         ├── LabFileError
         ├── LabFileErrors           several of them
@@ -28,6 +29,7 @@
         ├── LabNotRunning           no daemon answers for a lab
         ├── LabInUse                a daemon runs for it already
         ├── LimitReached            a caller asks for more than it may have at a time
+        │   └── GuestBusy           a guest has too many requests waiting
         ├── AlreadyExists           a thing of that name is there and is another one
         ├── NoSuchGuest
         ├── NoSuchConsole
@@ -206,6 +208,22 @@ class MconsoleUnreachable(MconsoleError):
         return f"guest {self.umid} {self.output}"
 
 
+class MconsoleProtocolError(MconsoleError, RemoteProtocolError):
+    """A guest answered a console command with what makes no sense; ``output`` is the text as far as known.
+
+    Attributes:
+        reason: What is wrong with it.
+    """
+
+    def __init__(self, umid: str, command: str, output: str, reason: str, err: int = 1) -> None:
+        super().__init__(umid, command, output, err)
+        self.args = umid, command, output, reason, err
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"guest {self.umid}: {self.command}: the answer makes no sense: {self.reason}"
+
+
 class LabError(UmlabError):
     """A lab cannot be read, planned or run."""
 
@@ -276,6 +294,28 @@ class LabInUse(LabError):
 
 class LimitReached(LabError):
     """A caller asks for more than it may have at a time; the text names the limit."""
+
+
+class GuestBusy(LimitReached):
+    """A guest has as many requests waiting as it may have.
+
+    Attributes:
+        umid: The guest.
+        waiting: How many they are.
+        retry_after: Seconds after which to try again.
+    """
+
+    def __init__(self, umid: str, waiting: int, retry_after: float) -> None:
+        super().__init__(umid, waiting, retry_after)
+        self.umid = umid
+        self.waiting = waiting
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        return (
+            f"guest {self.umid} has {self.waiting} requests waiting already; "
+            f"try again in {self.retry_after:g} s"
+        )
 
 
 class AlreadyExists(LabError):

@@ -178,6 +178,11 @@ class FakeKernels(GuestKernels):
         self._lab.asked.append(("sysrq", letter))
         return f"sysrq {letter}"
 
+    async def run(self, name: str, text: str, timeout: float | None = None) -> str:  # noqa: ASYNC109
+        self._lab.held(name)
+        self._lab.asked.append(("mconsole", (text, timeout)))
+        return f"mconsole {text}"
+
 
 class FakeLab(LabService):
     """A lab in memory: named ``demo``, with whatever the test puts into it."""

@@ -190,9 +190,25 @@ class SysrqBody:
     letter: typing.Annotated[str, Field(pattern=r"^[0-9a-z]$")]
 
 
+@with_config(_CLOSED)
+@dataclasses.dataclass(frozen=True, slots=True)
+class MconsoleBody:
+    """What a guest's kernel is asked, as it is.
+
+    Attributes:
+        command: The command, such as ``proc meminfo``; at most 511 bytes.
+        timeout: Seconds in which the whole answer must arrive, 5 unless given, 30 for `proc`, `sysrq` and
+            `stack`.
+    """
+
+    command: typing.Annotated[str, Field(min_length=1, max_length=511, pattern=r"^[^\x00]+$")]
+    timeout: typing.Annotated[float, Field(gt=0, le=300)] | None = None
+
+
 DEVICE_BODY = JsonBody(DeviceBody, {"a NIC": {"setting": "daemon,,unix,/run/user/1000/lan.ctl"}})
 STACK_BODY = JsonBody(StackBody, {"init": {"pid": 1}})
 SYSRQ_BODY = JsonBody(SysrqBody, {"memory": {"letter": "m"}})
+MCONSOLE_BODY = JsonBody(MconsoleBody, {"memory": {"command": "proc meminfo"}})
 
 #: The first message of a capture's WebSocket.
 CAPTURE_ORDER = JsonBody(
@@ -205,4 +221,7 @@ CAPTURE_ORDER = JsonBody(
 )
 
 #: Every body, for the document.
-BODIES = (SWITCH_BODY, SWITCH_PATCH, GUEST_BODY, DEVICE_BODY, STACK_BODY, SYSRQ_BODY, CAPTURE_ORDER)
+BODIES = (
+    *(SWITCH_BODY, SWITCH_PATCH, GUEST_BODY, DEVICE_BODY),
+    *(STACK_BODY, SYSRQ_BODY, MCONSOLE_BODY, CAPTURE_ORDER),
+)

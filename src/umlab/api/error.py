@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,7 +12,7 @@ from pydantic import ValidationError
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 
-from umlab.errors import UmlabError
+from umlab.errors import GuestBusy, UmlabError
 
 #: Every class that an answer may name, with its HTTP status: those of ``umlab.errors``, then our own.
 STATUS = {
@@ -34,12 +35,14 @@ STATUS = {
     "MconsoleError": 502,
     "MconsoleTimeout": 504,
     "MconsoleUnreachable": 502,
+    "MconsoleProtocolError": 502,
     "LabError": 422,
     "LabFileError": 422,
     "PlanError": 422,
     "LabNotRunning": 404,
     "LabInUse": 409,
     "LimitReached": 429,
+    "GuestBusy": 429,
     "AlreadyExists": 409,
     "NoSuchGuest": 404,
     "NoSuchConsole": 404,
@@ -140,7 +143,9 @@ def error_bytes(error: Exception) -> bytes:
 
 def error_response(error: Exception) -> Response:
     """Return the answer to a request that ended with an exception."""
-    headers = error.headers if isinstance(error, RequestError) else None
+    headers = error.headers if isinstance(error, RequestError) else {}
+    if isinstance(error, GuestBusy):
+        headers = {"retry-after": f"{math.ceil(error.retry_after)}"}
     status = STATUS[error_name(error)]
     return Response(error_bytes(error), status, headers, media_type="application/json")
 

@@ -11,7 +11,7 @@ from pydantic import Field
 from pydantic.json_schema import SkipJsonSchema
 from starlette.responses import StreamingResponse
 
-from umlab.api.body import DEVICE_BODY, GUEST_BODY, STACK_BODY, SYSRQ_BODY, given_fields
+from umlab.api.body import DEVICE_BODY, GUEST_BODY, MCONSOLE_BODY, STACK_BODY, SYSRQ_BODY, given_fields
 from umlab.api.error import error_responses
 from umlab.api.idempotency import AnswerMemory
 from umlab.api.path import DeviceName, GuestName
@@ -30,6 +30,7 @@ _MCONSOLE = (
     *("MconsoleError", "MconsoleTimeout", "MconsoleUnreachable"),
 )
 _CHANGE = error_responses(*_MCONSOLE, "BodyTooLarge")
+_ASK = error_responses(*_MCONSOLE, "GuestBusy", "BodyTooLarge")
 
 IdempotencyKey = Annotated[
     Annotated[str, Field(pattern="^[!-~]{1,64}$")] | SkipJsonSchema[None],
@@ -151,7 +152,7 @@ def guest_routes(service: LabService, answers: AnswerMemory) -> APIRouter:
         """Unplug a device, if it is there."""
         return Change(await service.devices.remove(guest, device))
 
-    @router.post("/{guest}/stack", responses=_CHANGE, openapi_extra=STACK_BODY.documented())
+    @router.post("/{guest}/stack", responses=_ASK, openapi_extra=STACK_BODY.documented())
     async def stack(
         guest: GuestName,
         body: Annotated[Any, Depends(STACK_BODY)],
@@ -163,7 +164,7 @@ def guest_routes(service: LabService, answers: AnswerMemory) -> APIRouter:
             await answers.run(idempotency_key, request, lambda: service.kernels.stack(guest, body.pid))
         )
 
-    @router.post("/{guest}/sysrq", responses=_CHANGE, openapi_extra=SYSRQ_BODY.documented())
+    @router.post("/{guest}/sysrq", responses=_ASK, openapi_extra=SYSRQ_BODY.documented())
     async def sysrq(
         guest: GuestName,
         body: Annotated[Any, Depends(SYSRQ_BODY)],
@@ -173,6 +174,19 @@ def guest_routes(service: LabService, answers: AnswerMemory) -> APIRouter:
         request = ("sysrq", guest, body)
         return Answer(
             await answers.run(idempotency_key, request, lambda: service.kernels.sysrq(guest, body.letter))
+        )
+
+    @router.post("/{guest}/mconsole", responses=_ASK, openapi_extra=MCONSOLE_BODY.documented())
+    async def mconsole(
+        guest: GuestName,
+        body: Annotated[Any, Depends(MCONSOLE_BODY)],
+        idempotency_key: IdempotencyKey = None,
+    ) -> Answer:
+        """Send a command to the guest's management console, as it is."""
+        request = ("mconsole", guest, body)
+        ask = service.kernels.run
+        return Answer(
+            await answers.run(idempotency_key, request, lambda: ask(guest, body.command, body.timeout))
         )
 
     return router

@@ -205,6 +205,7 @@ class AsyncClient:
     remove_device = _awaited(calls.remove_device)
     stack = _awaited(calls.stack)
     sysrq = _awaited(calls.sysrq)
+    mconsole = _awaited(calls.mconsole)
 
 
 async def readable(fd: int) -> None:

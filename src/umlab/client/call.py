@@ -39,8 +39,9 @@ T = TypeVar("T")
 
 #: Seconds for what the daemon knows or does by itself,
 QUICK_TIMEOUT = 10.0
-#: for what a guest has to answer,
+#: for what a guest has to answer, and longer where that has to wait for another's answer,
 GUEST_TIMEOUT = 40.0
+TURN_TIMEOUT = 60.0
 #: and for starting and stopping guests.
 LIFE_TIMEOUT = 90.0
 #: Bytes of a guest's log that one call returns unless told otherwise.
@@ -276,12 +277,27 @@ def remove_device(guest: str, device: str) -> Call[Change]:
 
 def stack(guest: str, pid: int) -> Call[str]:
     """Return the kernel stack of a process in a guest.  Raises NoSuchGuest, MconsoleError."""
-    return _post(_path("guests", guest, "stack"), {"pid": pid})
+    return _post(_path("guests", guest, "stack"), {"pid": pid}, TURN_TIMEOUT)
 
 
 def sysrq(guest: str, letter: str) -> Call[str]:
     """Send a magic sysrq and return what the kernel answered.  Raises NoSuchGuest, MconsoleError."""
-    return _post(_path("guests", guest, "sysrq"), {"letter": letter})
+    return _post(_path("guests", guest, "sysrq"), {"letter": letter}, TURN_TIMEOUT)
+
+
+def mconsole(guest: str, command: str, timeout: float | None = None) -> Call[str]:
+    """Send a command to a guest's management console, as it is, and return the answer.
+
+    Args:
+        guest: Its name.
+        command: Such as ``proc meminfo``; at most 511 bytes.
+        timeout: Seconds in which the guest must have answered, at most 300; by default what suits the
+            command's first word.
+
+    Raises NoSuchGuest, MconsoleError, GuestBusy.
+    """
+    body = {"command": command, "timeout": timeout}
+    return _post(_path("guests", guest, "mconsole"), body, max(TURN_TIMEOUT, (timeout or 0) + 30))
 
 
 def follow_log(guest: str, start: int) -> Request:
@@ -314,6 +330,6 @@ def _change(method: str, path: str, body: Any = None, timeout: float = QUICK_TIM
     return Call(Request(method, path, data), _value(Change), timeout)
 
 
-def _post(path: str, body: dict[str, Any]) -> Call[str]:
+def _post(path: str, body: dict[str, Any], timeout: float) -> Call[str]:
     request = Request("POST", path, json.dumps(body).encode(), {"idempotency-key": str(uuid.uuid4())})
-    return Call(request, lambda response: str(json.loads(response.body)["output"]), GUEST_TIMEOUT)
+    return Call(request, lambda response: str(json.loads(response.body)["output"]), timeout)

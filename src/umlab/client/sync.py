@@ -203,6 +203,7 @@ class Client:
     remove_device = _blocking(calls.remove_device)
     stack = _blocking(calls.stack)
     sysrq = _blocking(calls.sysrq)
+    mconsole = _blocking(calls.mconsole)
 
 
 def _set_time(sock: socket.socket, deadline: float | None) -> None:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Awaitable, Callable
-
 from umlab.daemon.guest_set import GuestSet
-from umlab.errors import MconsoleError
-from umlab.mconsole.aio import AsyncMconsole
+from umlab.mconsole import command as commands
 
 
 class GuestKernels:
-    """The kernels of all guests.
+    """The kernels of all guests.  Every method raises NoSuchGuest, MconsoleError and GuestBusy.
 
     Args:
         guests: The guests.
@@ -20,29 +16,22 @@ class GuestKernels:
     def __init__(self, guests: GuestSet) -> None:
         self._guests = guests
 
+    async def run(self, name: str, text: str, timeout: float | None = None) -> str:  # noqa: ASYNC109
+        """Run a command of the management console as it is.
+
+        Args:
+            name: The guest.
+            text: The command.
+            timeout: Seconds in which it must have answered; by default what suits the first word.
+        """
+        return await self._guests.find(name).kernel.run(commands.raw(text, timeout))
+
     async def stack(self, name: str, pid: int) -> str:
-        """Return a kernel stack.  Raises NoSuchGuest, MconsoleError."""
-        mconsole = self._guests.find(name).service.mconsole
-        return await _aloud(mconsole, lambda: mconsole.stack(pid))
+        """Return the kernel stack of a process."""
+        return await self._guests.find(name).kernel.run_aloud(commands.stack(pid))
 
     async def sysrq(self, name: str, letter: str) -> str:
-        """Press a system request key.  Raises NoSuchGuest, MconsoleError."""
-        mconsole = self._guests.find(name).service.mconsole
-        if letter.isdigit():
-            return await mconsole.sysrq(letter)
-        return await _aloud(mconsole, lambda: mconsole.sysrq(letter))
-
-
-async def _aloud(mconsole: AsyncMconsole, ask: Callable[[], Awaitable[str]]) -> str:
-    """Ask while the kernel says everything on its console, which filters these answers.
-
-    Source: Linux kernel/printk; the first of four numbers is the console's level.
-    """
-    level = (await mconsole.proc("sys/kernel/printk")).split()[0]
-    await mconsole.sysrq("8")
-    try:
-        return await ask()
-    finally:
-        # A guest that the key has ended has no level any more.
-        with contextlib.suppress(MconsoleError):
-            await mconsole.sysrq(level)
+        """Press a system request key; a digit sets the level of the guest's console for good."""
+        kernel = self._guests.find(name).kernel
+        command = commands.sysrq(letter)
+        return await (kernel.run(command) if letter.isdigit() else kernel.run_aloud(command))

@@ -18,6 +18,7 @@ from pydantic import TypeAdapter
 from umlab.console.scrollback import Scrollback
 from umlab.console.terminal import Terminal
 from umlab.daemon.guest import GuestService
+from umlab.daemon.kernel import Kernel
 from umlab.errors import CommandTimeout, GuestFailed, StateError
 from umlab.guest.cmdline import DiskRoot, GuestSpec, nic_settings
 from umlab.guest.process import Guest, GuestHandle
@@ -37,6 +38,7 @@ class Member:
 
     Attributes:
         service: The guest and its management console.
+        kernel: Its kernel, as everybody asks it.
         log: The file of its console output.
         plugged: Its NICs, disks and what else was plugged in, with settings.
         scrollback: What its terminal has shown.
@@ -48,6 +50,7 @@ class Member:
         self, service: GuestService, log: BinaryIO, plugged: dict[str, str], scrollback: Scrollback
     ) -> None:
         self.service = service
+        self.kernel = Kernel(service.guest.run.mconsole_path, service.umid)
         self.log = log
         self.plugged = plugged
         self.scrollback = scrollback
@@ -85,6 +88,7 @@ class Member:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await self.kernel.close()
         self.terminal.close()
         self.scrollback.close()
         await self.guest.let_go()

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from support.api_lab import GUEST, SWITCH, ApiLab
+from umlab.errors import GuestBusy
 from umlab.transports.contract import Access
 
 
@@ -221,6 +222,32 @@ async def test_stack_and_sysrq(api: ApiLab) -> None:
     for letter in ("", "mm", "M", "\n"):
         answer = await api.call("POST", "/v1/guests/left/sysrq", {"letter": letter})
         assert answer.error == "InvalidRequest"
+
+
+async def test_mconsole_takes_any_command(api: ApiLab) -> None:
+    target = "/v1/guests/left/mconsole"
+    answer = await api.call("POST", target, {"command": "proc uptime", "timeout": 2.5}, idempotency_key="one")
+    assert answer.json == {"output": "mconsole proc uptime"}
+    assert (await api.call("POST", target, {"command": "go", "timeout": None})).status == 200
+    assert api.lab.asked == [("mconsole", ("proc uptime", 2.5)), ("mconsole", ("go", None))]
+    again = {"command": "proc uptime", "timeout": 2}
+    assert (await api.call("POST", target, again, idempotency_key="one")).error == "InvalidRequest"
+    assert (await api.call("POST", "/v1/guests/none/mconsole", {"command": "go"})).error == "NoSuchGuest"
+    for command in ("", "x" * 512, "log a\0b", 1, None):
+        assert (await api.call("POST", target, {"command": command})).error == "InvalidRequest"
+    for timeout in (0, -1, 301, "5", True):
+        answer = await api.call("POST", target, {"command": "go", "timeout": timeout})
+        assert answer.error == "InvalidRequest", timeout
+
+
+async def test_busy_guest_says_when_to_come_again(api: ApiLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(name: str, pid: int) -> str:
+        raise GuestBusy(name, 64, 1.0)
+
+    monkeypatch.setattr(api.lab.kernels, "stack", refuse)
+    answer = await api.call("POST", "/v1/guests/left/stack", {"pid": 1})
+    assert (answer.status, answer.error, answer.headers["retry-after"]) == (429, "GuestBusy", "1")
+    assert answer.json["error"]["fields"] == {"umid": "left", "waiting": 64, "retry_after": 1.0}
 
 
 async def test_consoles(api: ApiLab) -> None:

@@ -125,6 +125,14 @@ CALLS: list[tuple[str, tuple[Any, ...], str, Any, Any, Any]] = [
     ("remove_device", ("left", "eth0"), "DELETE /v1/guests/left/devices/eth0", None, CHANGED, CHANGED),
     ("stack", ("left", 1), "POST /v1/guests/left/stack", {"pid": 1}, {"output": "a\n"}, "a\n"),
     ("sysrq", ("left", "m"), "POST /v1/guests/left/sysrq", {"letter": "m"}, {"output": "ok"}, "ok"),
+    (
+        "mconsole",
+        ("left", "proc uptime", 2.5),
+        "POST /v1/guests/left/mconsole",
+        {"command": "proc uptime", "timeout": 2.5},
+        {"output": "1.5 0.5\n"},
+        "1.5 0.5\n",
+    ),
     ("metrics", (), "GET /metrics", None, b"# HELP\n", "# HELP\n"),
 ]
 

@@ -81,6 +81,7 @@ def test_guest_is_managed(shell: Shell, runtime: Path) -> None:
             shell.ask("lan", "device", "left", "eth9")
         assert shell.ask("lan", "stack", "left", 3) == "stack of 3"
         assert shell.ask("lan", "sysrq", "left", "m") == "sysrq m"
+        assert shell.ask("lan", "mconsole", "left", "proc uptime") == "mconsole proc uptime"
         assert shell.ask("lan", "log", "left", 6, 7).data == b"version"
         assert shell.ask("lan", "remove_guest", "left").changed
         with pytest.raises(NoSuchGuest):

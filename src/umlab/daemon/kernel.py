@@ -1,0 +1,122 @@
+"""One guest's kernel, asked by everybody on its management console."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from umlab.daemon.pace import Pace
+from umlab.errors import MconsoleError, MconsoleUnreachable, UmlabError
+from umlab.mconsole import command as commands
+from umlab.mconsole.aio import AsyncMconsole
+from umlab.mconsole.command import Command
+
+#: Seconds for reading and for setting the log level of the guest's console,
+LEVEL_TIMEOUT = 2.0
+#: and for whoever is at work with that level.
+LEVEL_WAIT = 10.0
+#: Commands whose answers are filtered by that level, or which set it.
+_LEVEL_WORDS = (b"sysrq", b"stack")
+#: A level that lets everything through.
+_ALL = 8
+
+
+class Kernel:
+    """A guest's kernel.
+
+    No request waits for another's answer, for a hung guest gives none; only what the level of the
+    guest's console concerns goes one after another.  Every method raises `MconsoleError` (and those
+    below it) and `GuestBusy`.
+
+    Args:
+        path: The console's socket.
+        umid: The guest's name.
+        pace: How often it is asked.
+    """
+
+    def __init__(self, path: str, umid: str, pace: Pace | None = None) -> None:
+        self._path = path
+        self._umid = umid
+        self._pace = pace or Pace(umid)
+        self._level_lock = asyncio.Lock()
+        self._tasks: set[asyncio.Task[str]] = set()
+
+    async def run(self, command: Command) -> str:
+        """Run a command as it is."""
+        with self._pace.caller():
+            if not command.text.lstrip().startswith(_LEVEL_WORDS):
+                return await self._ask(command)
+            async with self._level():
+                return await self._ask(command)
+
+    async def run_aloud(self, command: Command) -> str:
+        """Run a command whose answer the level of the guest's console filters, with nothing filtered.
+
+        The level is what it was afterwards, also when the caller is cancelled; only a daemon that is
+        killed meanwhile leaves it raised.
+        """
+        task = asyncio.create_task(self._aloud(command))
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():
+                raise MconsoleUnreachable(self._umid, command.display, "was removed meanwhile") from None
+            raise
+
+    async def close(self) -> None:
+        """End what is at work."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _aloud(self, command: Command) -> str:
+        with self._pace.caller():
+            async with self._level():
+                level = await self._read_level()
+                if level is None or level >= _ALL:
+                    return await self._ask(command)
+                try:
+                    await self._ask(commands.sysrq(str(_ALL)), LEVEL_TIMEOUT)
+                    return await self._ask(command)
+                finally:
+                    # A guest that the key has ended has no level any more.
+                    with contextlib.suppress(UmlabError):
+                        await self._ask(commands.sysrq(str(level)), LEVEL_TIMEOUT)
+
+    async def _read_level(self) -> int | None:
+        """Return the level, ``None`` where the kernel does not tell it: it may be hung but for its interrupts.
+
+        Source: Linux kernel/printk; the first of four numbers is the console's level.
+        """
+        try:
+            return int((await self._ask(commands.proc("sys/kernel/printk"), LEVEL_TIMEOUT)).split()[0])
+        except (MconsoleError, ValueError, IndexError):
+            return None
+
+    @contextlib.asynccontextmanager
+    async def _level(self) -> AsyncIterator[None]:
+        """Be the only one whom the level concerns."""
+        try:
+            async with asyncio.timeout(LEVEL_WAIT):
+                await self._level_lock.acquire()
+        except TimeoutError:
+            raise self._pace.refusal() from None
+        try:
+            yield
+        finally:
+            self._level_lock.release()
+
+    async def _ask(self, command: Command, timeout: float | None = None) -> str:  # noqa: ASYNC109
+        await self._pace.turn()
+        # One of its own, whose requests wait for nobody else's.
+        mconsole = AsyncMconsole(self._path, self._umid)
+        return command.result(await mconsole.exchange(command.text, timeout or command.timeout), self._umid)
+
+    def _done(self, task: asyncio.Task[str]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            # The caller may be gone, who would have taken it.
+            task.exception()

@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -56,21 +56,20 @@ def _head(text: str) -> tuple[str, str]:
     return words[0] if words else "", words[1] if len(words) > 1 else ""
 
 
-def select(patterns: Iterable[str], labels: Iterable[str]) -> tuple[list[str], list[str]]:
+def select(patterns: Iterable[str], guests: Mapping[str, Iterable[str]]) -> tuple[list[str], list[str]]:
     """Return the guests that a line is for, in their order, and the patterns that no guest matches.
 
     Args:
-        patterns: ``all``, or names, with or without their lab, in which ``*``, ``?`` and ``[...]`` match.
-        labels: Names of guests, each ``LAB/NAME`` or ``NAME``.
+        patterns: ``all``, or names in which ``*``, ``?`` and ``[...]`` match.
+        guests: For each guest the names that it goes by.
     """
-    labels = list(labels)
-    matches = {
-        pattern: {label for label in labels if pattern == ALL or _matches(pattern, label)}
+    found = {
+        pattern: {
+            guest
+            for guest, names in guests.items()
+            if pattern == ALL or any(fnmatchcase(name, pattern) for name in names)
+        }
         for pattern in patterns
     }
-    chosen = set().union(*matches.values())
-    return [label for label in labels if label in chosen], [each for each, found in matches.items() if not found]
-
-
-def _matches(pattern: str, label: str) -> bool:
-    return fnmatchcase(label, pattern) or fnmatchcase(label.rpartition("/")[2], pattern)
+    chosen = set().union(*found.values())
+    return [guest for guest in guests if guest in chosen], [each for each in found if not found[each]]

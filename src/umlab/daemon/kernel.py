@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
+import time
+import time
 from collections.abc import AsyncIterator
 
 from umlab.daemon.pace import Pace
@@ -11,6 +14,8 @@ from umlab.errors import MconsoleError, MconsoleUnreachable, UmlabError
 from umlab.mconsole import command as commands
 from umlab.mconsole.aio import AsyncMconsole
 from umlab.mconsole.command import Command
+from umlab.mconsole.session import Answer
+from umlab.mconsole.session import Answer
 
 #: Seconds for reading and for setting the log level of the guest's console,
 LEVEL_TIMEOUT = 2.0
@@ -33,9 +38,13 @@ class Kernel:
         path: The console's socket.
         umid: The guest's name.
         pace: How often it is asked.
+
+    Attributes:
+        heard_at: When it has last answered, seconds on the machine's monotonic clock.
     """
 
     def __init__(self, path: str, umid: str, pace: Pace | None = None) -> None:
+        self.heard_at = 0.0
         self._path = path
         self._umid = umid
         self._pace = pace or Pace(umid)
@@ -87,7 +96,7 @@ class Kernel:
                         await self._ask(commands.sysrq(str(level)), LEVEL_TIMEOUT)
 
     async def _read_level(self) -> int | None:
-        """Return the level, ``None`` where the kernel does not tell it: it may be hung but for its interrupts.
+        """Return the level, ``None`` where the kernel does not tell it: a hung one may serve interrupts only.
 
         Source: Linux kernel/printk; the first of four numbers is the console's level.
         """
@@ -113,7 +122,10 @@ class Kernel:
         await self._pace.turn()
         # One of its own, whose requests wait for nobody else's.
         mconsole = AsyncMconsole(self._path, self._umid)
-        return command.result(await mconsole.exchange(command.text, timeout or command.timeout), self._umid)
+        outcome = await mconsole.exchange(command.text, timeout or command.timeout)
+        if isinstance(outcome, Answer):
+            self.heard_at = time.monotonic()
+        return command.result(outcome, self._umid)
 
     def _done(self, task: asyncio.Task[str]) -> None:
         self._tasks.discard(task)

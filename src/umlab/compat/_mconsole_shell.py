@@ -8,7 +8,7 @@ from __future__ import annotations
 import _signal  # type: ignore[import-not-found]  # signal itself imports enum
 import os
 
-from umlab.errors import MconsoleUnreachable, ProtocolError
+from umlab.errors import LocalProtocolError, MconsoleProtocolError, MconsoleUnreachable
 from umlab.mconsole.command import timeout_of
 from umlab.mconsole.endpoint import open_console
 from umlab.mconsole.line import LOG_PIECE, absolute_disks, log_pieces, log_requests
@@ -127,7 +127,10 @@ class Shell:
             self.unanswered = True
             self.complain(str(error))
             return FAILED
-        except ProtocolError as error:
+        except MconsoleProtocolError as error:
+            self.complain(str(error))
+            return FAILED
+        except LocalProtocolError as error:
             self.complain(f"guest {self._guest.umid}: {error}")
             return FAILED
         if isinstance(event, Silence):

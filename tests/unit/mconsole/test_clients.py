@@ -19,6 +19,7 @@ from support.fake_console import FakeConsole, answer
 from umlab.errors import (
     LocalProtocolError,
     MconsoleError,
+    MconsoleProtocolError,
     MconsoleTimeout,
     MconsoleUnreachable,
     OversizeMessage,
@@ -181,9 +182,18 @@ def test_guest_that_ends_while_it_is_asked_is_unreachable(client: Callable[..., 
         thread.join()
 
 
-def test_nonsense_is_an_error_of_the_peer(client: Callable[..., Call], path: Path) -> None:
-    with FakeConsole(path, lambda _: [b"nonsense"]), pytest.raises(TruncatedMessage):
+def test_nonsense_is_an_error_that_names_the_guest_and_keeps_what_came(
+    client: Callable[..., Call], path: Path
+) -> None:
+    half = serialize_reply(ReplyFragment(0, True, b"half"))
+    with FakeConsole(path, lambda _: [half, b"nonsense"]), pytest.raises(MconsoleProtocolError) as caught:
         client()("version")
+    error = caught.value
+    assert (error.umid, error.command, error.output) == ("left", "version", "half")
+    assert str(error) == "guest left: version: the answer makes no sense: message is cut: 8 of 12 bytes"
+    assert isinstance(error, MconsoleError)
+    assert isinstance(error, RemoteProtocolError)
+    assert isinstance(error.__cause__, TruncatedMessage)
 
 
 def test_longer_datagram_than_any_reply_is_an_error_of_the_peer(
@@ -196,8 +206,12 @@ def test_longer_datagram_than_any_reply_is_an_error_of_the_peer(
 
 def test_endless_answer_is_refused(client: Callable[..., Call], path: Path) -> None:
     piece = serialize_reply(ReplyFragment(0, True, b"x" * 511))
-    with FakeConsole(path, lambda _: [piece] * (MAX_ANSWER // 511 + 1)), pytest.raises(OversizeMessage):
+    with (
+        FakeConsole(path, lambda _: [piece] * (MAX_ANSWER // 511 + 1)),
+        pytest.raises(MconsoleProtocolError, match="the limit is") as caught,
+    ):
         client()("raw", "proc x", 60)
+    assert isinstance(caught.value.__cause__, OversizeMessage)
 
 
 @pytest.mark.parametrize("text", ["x" * 512, "log a\0b"])

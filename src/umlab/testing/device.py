@@ -125,7 +125,9 @@ class Devices:
         device = f"ubd{number}"
         if device in self.values:
             return Verdict(-errno.EBUSY, "Device is already configured")
-        file, backing, *_ = [*re.split("[=:]", after, maxsplit=1)[1].split(","), ""]
+        # Flags may stand before the sign; a serial number after the second comma.
+        setting = re.split("[=:]", after, maxsplit=1)[1]
+        file, backing = [*setting.split(","), ""][:2]
         if not os.path.exists(backing or file):
             return Verdict(-errno.ENOENT, "Couldn't determine size of device's file")
         return self._put(device, f"{file},{backing}" if backing else file)

@@ -24,7 +24,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -48,7 +48,7 @@ class SimulatedGuest:
         path: Its console's socket.
         run_directory: Where the socket and the ``pid`` file are.
         pid: What the file says.
-        kernel: What it answers from: ``kernel.facts``, ``kernel.files`` and ``kernel.devices`` may be changed.
+        kernel: What it answers from; ``kernel.facts``, ``.files`` and ``.devices`` may be changed.
         requests: The text of every request, in order of arrival.
         boots: How often it has started.
         running: Whether its console listens.
@@ -175,10 +175,10 @@ class SimulatedGuest:
             if outcome.request is not None:
                 self.requests.append(outcome.request)
             self._effect = outcome.effect
-            fault = self._fault
-            self._steps = iter(
-                outcome.datagrams if fault is None else fault(outcome.request or b"", outcome.datagrams)
-            )
+            steps: Iterable[Step] = outcome.datagrams
+            if (fault := self._fault) is not None:
+                steps = fault(outcome.request or b"", outcome.datagrams)
+            self._steps = iter(steps)
         for _ in range(_TURN):
             step = self._waiting if self._waiting is not None else next(self._steps, None)
             self._waiting = None

@@ -253,9 +253,9 @@ _HELP = """Commands: \n\
     stack <pid> - returns the stack of the specified pid
 """
 _SYSRQ_HELP = (
-    "HELP : loglevel(0-9) reboot(b) crash(c) terminate-all-tasks(e) memory-full-oom-kill(f) kill-all-tasks(i) "
-    "thaw-filesystems(j) show-memory-usage(m) nice-all-RT-tasks(n) poweroff(o) show-registers(p) "
-    "show-all-timers(q) sync(s) show-task-states(t) unmount(u) show-blocked-tasks(w) "
+    "HELP : loglevel(0-9) reboot(b) crash(c) terminate-all-tasks(e) memory-full-oom-kill(f) "
+    "kill-all-tasks(i) thaw-filesystems(j) show-memory-usage(m) nice-all-RT-tasks(n) poweroff(o) "
+    "show-registers(p) show-all-timers(q) sync(s) show-task-states(t) unmount(u) show-blocked-tasks(w) "
 )
 # Level and text of each line: one is shown if its level is lower than the console's.
 _MEMORY = [

@@ -55,8 +55,8 @@ def files(facts: Facts) -> dict[str, Content]:
     """Return path below ``/proc`` to content, or to what makes it at the time of a request."""
     return {
         "version": lambda: _VERSION % (facts.release, facts.build),
-        "uptime": lambda: "%.2f %.2f\n" % (facts.uptime(), facts.uptime() * 0.9),
-        "loadavg": lambda: "%.2f %.2f %.2f 1/38 736\n" % facts.load,
+        "uptime": lambda: f"{facts.uptime():.2f} {facts.uptime() * 0.9:.2f}\n",
+        "loadavg": lambda: "{:.2f} {:.2f} {:.2f} 1/38 736\n".format(*facts.load),
         "meminfo": lambda: _meminfo(facts),
         "stat": lambda: _stat(facts),
         "interrupts": lambda: _interrupts(facts),
@@ -85,23 +85,8 @@ def files(facts: Facts) -> dict[str, Content]:
 
 def _meminfo(facts: Facts) -> str:
     total, free = facts.memory // 1024, facts.memory_free // 1024
-    lines = {
-        **{
-            "MemTotal": total,
-            "MemFree": free,
-            "MemAvailable": free * 98 // 100,
-            "Buffers": 0,
-            "Cached": 1960,
-        },
-        **{"SwapCached": 0, "Active": 4, "Inactive": 100, "Active(anon)": 4, "Inactive(anon)": 100},
-        **{"Active(file)": 0, "Inactive(file)": 0, "Unevictable": 1960, "Mlocked": 0, "SwapTotal": 0},
-        **{"SwapFree": 0, "Zswap": 0, "Zswapped": 0, "Dirty": 0, "Writeback": 0, "AnonPages": 104},
-        **{"Mapped": 1600, "Shmem": 0, "KReclaimable": 400, "Slab": 10012, "SReclaimable": 400},
-        **{"SUnreclaim": 9612, "KernelStack": 608, "PageTables": 44, "SecPageTables": 0, "NFS_Unstable": 0},
-        **{"Bounce": 0, "WritebackTmp": 0, "CommitLimit": total // 2, "Committed_AS": 672},
-        **{"VmallocTotal": 533856240, "VmallocUsed": 900, "VmallocChunk": 0, "Percpu": 32},
-    }
-    return "".join(f"{name + ':':15} {value:8} kB\n" for name, value in lines.items())
+    amounts = {"MemTotal": total, "MemFree": free, "MemAvailable": free * 98 // 100, **_MEMINFO}
+    return "".join(f"{name + ':':15} {amount:8} kB\n" for name, amount in amounts.items())
 
 
 def _stat(facts: Facts) -> str:
@@ -135,11 +120,20 @@ _VERSION = (
     "Linux version %s (buildd@x86) (gcc (Debian 12.2.0-14+deb12u1) 12.2.0, "
     "GNU ld (GNU Binutils for Debian) 2.40) %s\n"
 )
+_MEMINFO = {
+    **{"Buffers": 0, "Cached": 1960, "SwapCached": 0, "Active": 4, "Inactive": 100, "Active(anon)": 4},
+    **{"Inactive(anon)": 100, "Active(file)": 0, "Inactive(file)": 0, "Unevictable": 1960, "Mlocked": 0},
+    **{"SwapTotal": 0, "SwapFree": 0, "Zswap": 0, "Zswapped": 0, "Dirty": 0, "Writeback": 0},
+    **{"AnonPages": 104, "Mapped": 1600, "Shmem": 0, "KReclaimable": 400, "Slab": 10012},
+    **{"SReclaimable": 400, "SUnreclaim": 9612, "KernelStack": 608, "PageTables": 44, "SecPageTables": 0},
+    **{"NFS_Unstable": 0, "Bounce": 0, "WritebackTmp": 0, "CommitLimit": 56660, "Committed_AS": 672},
+    **{"VmallocTotal": 533856240, "VmallocUsed": 900, "VmallocChunk": 0, "Percpu": 32},
+}
 _FLAGS = (
     "fpu vme de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 clflush mmx fxsr sse sse2 ss ht "
-    "syscall nx mmxext fxsr_opt pdpe1gb rdtscp lm constant_tsc rep_good nopl cpuid pni pclmulqdq ssse3 fma cx16 "
-    "sse4_1 sse4_2 x2apic movbe popcnt aes xsave avx f16c rdrand hypervisor lahf_lm cmp_legacy cr8_legacy abm "
-    "sse4a misalignsse 3dnowprefetch osvw fsgsbase tsc_adjust bmi1 avx2 smep bmi2 erms invpcid rdseed adx smap "
+    "syscall nx mmxext fxsr_opt pdpe1gb rdtscp lm constant_tsc rep_good nopl cpuid pni pclmulqdq ssse3 fma "
+    "cx16 sse4_1 sse4_2 x2apic movbe popcnt aes xsave avx f16c rdrand hypervisor lahf_lm cmp_legacy abm "
+    "sse4a misalignsse 3dnowprefetch osvw fsgsbase tsc_adjust bmi1 avx2 smep bmi2 erms invpcid rdseed adx "
     "clflushopt clwb sha_ni xsaveopt xsavec xgetbv1 xsaves clzero arat umip vaes vpclmulqdq rdpid"
 )
 _CPUINFO = (

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
-import time
 import time
 from collections.abc import AsyncIterator
 
@@ -14,7 +12,6 @@ from umlab.errors import MconsoleError, MconsoleUnreachable, UmlabError
 from umlab.mconsole import command as commands
 from umlab.mconsole.aio import AsyncMconsole
 from umlab.mconsole.command import Command
-from umlab.mconsole.session import Answer
 from umlab.mconsole.session import Answer
 
 #: Seconds for reading and for setting the log level of the guest's console,
@@ -71,7 +68,8 @@ class Kernel:
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            if task.cancelled():
+            caller = asyncio.current_task()
+            if task.cancelled() and not (caller and caller.cancelling()):
                 raise MconsoleUnreachable(self._umid, command.display, "was removed meanwhile") from None
             raise
 

@@ -50,23 +50,18 @@ KEYS = {
         SysrqKey("d", "show all locks that are held, if the kernel keeps account of them"),
         SysrqKey("e", "send SIGTERM to all programs but init", "programs"),
         SysrqKey("f", "run the killer of the out-of-memory case once", "programs"),
-        SysrqKey("g", "enter the kernel's debugger, if there is one", "guest"),
         SysrqKey("h", "list the keys that this kernel has"),
         SysrqKey("i", "send SIGKILL to all programs but init", "programs"),
         SysrqKey("j", "thaw file systems that were frozen"),
-        SysrqKey("k", "kill all programs on the current virtual terminal, if there are such", "programs"),
-        SysrqKey("l", "show what every processor is at, if there are several"),
         SysrqKey("m", "show memory"),
         SysrqKey("n", "make real-time programs normal ones"),
         SysrqKey("o", "power off at once, without syncing disks", "guest"),
         SysrqKey("p", "show registers and flags"),
         SysrqKey("q", "show high-resolution timers"),
-        SysrqKey("r", "take the keyboard from what reads it raw"),
         SysrqKey("s", "sync all mounted file systems"),
         SysrqKey("t", "show all tasks with their stacks; kills a guest of Linux 6.1", "guest"),
         SysrqKey("u", "remount all file systems read-only"),
         SysrqKey("w", "show tasks that are blocked in the kernel"),
-        SysrqKey("z", "dump the buffer of the function tracer, if there is one"),
     )
 }
 

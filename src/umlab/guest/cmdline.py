@@ -145,17 +145,17 @@ class GuestSpec:
             LabError: A value is not usable; names it.
         """
         check_name("guest", self.umid)
-        _check_path("kernel", self.kernel, "")
+        check_path("kernel", self.kernel, "")
         if self.memory < MIN_MEMORY:
             raise LabError(
                 f"guest {self.umid}: memory: {self.memory} bytes, at least {MIN_MEMORY} are needed"
             )
         for path in self.writable:
-            _check_path("writable", path, "")
+            check_path("writable", path, "")
         for word in self.extra:
             _check_extra(word)
         for nic in self.nics:
-            _check_nic(nic)
+            check_nic(nic)
         _check_root(self.root)
 
 
@@ -187,19 +187,19 @@ def kernel_arguments(
     Source: Linux arch/um/kernel/um_arch.c, arch/um/drivers/{line,chan_kern,ubd_kern,daemon_kern}.c and
         vector_kern.c there.
     """
-    _check_path("run directory", uml_dir, "")
+    check_path("run directory", uml_dir, "")
     arguments = [f"mem={spec.memory // 1024}K", f"umid={spec.umid}", f"uml_dir={uml_dir.rstrip('/')}/"]
     arguments += ["con=null", "con0=null,fd:1"]
     if terminal:
         arguments.append(f"con1=fd:{TERMINAL_FD}")
     arguments += ["ssl=null", f"ssl0=fd:{AGENT_FD}", "quiet"]
     if notify is not None:
-        _check_socket("notify", notify, "")
+        check_socket("notify", notify, "")
         arguments.append(f"mconsole=notify:{notify}")
     if isinstance(spec.root, DiskRoot):
         arguments += [f"ubd0={spec.root.setting}", "root=/dev/ubda", "rw"]
     elif initrd is not None:
-        _check_path("initrd", initrd, "")
+        check_path("initrd", initrd, "")
         arguments.append(f"initrd={initrd}")
     # The vector driver takes a colon, since its setting is a list of assignments.
     arguments += [
@@ -243,20 +243,33 @@ def nic_settings(nics: tuple[Nic, ...], first_fd: int = NIC_FD) -> list[tuple[st
     return settings
 
 
-def _check_nic(nic: Nic) -> None:
-    if nic.mac is not None and (not _MAC.fullmatch(nic.mac) or int(nic.mac[:2], 16) & 1):
-        raise LabError(f"mac {nic.mac[:64]!r} is not a unicast address such as 02:00:00:00:00:01")
+def check_mac(mac: str) -> None:
+    """Refuse what the kernel would replace by a random address.  Raises LabError."""
+    if not _MAC.fullmatch(mac) or int(mac[:2], 16) & 1 or not int(mac.replace(":", ""), 16):
+        raise LabError(f"mac {mac[:64]!r} is not a unicast address such as 02:00:00:00:00:01")
+
+
+def check_mtu(mtu: int) -> None:
+    """Refuse what the kernel would replace by its default.  Raises LabError."""
+    if not 576 <= mtu <= 65534:
+        raise LabError(f"mtu {mtu} is not between 576 and 65534")
+
+
+def check_nic(nic: Nic) -> None:
+    """Refuse a NIC that would not reach the kernel as it is written.  Raises LabError."""
+    if nic.mac is not None:
+        check_mac(nic.mac)
     if isinstance(nic, DaemonNic):
-        _check_socket("control_path", nic.control_path, ",")
+        check_socket("control_path", nic.control_path, ",")
         if nic.data_path is not None:
-            _check_socket("data_path", nic.data_path, ",")
+            check_socket("data_path", nic.data_path, ",")
         return
     if isinstance(nic, FdNic):
         check_name("switch", nic.switch)
     else:
-        _check_socket("path", nic.path, ",=")
-    if nic.mtu is not None and not 576 <= nic.mtu <= 65534:
-        raise LabError(f"mtu {nic.mtu} is not between 576 and 65534")
+        check_socket("path", nic.path, ",=")
+    if nic.mtu is not None:
+        check_mtu(nic.mtu)
 
 
 def _check_root(root: TinyRoot | DiskRoot) -> None:
@@ -265,9 +278,9 @@ def _check_root(root: TinyRoot | DiskRoot) -> None:
             if not _MODULE.fullmatch(name):
                 raise LabError(f"module {name[:64]!r} is not a module's name")
         return
-    _check_path("root image", root.path, ",:")
+    check_path("root image", root.path, ",:")
     if root.backing is not None:
-        _check_path("backing image", root.backing, ",:")
+        check_path("backing image", root.backing, ",:")
 
 
 def _check_extra(word: str) -> None:
@@ -278,16 +291,17 @@ def _check_extra(word: str) -> None:
         raise LabError(f"kernel argument {word[:64]!r}: {key} is set from the guest's description")
 
 
-def _check_socket(what: str, path: str, forbidden: str) -> None:
-    _check_path(what, path, forbidden)
+def check_socket(what: str, path: str, forbidden: str) -> None:
+    """Refuse a path as :func:`check_path` does, and one that no socket address holds.  Raises LabError."""
+    check_path(what, path, forbidden)
     if len(os.fsencode(path)) > MAX_SOCKET_PATH:
         raise LabError(
             f"{what} {path!r} has {len(os.fsencode(path))} bytes, a socket path has at most {MAX_SOCKET_PATH}"
         )
 
 
-def _check_path(what: str, path: str, forbidden: str) -> None:
-    """Refuse a path that would end early, or begin something else, where it stands."""
+def check_path(what: str, path: str, forbidden: str) -> None:
+    """Refuse a path that would end early, or begin something else, where it stands.  Raises LabError."""
     if not PurePosixPath(path).is_absolute():
         raise LabError(f"{what} {path[:200]!r} is not an absolute path")
     try:

@@ -301,9 +301,7 @@ class Guest:
         nic_fds: Sequence[int],
         notify: str | None,
     ) -> Guest:
-        arguments = kernel_arguments(
-            spec, uml_dir=run.path, initrd=initrd, terminal=terminal, notify=notify
-        )
+        arguments = kernel_arguments(spec, uml_dir=run.path, initrd=initrd, terminal=terminal, notify=notify)
         order = Order((*_restrictions(spec, run), spec.kernel, *arguments), run.path, _environment(run))
         with contextlib.ExitStack() as on_error, contextlib.ExitStack() as theirs:
             ours, channel = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -444,14 +442,24 @@ def _build_root(spec: GuestSpec, run: RunDirectory) -> str | None:
     return path
 
 
-def _restrictions(spec: GuestSpec, run: RunDirectory) -> list[str]:
-    """Return what the launcher is told before the kernel's command line."""
+def writable_places(spec: GuestSpec, run: RunDirectory) -> list[str]:
+    """Return the files and folders that a contained guest's processes may write to."""
     writable = [run.path, run.memory_path, *(device for device in _DEVICES if os.path.exists(device))]
     if isinstance(spec.root, DiskRoot) and os.path.exists(spec.root.path):
         writable.append(spec.root.path)
     writable += spec.writable
-    contained = spec.landlock and landlock.abi() > 0
-    return [str(int(contained)), str(len(writable)), *writable]
+    return writable
+
+
+def is_contained(spec: GuestSpec) -> bool:
+    """Say whether a guest's processes may write only to the places that it is given."""
+    return spec.landlock and landlock.abi() > 0
+
+
+def _restrictions(spec: GuestSpec, run: RunDirectory) -> list[str]:
+    """Return what the launcher is told before the kernel's command line."""
+    writable = writable_places(spec, run)
+    return [str(int(is_contained(spec))), str(len(writable)), *writable]
 
 
 def _environment(run: RunDirectory) -> dict[str, str]:

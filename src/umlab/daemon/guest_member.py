@@ -18,6 +18,7 @@ from pydantic import TypeAdapter
 from umlab.console.scrollback import Scrollback
 from umlab.console.terminal import Terminal
 from umlab.daemon.guest import GuestService
+from umlab.daemon.guest_notify import GuestNotify
 from umlab.daemon.kernel import Kernel
 from umlab.errors import CommandTimeout, GuestFailed, StateError
 from umlab.guest.cmdline import DiskRoot, GuestSpec, nic_settings
@@ -30,7 +31,7 @@ _RESIZE_TIMEOUT = 5.0
 LOG_CONSOLE, TERMINAL_CONSOLE = "con0", "con1"
 #: What the descriptors of a guest's handle are, in its order.
 _HANDLE = ("lock", "output", "channel", "terminal")
-_SCROLLBACK = "scrollback"
+_SCROLLBACK, _NOTIFY = "scrollback", "notify"
 
 
 class Member:
@@ -42,18 +43,25 @@ class Member:
         log: The file of its console output.
         plugged: Its NICs, disks and what else was plugged in, with settings.
         scrollback: What its terminal has shown.
+        notify: What it says without being asked; ``None`` where an earlier version started it.
         terminal: Its terminal.
         tasks: What is done for it in the background, ended by :meth:`let_go`.
     """
 
     def __init__(
-        self, service: GuestService, log: BinaryIO, plugged: dict[str, str], scrollback: Scrollback
+        self,
+        service: GuestService,
+        log: BinaryIO,
+        plugged: dict[str, str],
+        scrollback: Scrollback,
+        notify: GuestNotify | None,
     ) -> None:
         self.service = service
         self.kernel = Kernel(service.guest.run.mconsole_path, service.umid)
         self.log = log
         self.plugged = plugged
         self.scrollback = scrollback
+        self.notify = notify
         self.terminal = Terminal(os.dup(service.guest.terminal), scrollback, self._resized)
         self.tasks: set[asyncio.Task[None]] = set()
         self._resizing: asyncio.Task[None] | None = None
@@ -72,15 +80,20 @@ class Member:
         """Have the keeper hold what another daemon needs to take this guest over."""
         handle = self.guest.handle()
         names = [*_HANDLE[: len(handle.fds)], _SCROLLBACK]
+        fds = [*handle.fds, self.scrollback.fd]
+        if self.notify is not None:
+            names.append(_NOTIFY)
+            fds.append(self.notify.fd)
         meta = {
             "spec": asdict(self.guest.spec),
             "memory_path": handle.memory_path,
             "started_at": handle.started_at,
             "ready": self.service.is_ready,
+            "booted": self.notify is not None and self.notify.booted,
             "plugged": self.plugged,
             "fds": names,
         }
-        keeper.put(f"guest/{self.name}", meta, (*handle.fds, self.scrollback.fd))
+        keeper.put(f"guest/{self.name}", meta, fds)
 
     async def let_go(self) -> None:
         """Stop looking after the guest, which runs on where it has not ended."""
@@ -89,6 +102,8 @@ class Member:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.kernel.close()
+        if self.notify is not None:
+            self.notify.let_go()
         self.terminal.close()
         self.scrollback.close()
         await self.guest.let_go()
@@ -112,14 +127,18 @@ class Remains:
         spec: Its description.
         handle: What takes it over; its descriptors belong to whoever does.
         scrollback_fd: What its terminal has shown; likewise.
+        notify_fd: What it says without being asked; likewise.  ``None`` where it has no such socket.
         ready: Its agent has answered.
+        booted: Its kernel has said that its management console is up.
         plugged: Its devices, with settings.
     """
 
     spec: GuestSpec
     handle: GuestHandle
     scrollback_fd: int
+    notify_fd: int | None
     ready: bool
+    booted: bool
     plugged: dict[str, str]
 
 
@@ -139,7 +158,15 @@ def remains(thing: Thing) -> Remains:
     handle = GuestHandle(
         meta["memory_path"], meta["started_at"], tuple(fds[name] for name in _HANDLE if name in fds)
     )
-    return Remains(spec, handle, fds[_SCROLLBACK], bool(meta["ready"]), dict(meta["plugged"]))
+    return Remains(
+        spec,
+        handle,
+        fds[_SCROLLBACK],
+        fds.get(_NOTIFY),
+        bool(meta["ready"]),
+        bool(meta.get("booted", False)),
+        dict(meta["plugged"]),
+    )
 
 
 def plugged_at_boot(spec: GuestSpec) -> dict[str, str]:

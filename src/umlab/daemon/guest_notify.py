@@ -46,18 +46,20 @@ def notify_path(guests: str, umid: str) -> str:
 
 
 class GuestNotify:
-    """The notifications of one guest, from now until :meth:`let_go` or :meth:`close`.
+    """The notifications of one guest, from :meth:`listen` until :meth:`let_go` or :meth:`close`.
 
     Args:
         umid: The guest.
-        file: Where they come; belongs to this object from now on.
+        file: Where they come; belongs to this object from now on, on an error to the caller.
         events: Where they are published.
         booted: Whether the guest's kernel has said before that its management console is up.
         clock: Tells the time.
 
     Attributes:
         booted: Whether it has said so at all.
-        on_boot: Is called whenever it says so.
+
+    Raises:
+        OSError: That is no socket.
     """
 
     def __init__(
@@ -70,7 +72,6 @@ class GuestNotify:
         clock: Clock | None = None,
     ) -> None:
         self.booted = booted
-        self.on_boot: Callable[[], None] = lambda: None
         self._umid = umid
         self._file = file
         self._events = events
@@ -81,12 +82,22 @@ class GuestNotify:
         self._loop = asyncio.get_running_loop()
         self._rest: asyncio.TimerHandle | None = None
         self._tell: asyncio.TimerHandle | None = None
-        self._read_on()
+        self._on_boot: Callable[[], None]
+        file.socket.getsockname()
 
     @property
     def fd(self) -> int:
         """The socket, with which another daemon may go on."""
         return self._file.socket.fileno()
+
+    def listen(self, on_boot: Callable[[], None]) -> None:
+        """Begin with what waits already.
+
+        Args:
+            on_boot: Is called whenever the kernel says that its management console is up.
+        """
+        self._on_boot = on_boot
+        self._read_on()
 
     def read_rest(self) -> None:
         """Take what the guest said before it ended."""
@@ -155,7 +166,7 @@ class GuestNotify:
             publish({"event": "guest_console", "guest": guest})
         if said.kind == SOCKET:
             self.booted = True
-            self.on_boot()
+            self._on_boot()
 
     def _refuse(self, error: RemoteProtocolError) -> None:
         if not self._logged:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -15,18 +16,28 @@ from umlab.console.scrollback import Scrollback
 from umlab.daemon import cable
 from umlab.daemon.event_log import EventLog
 from umlab.daemon.guest import GuestService
-from umlab.daemon.guest_member import LOG_CONSOLE, TERMINAL_CONSOLE, Member, plugged_at_boot, remains
+from umlab.daemon.guest_member import (
+    LOG_CONSOLE,
+    TERMINAL_CONSOLE,
+    Member,
+    Remains,
+    plugged_at_boot,
+    remains,
+)
+from umlab.daemon.guest_notify import GuestNotify, notify_path
 from umlab.daemon.journal import UNUSABLE
 from umlab.daemon.place import GUESTS
 from umlab.daemon.socket_pair import SocketPairs
 from umlab.daemon.switch import SwitchService
 from umlab.daemon.view import GuestView
-from umlab.errors import AlreadyExists, LabError, NoSuchGuest, UmlabError
+from umlab.daemon.watchdog import Watchdog
+from umlab.errors import AlreadyExists, LabError, NoSuchGuest, TransportError, UmlabError
 from umlab.guest.cmdline import GuestSpec
 from umlab.guest.console import TAIL_SIZE, Console
 from umlab.guest.process import Guest
 from umlab.keeper.link import KeeperLink, KeptGroup, Thing, end_stray, watch_end
 from umlab.transports.fd import FdListener
+from umlab.transports.socketfile import SocketFile
 
 _log = logging.getLogger(__name__)
 
@@ -45,6 +56,9 @@ class GuestSet:
         keeper: Who holds the guests.
         events: Where their ends are published.
         listener_of: Returns where a switch, by name, takes the sockets of ``fd`` NICs.
+
+    Attributes:
+        watchdog: Who notices when one answers no more.
     """
 
     def __init__(
@@ -55,6 +69,7 @@ class GuestSet:
         events: EventLog,
         listener_of: Callable[[str], FdListener],
     ) -> None:
+        self.watchdog = Watchdog(events)
         self._base = str(runtime / GUESTS)
         self._logs = state
         self._keeper = keeper
@@ -146,7 +161,8 @@ class GuestSet:
     async def leave(self) -> None:
         """Stop looking after the guests, which the keeper goes on holding."""
         while self._members:
-            _, member = self._members.popitem()
+            name, member = self._members.popitem()
+            self.watchdog.forget(name)
             await member.let_go()
 
     async def set_down(self, switch: SwitchService, pid: int | None = None) -> None:
@@ -180,6 +196,7 @@ class GuestSet:
             started_at=guest.started_at,
             consoles=(LOG_CONSOLE, TERMINAL_CONSOLE),
             mconsole=guest.run.mconsole_path,
+            answers=self.watchdog.answers(name),
         )
 
     # Below.
@@ -197,6 +214,8 @@ class GuestSet:
                 os.makedirs(self._base, mode=0o700, exist_ok=True)
                 scrollback = Scrollback()
                 on_error.callback(scrollback.close)
+                file = self._notify_file(name)
+                on_error.callback(file.close)
                 with SocketPairs(spec, self._listener_of) as pairs:
                     service = await GuestService.start(
                         spec,
@@ -205,10 +224,12 @@ class GuestSet:
                         starter=self._keeper,
                         terminal=True,
                         nic_fds=pairs.guest_ends,
+                        notify=file.path,
                     )
                     on_error.push_async_callback(self._give_up, service.guest)
                     pairs.plug(service.guest.pid)
-                member = Member(service, log, plugged_at_boot(spec), scrollback)
+                notify = GuestNotify(name, file, self._events)
+                member = Member(service, log, plugged_at_boot(spec), scrollback, notify)
             except OSError as error:
                 raise LabError(f"guest {name}: cannot be started: {error.strerror}") from None
             on_error.callback(member.terminal.close)
@@ -229,13 +250,18 @@ class GuestSet:
             size = os.fstat(log.fileno()).st_size
             earlier = os.pread(log.fileno(), TAIL_SIZE, max(0, size - TAIL_SIZE))
             console = Console(log, earlier=earlier, total=size)
+            notify = self._kept_notify(left)
+            if notify is not None:
+                on_error.callback(notify.let_go)
             guest = Guest.adopt(left.spec, self._base, left.handle, console, group, ready=left.ready)
             # Its descriptors are in use from here on.
             del self._keeper.things[f"guest/{name}"]
             on_error.push_async_callback(guest.let_go)
+            if left.notify_fd is not None:
+                os.close(left.notify_fd)
             scrollback = Scrollback(left.scrollback_fd)
             on_error.callback(scrollback.close)
-            member = Member(GuestService(guest), log, left.plugged, scrollback)
+            member = Member(GuestService(guest), log, left.plugged, scrollback, notify)
             on_error.pop_all()
         watch_end(group, guest.ended)
         if left.ready:
@@ -243,9 +269,36 @@ class GuestSet:
         self._look_after(name, member)
         self._events.publish({"event": "guest_resumed", "guest": name, "pid": guest.pid})
 
+    def _notify_file(self, name: str) -> SocketFile:
+        try:
+            return SocketFile(notify_path(self._base, name), socket.SOCK_DGRAM)
+        except TransportError as error:
+            raise LabError(f"guest {name}: cannot be started: {error}") from None
+
+    def _kept_notify(self, left: Remains) -> GuestNotify | None:
+        """Return a guest's notifications, on a duplicate of what is left of them.  Raises OSError."""
+        if left.notify_fd is None:
+            return None
+        sock = socket.fromfd(left.notify_fd, socket.AF_UNIX, socket.SOCK_DGRAM)
+        file = SocketFile.adopt(notify_path(self._base, left.spec.umid), sock)
+        try:
+            return GuestNotify(left.spec.umid, file, self._events, booted=left.booted)
+        except OSError:
+            sock.close()
+            raise
+
     def _look_after(self, name: str, member: Member) -> None:
         self._members[name] = member
         member.tasks.add(asyncio.create_task(self._watch(name, member)))
+        if member.notify is not None:
+            member.notify.listen(lambda: self._on_boot(member))
+        if member.service.is_ready or (member.notify is not None and member.notify.booted):
+            self.watchdog.watch(member)
+
+    def _on_boot(self, member: Member) -> None:
+        """Its kernel has set up its management console, for the first time or after a reboot."""
+        self.write_down(member)
+        self.watchdog.watch(member)
 
     async def _watch(self, name: str, member: Member) -> None:
         """Publish that a guest is ready, and its end."""
@@ -255,10 +308,16 @@ class GuestSet:
                 self.write_down(member)
                 self._events.publish({"event": "guest_ready", "guest": name})
         status = await member.guest.wait()
+        self.watchdog.forget(name)
+        if member.notify is not None:
+            member.notify.read_rest()
         self._events.publish({"event": "guest_ended", "guest": name, "status": status})
 
     async def _remove(self, name: str, member: Member) -> None:
         await member.service.stop()
+        self.watchdog.forget(name)
+        if member.notify is not None:
+            member.notify.close()
         await member.let_go()
         del self._members[name]
         self._keeper.drop(f"guest/{name}")

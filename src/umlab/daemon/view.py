@@ -144,6 +144,7 @@ class GuestView:
         started_at: Seconds since 1970.
         consoles: Names of its consoles, such as ``con1``.
         mconsole: Path of its management console's socket.
+        answers: Whether its kernel answers there; ``None`` while it boots, and after its end.
     """
 
     name: str
@@ -155,6 +156,7 @@ class GuestView:
     started_at: float
     consoles: tuple[str, ...]
     mconsole: str
+    answers: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Coroutine
-from typing import Any, Concatenate, ParamSpec
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from umlab._clock import MonotonicClock
 from umlab.errors import RemoteProtocolError
@@ -19,9 +19,11 @@ from umlab.mconsole.endpoint import (
     unreachable,
 )
 from umlab.mconsole.locate import locate
+from umlab.mconsole.reading import Reading
 from umlab.mconsole.session import Answer, MconsoleSession, Silence
 
 P = ParamSpec("P")
+T = TypeVar("T")
 
 __all__ = ["AsyncMconsole"]
 
@@ -68,6 +70,10 @@ class AsyncMconsole:
     async def run(self, command: commands.Command) -> str:
         """Run one command and return its answer's text."""
         return command.result(await self.exchange(command.text, command.timeout), self.umid)
+
+    async def read(self, reading: Reading[T]) -> T:
+        """Ask for something and return the answer as a value, see `umlab.mconsole.reading`."""
+        return reading.value(await self.run(reading.command), self.umid)
 
     async def exchange(self, text: bytes, timeout: float) -> Answer | Silence:  # noqa: ASYNC109
         """Send a command's bytes and return the guest's whole answer, an error's too.

@@ -31,9 +31,12 @@ from umlab.mconsole.session import Answer, MconsoleSession, Silence
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Concatenate, ParamSpec
+    from typing import Concatenate, ParamSpec, TypeVar
+
+    from umlab.mconsole.reading import Reading
 
     P = ParamSpec("P")
+    T = TypeVar("T")
 
 __all__ = ["Mconsole"]
 
@@ -78,6 +81,10 @@ class Mconsole:
     def run(self, command: commands.Command) -> str:
         """Run one command and return its answer's text."""
         return command.result(self.exchange(command.text, command.timeout), self.umid)
+
+    def read(self, reading: Reading[T]) -> T:
+        """Ask for something and return the answer as a value, see `umlab.mconsole.reading`."""
+        return reading.value(self.run(reading.command), self.umid)
 
     def exchange(self, text: bytes, timeout: float) -> Answer | Silence:
         """Send a command's bytes and return the guest's whole answer, an error's too.

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import TYPE_CHECKING, TextIO
+from typing import Any, TextIO
 
+from umlab.client.console import GuestConsole
 from umlab.errors import MconsoleError, MconsoleTimeout, MconsoleUnreachable, UmlabError
-
-if TYPE_CHECKING:
-    from umlab.client.console import GuestConsole
-    from umlab.mconsole.fleet import Outcome
+from umlab.guest.console import escape
+from umlab.mconsole.fleet import Console, Outcome
 
 #: Pieces of text, each with what it is: ``ok``, ``error``, ``name`` or nothing.
 Spans = list[tuple[str, str]]
@@ -40,8 +38,6 @@ class _Group:
 
 def shown(text: str) -> str:
     """Return a guest's text fit for a terminal."""
-    from umlab.guest.console import escape
-
     return escape(text.encode("utf-8", "backslashreplace"))
 
 
@@ -58,27 +54,26 @@ def reason(error: UmlabError) -> str:
     return str(error)
 
 
-def record(guest: GuestConsole | None, outcome: Outcome) -> str:
-    """Return an answer as a line of JSON; its text is not escaped.
+def record(guest: Console, outcome: Outcome) -> dict[str, Any]:
+    """Return an answer for programs; its text is not escaped.
 
     Args:
-        guest: Who was asked, ``None`` for a name that is no guest's.
+        guest: Who was asked.
         outcome: What came.
     """
     error = outcome.error
     output = outcome.output
     if isinstance(error, MconsoleError) and not isinstance(error, MconsoleUnreachable):
         output = error.output
-    return json.dumps(
-        {
-            "guest": guest.name if guest else outcome.umid,
-            "lab": guest.lab if guest else None,
-            "ok": error is None,
-            "output": output or "",
-            "error": None if error is None else reason(error),
-            "seconds": round(outcome.seconds, 6),
-        }
-    )
+    known = guest if isinstance(guest, GuestConsole) else None
+    return {
+        "guest": known.name if known else outcome.umid,
+        "lab": known.lab if known else None,
+        "ok": error is None,
+        "output": output or "",
+        "error": None if error is None else reason(error),
+        "seconds": round(outcome.seconds, 6),
+    }
 
 
 def answer(outcome: Outcome) -> Spans:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from umlab import __version__
-from umlab.cli import capture, demo, doctor, events, gc, guest, switch, top
+from umlab.cli import capture, console, demo, doctor, events, gc, guest, switch, top
 from umlab.cli.exit_status import EXIT_ERROR, EXIT_NOT_RUNNING
 from umlab.errors import LabNotRunning, NoSuchGuest, NoSuchSwitch, UmlabError
 
@@ -23,6 +23,7 @@ app = typer.Typer(
 app.command("demo")(demo.demo)
 app.add_typer(switch.app, name="switch")
 app.add_typer(guest.app, name="guest")
+app.command("console", cls=console.ConsoleCommand, epilog=console.EPILOG)(console.console)
 app.command("capture", epilog=capture.EPILOG)(capture.capture)
 app.command("top", epilog=top.EPILOG)(top.top)
 app.command("events", epilog=events.EPILOG)(events.events)

@@ -19,6 +19,7 @@ from umlab.client.survey import labs
 from umlab.errors import LabError, LocalProtocolError
 from umlab.mconsole.aio import AsyncMconsole
 from umlab.mconsole.discover import discover
+from umlab.mconsole.endpoint import check_listening
 
 if TYPE_CHECKING:
     from umlab.daemon.view import DeviceView
@@ -69,6 +70,16 @@ class GuestConsole:
             ) from None
         answer = await AsyncClient(self.lab).mconsole(self.name, text, command.timeout)
         return answer.removeprefix(command.prefix)
+
+    async def check(self) -> None:
+        """Return if there is such a guest; whether it answers is another question.
+
+        Raises what `run` raises.
+        """
+        if self.lab is None:
+            check_listening(str(self.path), self.name, "")
+        else:
+            await AsyncClient(self.lab).guest(self.name)
 
     async def devices(self) -> list[DeviceView]:
         """Return the devices that its kernel has, as its lab's daemon knows them; none outside labs.

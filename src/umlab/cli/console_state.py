@@ -1,0 +1,88 @@
+"""How the present guest is, for the toolbar of the console's shell."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+
+from umlab.cli.console_page import shown
+from umlab.client.console import GuestConsole
+from umlab.errors import (
+    ApiTimeout,
+    LabNotRunning,
+    MconsoleTimeout,
+    MconsoleUnreachable,
+    NoSuchGuest,
+    UmlabError,
+)
+from umlab.mconsole.command import Command
+from umlab.mconsole.reading import parse_loadavg, parse_version
+
+#: Seconds in which a guest has to answer to count as one that does.
+ANSWER_TIME = 2.0
+#: Characters of a release that the toolbar has room for.
+_MAX_WORD = 32
+
+
+@dataclass(frozen=True, slots=True)
+class GuestState:
+    """What is known of a guest.
+
+    Attributes:
+        word: ``answers``, ``stopped``, ``silent``, ``garbled`` (its answer makes no sense),
+            ``dead``, or ``?`` before anything is known.
+        release: Its kernel's, untrusted; empty where it is not known.
+        load: Its load of 1, 5 and 15 minutes; empty where it is not known.
+    """
+
+    word: str = "?"
+    release: str = ""
+    load: str = ""
+
+
+async def look(guest: GuestConsole, *, stopped: bool) -> GuestState:
+    """Ask a guest how it is.
+
+    Args:
+        guest: The guest.
+        stopped: Whether it was told to stop: it answers all the same.
+    """
+    try:
+        release = parse_version(await guest.run(Command("version", ANSWER_TIME))).release[:_MAX_WORD]
+    except (MconsoleUnreachable, NoSuchGuest, LabNotRunning):
+        return GuestState("dead")
+    except (MconsoleTimeout, ApiTimeout):
+        return GuestState("silent")
+    except UmlabError:
+        return GuestState("garbled")
+    load = ""
+    # Not every kernel can tell it.
+    with suppress(UmlabError):
+        average = parse_loadavg(await guest.run(Command("proc loadavg", ANSWER_TIME, "\n")))
+        load = f"{average.one:.2f} {average.five:.2f} {average.fifteen:.2f}"
+    return GuestState("stopped" if stopped else "answers", release, load)
+
+
+def toolbar(name: str, guest: GuestConsole | None, state: GuestState) -> list[tuple[str, str]]:
+    """Return what the toolbar says, as pieces of text with their styles.
+
+    Args:
+        name: The guest's, as it is called here.
+        guest: The present guest, ``None`` for none.
+        state: How it is.
+    """
+    if guest is None:
+        return [
+            ("", " no guest: "),
+            ("bold", "switch NAME"),
+            ("", ", or "),
+            ("bold", "@NAMES COMMAND"),
+            ("", " "),
+        ]
+    parts = [("bold", f" {shown(name)} "), ("", f" lab {shown(guest.lab)} " if guest.lab else " no lab ")]
+    parts.append((f"class:state.{'ok' if state.word == 'answers' else 'bad'}", f" {state.word} "))
+    if state.release:
+        parts.append(("", f" {shown(state.release)} "))
+    if state.load:
+        parts.append(("", f" load {shown(state.load)} "))
+    return parts

@@ -1,4 +1,7 @@
-"""The console library against a real kernel: every command, long answers, a hung guest, notifications."""
+"""The console library against a real kernel: every command, long answers, a hung guest, notifications.
+
+The simulated guest passes the same tests, and answers as the real one, datagram for datagram.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,13 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from integration.peers.minimal_guest import READY, MinimalGuest, minimal_guest
+from support.console_requests import EXACT, MALFORMED, NUMBERS, SHAPES, ask, request, shape, without_numbers
 from support.deadline import scaled, wait_until
 from umlab.errors import MconsoleError, MconsoleTimeout, MconsoleUnreachable
 from umlab.mconsole.aio import AsyncMconsole
@@ -20,6 +26,7 @@ from umlab.mconsole.endpoint import open_console
 from umlab.mconsole.notify import NotifySocket
 from umlab.mconsole.session import Answer, MconsoleSession
 from umlab.mconsole.sync import Mconsole
+from umlab.testing import SimulatedGuests
 from umlab.wire import mconsole as wire
 
 pytestmark = pytest.mark.integration
@@ -32,18 +39,64 @@ LONG_NAME = "a-file-system-with-a-name-that-makes-proc-mounts-an-answer-of-over-
 MOUNT_LOOP = f"i=0; while [ $i -lt {MOUNTS} ]; do mount -t tmpfs {LONG_NAME}-$i /tmp; i=$((i+1)); done"
 
 
+@dataclass
+class Peer:
+    """A guest, real or simulated.
+
+    Attributes:
+        umid: Its name.
+        socket: Its console.
+        uml_dir: Where its run directory is; tests may make files there.
+        log: Returns what its kernel has logged.
+        pause: Makes it deaf until ``resume``.
+        resume: Lets it hear again.
+    """
+
+    umid: str
+    socket: Path
+    uml_dir: Path
+    log: Callable[[], bytes]
+    pause: Callable[[], None]
+    resume: Callable[[], None]
+
+
 @pytest.fixture(scope="module")
-def guest() -> Iterator[MinimalGuest]:
-    with minimal_guest("lib1", extra=MOUNT_LOOP) as running:
-        yield running
+def real() -> Iterator[Peer]:
+    with minimal_guest("lib1", extra=MOUNT_LOOP) as guest:
+        log = guest.log.read_bytes
+        yield Peer(guest.umid, guest.socket, guest.uml_dir, log, guest.pause, guest.resume)
 
 
-def _blocking(guest: MinimalGuest) -> Call:
+@pytest.fixture(scope="module")
+def simulated(real: Peer) -> Iterator[Peer]:
+    """Run a guest that says that it has the real one's kernel, whichever Debian has installed."""
+    version = Mconsole(str(real.socket)).version().removesuffix(" x86_64").split(" ", 3)
+    with tempfile.TemporaryDirectory(prefix="uml") as folder, SimulatedGuests(folder) as guests:
+        guest = guests.add("sim1", release=version[2])
+        guest.kernel.facts.build = version[3]
+        guest.kernel.files["version"] = Mconsole(str(real.socket)).proc("version")
+        guest.kernel.files["mounts"] = "".join(
+            f"{LONG_NAME}-{at} /tmp tmpfs rw 0 0\n" for at in range(MOUNTS)
+        )
+
+        def log() -> bytes:
+            return "\n".join(guest.kernel.log).encode()
+
+        yield Peer(guest.umid, guest.path, Path(folder), log, guest.pause, guest.resume)
+
+
+@pytest.fixture(scope="module", params=["real", "simulated"])
+def guest(request: pytest.FixtureRequest) -> Peer:
+    peer: Peer = request.getfixturevalue(request.param)
+    return peer
+
+
+def _blocking(guest: Peer) -> Call:
     client = Mconsole(str(guest.socket), guest.umid)
     return lambda method, *args: getattr(client, method)(*args)
 
 
-def _asyncio(guest: MinimalGuest) -> Call:
+def _asyncio(guest: Peer) -> Call:
     async def call(method: str, args: tuple[object, ...]) -> str:
         result: str = await getattr(AsyncMconsole(str(guest.socket), guest.umid), method)(*args)
         return result
@@ -52,7 +105,7 @@ def _asyncio(guest: MinimalGuest) -> Call:
 
 
 @pytest.fixture(params=[_blocking, _asyncio], ids=["blocking", "asyncio"])
-def call(request: pytest.FixtureRequest, guest: MinimalGuest) -> Call:
+def call(request: pytest.FixtureRequest, guest: Peer) -> Call:
     made: Call = request.param(guest)
     return made
 
@@ -79,7 +132,7 @@ def test_stopped_guest_answers_and_goes_on(call: Call) -> None:
         call("go")
 
 
-def test_disk_is_plugged_shown_and_unplugged(call: Call, guest: MinimalGuest) -> None:
+def test_disk_is_plugged_shown_and_unplugged(call: Call, guest: Peer) -> None:
     disk = guest.uml_dir / "disk"
     disk.write_bytes(bytes(8192))
     assert call("config_set", "ubd3", str(disk)) == ""
@@ -91,7 +144,7 @@ def test_disk_is_plugged_shown_and_unplugged(call: Call, guest: MinimalGuest) ->
     assert call("config_get", "ubd3") == ""
 
 
-def test_vector_device_takes_its_own_sign(call: Call, guest: MinimalGuest) -> None:
+def test_vector_device_takes_its_own_sign(call: Call, guest: Peer) -> None:
     """With "=" the vector driver says that it expected a colon."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as switch:
         path = guest.uml_dir / "bess"
@@ -110,10 +163,10 @@ def test_missing_device_has_its_error_number(call: Call) -> None:
     assert caught.value.err == -19
 
 
-def test_log_reaches_the_kernel_log(call: Call, guest: MinimalGuest) -> None:
+def test_log_reaches_the_kernel_log(call: Call, guest: Peer) -> None:
     text = f"logged at {time.monotonic_ns()}"
     assert call("log", text) == ""
-    wait_until(lambda: text.encode() in guest.log.read_bytes(), 10, "text in the guest's log")
+    wait_until(lambda: text.encode() in guest.log(), 10, "text in the guest's log")
 
 
 def test_proc_returns_the_file_as_it_is(call: Call) -> None:
@@ -140,7 +193,7 @@ def test_long_proc_file_is_whole(call: Call) -> None:
 
 
 @pytest.mark.parametrize("text", [b"proc mounts", b"sysrq m"])
-def test_slow_reader_of_a_connected_socket_loses_nothing(guest: MinimalGuest, text: bytes) -> None:
+def test_slow_reader_of_a_connected_socket_loses_nothing(guest: Peer, text: bytes) -> None:
     """Into a socket that is not connected, the guest can leave only eleven datagrams unread."""
     Mconsole(str(guest.socket)).sysrq("8")
     with contextlib.closing(open_console(str(guest.socket), guest.umid, "")) as slow:
@@ -160,19 +213,19 @@ def test_slow_reader_of_a_connected_socket_loses_nothing(guest: MinimalGuest, te
     assert event.err == 0
 
 
-async def test_many_tasks_share_a_guest_in_order(guest: MinimalGuest) -> None:
+async def test_many_tasks_share_a_guest_in_order(guest: Peer) -> None:
     client = AsyncMconsole(str(guest.socket), guest.umid)
     marks = [f"mark {time.monotonic_ns()} {at}" for at in range(20)]
     asked = [client.log(mark) for mark in marks]
     answers = await asyncio.gather(*asked, *(client.proc("zoneinfo") for _ in range(3)))
     assert answers[:20] == [""] * 20
     assert all("Node 0" in answer for answer in answers[20:])
-    log = guest.log.read_bytes()
+    log = guest.log()
     places = [log.index(mark.encode()) for mark in marks]
     assert places == sorted(places)
 
 
-def test_hung_guest_is_given_up_and_answers_later(call: Call, guest: MinimalGuest) -> None:
+def test_hung_guest_is_given_up_and_answers_later(call: Call, guest: Peer) -> None:
     guest.pause()
     try:
         with pytest.raises(MconsoleTimeout, match="did not answer 'version' in time"):
@@ -180,6 +233,44 @@ def test_hung_guest_is_given_up_and_answers_later(call: Call, guest: MinimalGues
     finally:
         guest.resume()
     assert call("help").startswith("Commands:")
+
+
+Answers = list[tuple[str, list[bytes]]]
+
+
+def _answers(guest: Peer, texts: list[str], disk: Path) -> Answers:
+    nowhere = disk.with_name("nowhere")
+    ask(guest.socket, request(b"sysrq 7"))
+    asked = [text.replace("{disk}", str(disk)).replace("{nowhere}", str(nowhere)) for text in texts]
+    answers = [(text, ask(guest.socket, request(text.encode()))) for text in asked]
+    Path(f"{nowhere}-cow").unlink(missing_ok=True)
+    return answers
+
+
+def _differences(
+    texts: list[str], real: Peer, simulated: Peer, view: Callable[[list[bytes]], object]
+) -> Answers:
+    disk = real.uml_dir / "disk"
+    disk.write_bytes(bytes(8192))
+    both = zip(_answers(real, texts, disk), _answers(simulated, texts, disk), strict=True)
+    return [pair for pair in both if view(pair[0][1]) != view(pair[1][1])]
+
+
+def test_simulated_guest_answers_byte_for_byte(real: Peer, simulated: Peer) -> None:
+    assert _differences(EXACT, real, simulated, list) == []
+
+
+def test_simulated_guest_answers_but_for_the_numbers(real: Peer, simulated: Peer) -> None:
+    assert _differences(NUMBERS, real, simulated, without_numbers) == []
+
+
+def test_simulated_guest_cuts_long_answers_in_the_same_way(real: Peer, simulated: Peer) -> None:
+    assert _differences(SHAPES, real, simulated, shape) == []
+
+
+def test_simulated_guest_takes_malformed_requests_in_the_same_way(real: Peer, simulated: Peer) -> None:
+    for name, (data, count) in MALFORMED.items():
+        assert ask(simulated.socket, data, count) == ask(real.socket, data, count), name
 
 
 def test_ended_guest_is_unreachable_and_its_notifications_came() -> None:

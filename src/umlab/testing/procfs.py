@@ -68,6 +68,9 @@ def files(facts: Facts) -> dict[str, Content]:
         "filesystems": "nodev\tsysfs\nnodev\ttmpfs\nnodev\tproc\nnodev\tdevtmpfs\n\text4\nnodev\thostfs\n",
         "devices": _DEVICES,
         "consoles": "tty0                 -W- (EC p a)    4:0\nmc-1                 -W- (E     )\n",
+        "softirqs": _SOFTIRQS,
+        "vmstat": _VMSTAT,
+        "zoneinfo": _ZONEINFO,
         "partitions": "",
         "diskstats": "",
         "sys/kernel/printk": lambda: f"{facts.console_level}\t4\t1\t7\n",
@@ -117,7 +120,7 @@ def _interrupts(facts: Facts) -> str:
 
 
 _VERSION = (
-    "Linux version %s (buildd@x86) (gcc (Debian 12.2.0-14+deb12u1) 12.2.0, "
+    "Linux version %s (buildd@x86-grnet-03) (gcc (Debian 12.2.0-14+deb12u1) 12.2.0, "
     "GNU ld (GNU Binutils for Debian) 2.40) %s\n"
 )
 _MEMINFO = {
@@ -148,4 +151,20 @@ _MOUNTS = (
 _DEVICES = (
     "Character devices:\n  1 mem\n  4 tty\n  4 ttyS\n  5 /dev/console\n136 pts\n\n"
     "Block devices:\n 98 ubd\n259 blkext\n"
+)
+_SOFTIRQS = "                    CPU0       \n" + "".join(
+    f"{name:>12}: {count:10}\n"
+    for name, count in {
+        **{"HI": 0, "TIMER": 19, "NET_TX": 0, "NET_RX": 0, "BLOCK": 0, "IRQ_POLL": 0, "TASKLET": 0},
+        **{"SCHED": 0, "HRTIMER": 0, "RCU": 2175},
+    }.items()
+)
+_VMSTAT = (
+    "nr_free_pages 24531\nnr_zone_inactive_anon 25\nnr_zone_active_anon 1\nnr_mapped 400\nnr_dirty 0\n"
+    "pgpgin 1\npgpgout 0\npswpin 0\npswpout 0\npgfault 1322\npgmajfault 0\n"
+)
+_ZONEINFO = (
+    "Node 0, zone   Normal\n  per-node stats\n      nr_inactive_anon 25\n      nr_active_anon 1\n"
+    "  pages free     24531\n        boost    0\n        min      333\n        low      416\n"
+    "        high     499\n        spanned  98121\n        present  98121\n        managed  28331\n"
 )

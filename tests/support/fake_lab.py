@@ -25,6 +25,7 @@ from umlab.daemon.view import (
     DeviceView,
     FdbEntryView,
     GuestView,
+    GuestVitals,
     LabView,
     ListenerView,
     LogPiece,
@@ -67,6 +68,9 @@ class FakeGuest:
         self.log_start = 0
         self.grown = asyncio.Event()
         self.state = "ready"
+        self.vitals = GuestVitals(
+            spec.umid, "answers", 0.5, "6.1.176", 93_784.5, (0.5, 0.25, 0.0), 96 << 20, 24 << 20, 0.125
+        )
         self.devices = {"mem": "128M", "ubda": "/srv/left.img"}
         self.terminal: Terminal | None = None
         self.scrollback: Scrollback | None = None
@@ -166,6 +170,9 @@ class FakeKernels(GuestKernels):
 
     def __init__(self, lab: FakeLab) -> None:
         self._lab = lab
+
+    async def vitals(self, name: str) -> GuestVitals:
+        return self._lab.held(name).vitals
 
     async def stack(self, name: str, pid: int) -> str:
         self._lab.held(name)

@@ -16,7 +16,7 @@ from umlab.api.error import error_responses
 from umlab.api.idempotency import AnswerMemory
 from umlab.api.path import DeviceName, GuestName
 from umlab.daemon.lab import LabService
-from umlab.daemon.view import Change, ConsoleView, DeviceView, GuestView
+from umlab.daemon.view import Change, ConsoleView, DeviceView, GuestView, GuestVitals
 from umlab.errors import NoSuchGuest
 from umlab.guest.cmdline import GuestSpec
 
@@ -151,6 +151,11 @@ def guest_routes(service: LabService, answers: AnswerMemory) -> APIRouter:
     async def remove_device(guest: GuestName, device: DeviceName) -> Change:
         """Unplug a device, if it is there."""
         return Change(await service.devices.remove(guest, device))
+
+    @router.get("/{guest}/vitals", responses=_LOOKUP)
+    async def show_vitals(guest: GuestName) -> GuestVitals:
+        """Show how a guest is, as its kernel tells; an answer is good for two seconds."""
+        return await service.kernels.vitals(guest)
 
     @router.post("/{guest}/stack", responses=_ASK, openapi_extra=STACK_BODY.documented())
     async def stack(

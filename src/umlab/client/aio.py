@@ -206,6 +206,7 @@ class AsyncClient:
     stack = _awaited(calls.stack)
     sysrq = _awaited(calls.sysrq)
     mconsole = _awaited(calls.mconsole)
+    vitals = _awaited(calls.vitals)
 
 
 async def readable(fd: int) -> None:

@@ -23,6 +23,7 @@ from umlab.daemon.view import (
     DeviceView,
     FdbEntryView,
     GuestView,
+    GuestVitals,
     LabView,
     LogPiece,
     PortView,
@@ -273,6 +274,11 @@ def put_device(guest: str, device: str, setting: str) -> Call[Change]:
 def remove_device(guest: str, device: str) -> Call[Change]:
     """Unplug a device, if it is there.  Raises NoSuchGuest, MconsoleError."""
     return _change("DELETE", _path("guests", guest, "devices", device), timeout=GUEST_TIMEOUT)
+
+
+def vitals(guest: str) -> Call[GuestVitals]:
+    """Return how a guest is, as its kernel tells; a silent one costs no long wait.  Raises NoSuchGuest."""
+    return _get(GuestVitals, "guests", guest, "vitals")
 
 
 def stack(guest: str, pid: int) -> Call[str]:

@@ -204,6 +204,7 @@ class Client:
     stack = _blocking(calls.stack)
     sysrq = _blocking(calls.sysrq)
     mconsole = _blocking(calls.mconsole)
+    vitals = _blocking(calls.vitals)
 
 
 def _set_time(sock: socket.socket, deadline: float | None) -> None:

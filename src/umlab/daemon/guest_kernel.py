@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from umlab.daemon.guest_set import GuestSet
+from umlab.daemon.view import GuestVitals
 from umlab.mconsole import command as commands
 
 
@@ -15,6 +16,10 @@ class GuestKernels:
 
     def __init__(self, guests: GuestSet) -> None:
         self._guests = guests
+
+    async def vitals(self, name: str) -> GuestVitals:
+        """Return how a guest is; nobody waits long for one that is silent.  Raises NoSuchGuest alone."""
+        return await self._guests.find(name).kernel.vitals()
 
     async def run(self, name: str, text: str, timeout: float | None = None) -> str:  # noqa: ASYNC109
         """Run a command of the management console as it is.

@@ -8,6 +8,8 @@ import time
 from collections.abc import AsyncIterator
 
 from umlab.daemon.pace import Pace
+from umlab.daemon.view import GuestVitals
+from umlab.daemon.vitals import Vitals
 from umlab.errors import MconsoleError, MconsoleUnreachable, UmlabError
 from umlab.mconsole import command as commands
 from umlab.mconsole.aio import AsyncMconsole
@@ -47,6 +49,11 @@ class Kernel:
         self._pace = pace or Pace(umid)
         self._level_lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[str]] = set()
+        self._vitals = Vitals(umid, self._ask)
+
+    async def vitals(self) -> GuestVitals:
+        """Return how the guest is.  Raises nothing."""
+        return await self._vitals.now()
 
     async def run(self, command: Command) -> str:
         """Run a command as it is."""
@@ -78,6 +85,7 @@ class Kernel:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._vitals.close()
 
     async def _aloud(self, command: Command) -> str:
         with self._pace.caller():

@@ -160,6 +160,52 @@ class GuestView:
 
 
 @dataclass(frozen=True, slots=True)
+class GuestVitals:
+    """How a guest is, as its kernel tells; ``None`` for what that does not serve or has never told.
+
+    Attributes:
+        name: Its umid.
+        state: ``answers``, ``silent``, or ``unreachable``, where no kernel listens: it boots, or has ended.
+        age: Seconds since all the following was so.
+        release: The kernel's, such as ``6.1.176``.
+        uptime: Seconds.
+        load: The load of one, five and fifteen minutes.
+        memory_total: Bytes that the kernel manages.
+        memory_used: Bytes of them that programs could not have.
+        cpu: Which share of its time its processor was busy since the reading before, or since it booted.
+    """
+
+    name: str
+    state: str
+    age: float | None = None
+    release: str | None = None
+    uptime: float | None = None
+    load: tuple[float, float, float] | None = None
+    memory_total: int | None = None
+    memory_used: int | None = None
+    cpu: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HookView:
+    """A command that is run when something happens to a guest.
+
+    Attributes:
+        name: Its name.
+        on: The kinds of events, such as ``guest_panicked``.
+        guests: A pattern of guests' names, ``None`` for all.
+        run: The program and its arguments.
+        log: The file of what it prints.
+    """
+
+    name: str
+    on: tuple[str, ...]
+    guests: str | None
+    run: tuple[str, ...]
+    log: str
+
+
+@dataclass(frozen=True, slots=True)
 class ConsoleView:
     """A console of a guest.
 
@@ -176,15 +222,22 @@ class ConsoleView:
 
 @dataclass(frozen=True, slots=True)
 class DeviceView:
-    """A device of a guest, as its kernel describes it.
+    """A device of a guest.
 
     Attributes:
-        name: Such as ``eth0``, ``vec0``, ``ubda``, ``con1`` or ``mem``.
-        setting: What the kernel says of it, the form that ``config`` takes.
+        name: Such as ``eth0``, ``vec0``, ``ubda``, ``con1`` or ``mem``; the name that it has in the guest.
+        setting: How it is plugged, in the form that ``config`` takes, a disk's letters in front of it
+            (``r=/srv/a.img``); of ``mem`` how much there is.  Empty for a NIC that somebody else plugged.
+        kind: ``nic``, ``disk``, ``console``, ``serial`` or ``memory``.
+        switch: Of a NIC, the lab's switch that it is plugged into,
+        port_no: and the port there; ``None`` where it has none, or shares what would tell them apart.
     """
 
     name: str
     setting: str
+    kind: str
+    switch: str | None = None
+    port_no: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

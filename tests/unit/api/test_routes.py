@@ -240,6 +240,15 @@ async def test_mconsole_takes_any_command(api: ApiLab) -> None:
         assert answer.error == "InvalidRequest", timeout
 
 
+async def test_vitals(api: ApiLab) -> None:
+    shown = (await api.call("GET", "/v1/guests/left/vitals")).json
+    assert shown == {
+        **{"name": "left", "state": "answers", "age": 0.5, "release": "6.1.176", "uptime": 93784.5},
+        **{"load": [0.5, 0.25, 0.0], "memory_total": 96 << 20, "memory_used": 24 << 20, "cpu": 0.125},
+    }
+    assert (await api.call("GET", "/v1/guests/none/vitals")).error == "NoSuchGuest"
+
+
 async def test_busy_guest_says_when_to_come_again(api: ApiLab, monkeypatch: pytest.MonkeyPatch) -> None:
     async def refuse(name: str, pid: int) -> str:
         raise GuestBusy(name, 64, 1.0)

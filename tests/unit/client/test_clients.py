@@ -25,6 +25,7 @@ from umlab.daemon.view import (
     DeviceView,
     FdbEntryView,
     GuestView,
+    GuestVitals,
     LabView,
     ListenerView,
     LogPiece,
@@ -67,6 +68,7 @@ TALKERS = Talkers(
     (TalkerPair("02:00:00:00:00:01", "02:00:00:00:00:02", 3, 180),),
 )
 GUEST = GuestView("left", "ready", 9, None, "/usr/bin/linux", 1 << 27, 2.5, ("con0", "con1"), "/x/mconsole")
+VITALS = GuestVitals("left", "answers", 0.5, "6.1.176", 9.5, (0.5, 0.25, 0.0), 1 << 27, 1 << 20, 0.25)
 CONSOLE = ConsoleView("con1", "terminal", 1)
 DEVICE = DeviceView("eth0", "daemon,,unix,/x")
 CHANGED = Change(True)
@@ -125,6 +127,7 @@ CALLS: list[tuple[str, tuple[Any, ...], str, Any, Any, Any]] = [
     ("remove_device", ("left", "eth0"), "DELETE /v1/guests/left/devices/eth0", None, CHANGED, CHANGED),
     ("stack", ("left", 1), "POST /v1/guests/left/stack", {"pid": 1}, {"output": "a\n"}, "a\n"),
     ("sysrq", ("left", "m"), "POST /v1/guests/left/sysrq", {"letter": "m"}, {"output": "ok"}, "ok"),
+    ("vitals", ("left",), "GET /v1/guests/left/vitals", None, VITALS, VITALS),
     (
         "mconsole",
         ("left", "proc uptime", 2.5),

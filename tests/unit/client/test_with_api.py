@@ -19,6 +19,7 @@ from support.lab_thread import LabThread
 from umlab.api import server
 from umlab.client import AsyncClient, Client, Event, labs
 from umlab.client.terminal import AsyncTerminal, Terminal
+from umlab.daemon.view import GuestVitals
 from umlab.errors import (
     AlreadyExists,
     ApiError,
@@ -81,6 +82,9 @@ def test_guest_is_managed(shell: Shell, runtime: Path) -> None:
             shell.ask("lan", "device", "left", "eth9")
         assert shell.ask("lan", "stack", "left", 3) == "stack of 3"
         assert shell.ask("lan", "sysrq", "left", "m") == "sysrq m"
+        assert shell.ask("lan", "vitals", "left").load == (0.5, 0.25, 0.0)
+        daemon.call(lambda lab: setattr(lab.guest_by_name["left"], "vitals", GuestVitals("left", "silent")))
+        assert shell.ask("lan", "vitals", "left") == GuestVitals("left", "silent")
         assert shell.ask("lan", "mconsole", "left", "proc uptime") == "mconsole proc uptime"
         assert shell.ask("lan", "log", "left", 6, 7).data == b"version"
         assert shell.ask("lan", "remove_guest", "left").changed

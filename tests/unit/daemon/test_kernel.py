@@ -1,4 +1,4 @@
-"""One guest's kernel, asked by many: nobody waits behind a silence, and the console's level stays what it was."""
+"""One guest's kernel, asked by many: nobody waits behind a silence, and the level stays what it was."""
 
 from __future__ import annotations
 

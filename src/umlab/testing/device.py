@@ -85,7 +85,8 @@ class Devices:
             return Verdict(1, f"Invalid device number - must be between 0 and {_DISKS - 1}")
         device = f"{kind}{number}"
         if kind in _LINES:
-            return self._free_line(kind, number) or self._put(device, "none")
+            refusal = self._free_line(kind, number) or (_NONE if self.values.get(device) == "none" else None)
+            return refusal or self._put(device, "none")
         if device not in self.values:
             return _MISSING
         if device in self.open:

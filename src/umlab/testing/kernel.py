@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from umlab.testing.device import Devices
 from umlab.testing.fault import answer
-from umlab.testing.procfs import NEEDS_PROCESS, Content, Facts, files
+from umlab.testing.procfs import Content, Facts, exists, files
 from umlab.wire.mconsole import MAGIC, MAX_COMMAND, VERSION, ReplyFragment, serialize_reply
 
 __all__ = ["Effect", "Outcome", "SimulatedKernel"]
@@ -162,11 +162,8 @@ class SimulatedKernel:
         path = "/".join(steps)
         content = self.files.get(path)
         if content is None:
-            known = not path or any(
-                path == name or path.startswith(f"{name}/") or name.startswith(f"{path}/")
-                for name in (*NEEDS_PROCESS, *self.files)
-            )
-            return answer(b"Read of file failed" if known else b"Failed to open file", 1), Effect.NONE
+            unreadable = exists(path, self.files)
+            return answer(b"Read of file failed" if unreadable else b"Failed to open file", 1), Effect.NONE
         data = _bytes(content if isinstance(content, str) else content())
         datagrams = [_fragment(b"\n")]
         for at in range(0, len(data), READ_SIZE):

@@ -5,19 +5,18 @@ The texts are those of a Debian 6.1 kernel with 128 MiB and one process.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-__all__ = ["NEEDS_PROCESS", "Facts", "files"]
+__all__ = ["Content", "Facts", "exists", "files"]
 
 Content = str | Callable[[], str]
 
-NEEDS_PROCESS = (
-    *("1", "bus/input/devices", "driver", "exitcode", "fs", "irq", "kallsyms", "modules", "net", "self"),
-    *("slabinfo", "swaps", "sys", "sysvipc", "thread-self"),
-)
-"""Files and directories that exist and cannot be read over the console; so does all that is below them,
-unless it is one of the `files`."""
+NEEDS_PROCESS = {"bus/input/devices", "exitcode", "kallsyms", "modules", "slabinfo", "swaps"}
+"""Files that exist and cannot be read over the console."""
+
+PROCESS_DIRECTORIES = {"1", "driver", "fs", "irq", "net", "self", "sysvipc", "thread-self"}
+"""Directories of which that is true for all in them that is not one of the `files`."""
 
 
 @dataclass
@@ -84,6 +83,16 @@ def files(facts: Facts) -> dict[str, Content]:
         "sys/kernel/pid_max": "32768\n",
         "sys/net/ipv4/ip_forward": "0\n",
     }
+
+
+def exists(path: str, served: Iterable[str]) -> bool:
+    """Return whether a path that is not served is one of a file or directory all the same."""
+    known = {*served, *NEEDS_PROCESS, *PROCESS_DIRECTORIES}
+    return (
+        path in NEEDS_PROCESS
+        or path.partition("/")[0] in PROCESS_DIRECTORIES
+        or any(name.startswith(f"{path}/" if path else "") for name in known)
+    )
 
 
 def _meminfo(facts: Facts) -> str:

@@ -207,7 +207,7 @@ class Runner:
             for name, guest in known
         ]
         print_plain(
-            Page(records, [Table(("", "GUEST", "IS"), rows)] if rows else ["no guest runs"]), self._output
+            Page(records, [Table(("", "GUEST", "PLACE"), rows)] if rows else ["no guest runs"]), self._output
         )
 
     async def _switch(self, rest: str) -> None:

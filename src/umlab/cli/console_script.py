@@ -45,14 +45,14 @@ async def ask(names: Sequence[str], uml_dirs: Sequence[str], text: str, manner: 
         manner: How it is asked.
         asks: Whether the user is asked before what is deadly.
     """
-    guests: dict[str, Console] = {}
+    missing: dict[str, Console] = {}
     found = [] if names else await running_guests(uml_dirs)
     for name in names:
         try:
             found.append(find_console(name, uml_dirs))
         except UmlabError as error:
-            guests[name] = _Unfound(error)
-    guests |= labelled(found)
+            missing[name] = _Unfound(error)
+    guests: dict[str, Console] = {**labelled(found), **missing}
     if not guests:
         print("umlab: no guest runs", file=sys.stderr)
         return EXIT_NOT_RUNNING

@@ -1,37 +1,26 @@
-"""``umlab guest``: the guests of running labs."""
+"""``umlab guest``: the guests of running labs, and of this machine."""
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import sys
-import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from umlab.cli import attach, device
-from umlab.cli.option import AsJson, GuestName, Watch, WatchCommand
+from umlab.cli import attach, device, guest_ls
+from umlab.cli.option import AsJson, GuestName, WatchCommand
 from umlab.cli.output import Output
-from umlab.cli.page import Page, Table, present
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from umlab.client.sync import Client
-    from umlab.daemon.view import GuestView
 
 app = typer.Typer(help="Guests of running labs.", no_args_is_help=True)
+app.command("ls", cls=WatchCommand, epilog=guest_ls.EPILOG)(guest_ls.ls)
 app.command("attach", epilog=attach.EPILOG)(attach.attach)
 app.add_typer(device.app, name="device")
-
-_LS_EPILOG = """
-Examples:
-
-  umlab guest ls
-
-  umlab guest ls --watch
-"""
 
 _LOGS_EPILOG = """
 Examples:
@@ -61,17 +50,6 @@ Examples:
 DEADLY_LETTERS = "bcefiot"
 #: Bytes after which a line is taken for whole.
 _MAX_LINE = 64 * 1024
-_HEADINGS = ("GUEST", "LAB", "STATE", " PID", " MEMORY", "KERNEL", "CONSOLES", " RUNS FOR")
-_SPARE = ("CONSOLES", "KERNEL", " MEMORY", " PID")
-
-
-@app.command("ls", cls=WatchCommand, epilog=_LS_EPILOG)
-def ls(as_json: AsJson = False, watch: Watch = None) -> None:
-    """List the guests of all running labs, ended ones until they are removed.
-
-    Of a lab whose daemon has died nobody can tell the guests; such labs are named.
-    """
-    present(_list, as_json=as_json, watch=watch)
 
 
 @app.command("logs", epilog=_LOGS_EPILOG)
@@ -148,53 +126,6 @@ def _print_answer(answer: str, record: dict[str, Any], as_json: bool) -> None:
     from umlab.guest.console import escape
 
     Output(as_json=as_json).record(record | {"output": answer}, escape(answer.encode()).rstrip("\n"))
-
-
-def _list() -> Page:
-    from umlab.client.survey import survey
-    from umlab.client.sync import Client
-    from umlab.errors import ApiError, LabNotRunning
-
-    found: list[tuple[str, GuestView]] = []
-    surveyed = survey()
-    for lab in (name for name, answer in surveyed.answers.items() if answer is not None):
-        try:
-            with Client(lab) as client:
-                found += [(lab, guest) for guest in client.guests()]
-        except (LabNotRunning, ApiError):
-            # It has ended since it was asked, or hangs.
-            continue
-    records = [{"lab": lab, **dataclasses.asdict(guest)} for lab, guest in found]
-    records += [{"lab": lab, "state": "kept"} for lab in surveyed.kept]
-    rows = [_row(lab, guest) for lab, guest in found]
-    parts: list[str | Table] = [Table(_HEADINGS, rows, _SPARE)] if rows else []
-    parts += [
-        f"the daemon of {lab} has died; to see its guests: umlab switch run {lab} --background"
-        for lab in surveyed.kept
-    ]
-    return Page(records, parts or ["no guest runs"])
-
-
-def _row(lab: str, guest: GuestView) -> tuple[str, ...]:
-    ended = guest.status is not None
-    return (
-        guest.name,
-        lab,
-        f"ended ({guest.status})" if ended else guest.state,
-        "-" if ended else str(guest.pid),
-        f"{guest.memory >> 20} MiB",
-        guest.kernel,
-        ",".join(guest.consoles) or "-",
-        "-" if ended else _span(time.time() - guest.started_at),
-    )
-
-
-def _span(seconds: float) -> str:
-    """Return a span in the largest unit of which it has two."""
-    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds // size:.0f} {unit}"
-    return f"{max(0, seconds):.0f} s"
 
 
 def _pieces(client: Client, guest: str) -> Iterator[bytes]:

@@ -43,6 +43,15 @@ GuestName = Annotated[
         show_default=False,
     ),
 ]
+UmlDirs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--uml-dir",
+        metavar="DIR",
+        help="Look for guests in this directory as well; may be repeated.",
+        show_default=False,
+    ),
+]
 
 
 class WatchCommand(TyperCommand):

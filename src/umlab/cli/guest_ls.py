@@ -1,0 +1,156 @@
+"""``umlab guest ls``: all guests of this machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from umlab.cli.option import AsJson, UmlDirs, Watch
+from umlab.cli.page import Page, Table, present
+
+if TYPE_CHECKING:
+    from umlab.client.census import Census, GuestStatus
+    from umlab.client.nic import GuestNic
+    from umlab.mconsole.discover import Found
+
+EPILOG = """
+Examples:
+
+  umlab guest ls
+
+  umlab guest ls --watch
+
+  umlab guest ls --uml-dir /srv/uml
+
+  umlab guest ls --prune
+"""
+
+_HEADINGS = ("GUEST", "LAB", "STATE", " PID", "KERNEL", " UP", " LOAD", " MEMORY", "NICS")
+_SPARE = ("KERNEL", "NICS", " LOAD", " MEMORY", " UP", " PID")
+#: Where there is nothing to know, and where it is not known.
+_NONE, _UNKNOWN = "-", "?"
+#: States in which a kernel may be running.
+_ALIVE = frozenset({"booting", "ready", "answers", "silent", "no socket", "another user's", "no access"})
+
+
+def ls(
+    as_json: AsJson = False,
+    watch: Watch = None,
+    uml_dir: UmlDirs = None,
+    prune: Annotated[
+        bool,
+        typer.Option("--prune", help="Remove the run directories of guests that are surely dead."),
+    ] = False,
+) -> None:
+    """List all guests of this machine, those of labs and those that were started otherwise.
+
+    Of labs also ended ones until they are removed. A guest outside labs "answers", is "silent" or "dead", or
+    its directory has "no socket", or "no console" in its place, is "another user's", or gives "no access".
+    NICs are those of the command line, those that umlab has plugged in, and ports that the guest is behind.
+    """
+    if prune and watch is not None:
+        raise typer.BadParameter("--prune and --watch exclude each other")
+    present(lambda: _list(tuple(uml_dir or ()), prune=prune), as_json=as_json, watch=watch)
+
+
+def _list(uml_dirs: Sequence[str], *, prune: bool) -> Page:
+    import asyncio
+
+    from umlab.client.census import take_census
+
+    return _page(asyncio.run(take_census(uml_dirs)), prune=prune)
+
+
+def _page(census: Census, *, prune: bool) -> Page:
+    records = [_record(guest) for guest in census.guests]
+    rows = [_row(guest) for guest in census.guests]
+    lines = []
+    for guest, record in zip(census.guests, records, strict=True):
+        # What is in a lab's directory is its daemon's, or goes with the lab.
+        if prune and guest.found is not None and guest.state == "dead" and guest.lab is None:
+            record["kept"] = reason = _prune(guest.found)
+            directory = _text(os.path.dirname(guest.path))
+            lines.append(f"{directory} removed" if reason is None else f"{directory} stays: {_text(reason)}")
+    for lab in census.hung:
+        records.append({"lab": lab, "state": "hung"})
+        lines.append(f"the daemon of {_text(lab)} does not answer")
+    for lab in map(_text, census.kept):
+        records.append({"lab": lab, "state": "kept"})
+        lines.append(
+            f"the daemon of {lab} has died; to manage its guests: umlab switch run {lab} --background"
+        )
+    parts: list[str | Table] = [Table(_HEADINGS, rows, _SPARE)] if rows else []
+    return Page(records, [*parts, *lines] or ["no guest runs"])
+
+
+def _prune(found: Found) -> str | None:
+    from umlab.mconsole.prune import prune
+
+    return prune(found)
+
+
+def _record(guest: GuestStatus) -> dict[str, Any]:
+    view = guest.view
+    record: dict[str, Any] = {"lab": guest.lab}
+    if view is not None:
+        record |= dataclasses.asdict(view)
+    else:
+        record |= {"name": guest.name, "state": guest.state, "pid": guest.pid, "status": None}
+        record |= {"kernel": None, "memory": None, "started_at": None, "consoles": []}
+        record |= {"mconsole": guest.path, "answers": {"answers": True, "silent": False}.get(guest.state)}
+    vitals = guest.vitals
+    for key in ("release", "uptime", "load", "memory_used", "memory_total"):
+        record[key] = None if vitals is None else getattr(vitals, key)
+    nics = guest.nics
+    return record | {"nics": None if nics is None else [dataclasses.asdict(nic) for nic in nics]}
+
+
+def _row(guest: GuestStatus) -> tuple[str, ...]:
+    vitals = guest.vitals
+    blank = _UNKNOWN if guest.state in _ALIVE else _NONE
+    release = up = load = memory = blank
+    if vitals is not None and vitals.release is not None:
+        release = vitals.release
+    # The last that a silent guest has said is not how it is.
+    if vitals is not None and vitals.state == "answers":
+        up = blank if vitals.uptime is None else _span(vitals.uptime)
+        load = blank if vitals.load is None else f"{vitals.load[0]:.2f}"
+        if vitals.memory_used is not None and vitals.memory_total is not None:
+            memory = f"{vitals.memory_used >> 20}/{vitals.memory_total >> 20} MiB"
+    pid = blank if guest.pid is None else str(guest.pid)
+    nics = blank if guest.nics is None else ", ".join(map(_nic, guest.nics)) or _NONE
+    row = (guest.name, guest.lab or _NONE, _state(guest), pid, release, up, load, memory, nics)
+    return tuple(map(_text, row))
+
+
+def _state(guest: GuestStatus) -> str:
+    if guest.view is None:
+        return guest.state
+    if guest.view.status is not None:
+        return f"ended ({guest.view.status})"
+    silent = guest.vitals is not None and guest.vitals.state == "silent"
+    return f"{guest.state}, silent" if silent else guest.state
+
+
+def _nic(nic: GuestNic) -> str:
+    where = nic.port or f"{nic.transport or _UNKNOWN} {_UNKNOWN}"
+    return f"{nic.name or _UNKNOWN} {where}"
+
+
+def _span(seconds: float) -> str:
+    """Return a span in the largest unit of which it has two."""
+    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds // size:.0f} {unit}"
+    return f"{max(0, seconds):.0f} s"
+
+
+def _text(word: str) -> str:
+    """Return somebody's word as one that a terminal shows as it is."""
+    from umlab.wire.text import printable_line
+
+    return printable_line(os.fsencode(word)) or _UNKNOWN

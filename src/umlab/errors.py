@@ -33,6 +33,7 @@
         ├── AlreadyExists           a thing of that name is there and is another one
         ├── NoSuchGuest
         ├── NoSuchConsole
+        ├── NoSuchHook
         ├── GuestFailed
         ├── CommandTimeout          a command in a guest took too long
         └── ApiError                    a daemon's answer is not what was asked for
@@ -356,6 +357,29 @@ class NoSuchConsole(LabError):
 
     def __str__(self) -> str:
         return f"guest {self.guest} has no terminal {self.console}"
+
+
+class NoSuchHook(LabError):
+    """A name that no hook of the lab has."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+    def __str__(self) -> str:
+        return f"no hook {self.name}"
+
+
+class NoSuchDevice(LabError):
+    """A name that no device of a guest has."""
+
+    def __init__(self, guest: str, device: str) -> None:
+        super().__init__(guest, device)
+        self.guest = guest
+        self.device = device
+
+    def __str__(self) -> str:
+        return f"guest {self.guest} has no device {self.device}"
 
 
 class GuestFailed(LabError):

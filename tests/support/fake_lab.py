@@ -16,6 +16,7 @@ from umlab.daemon.event_log import EventLog
 from umlab.daemon.guest_console import GuestConsoles
 from umlab.daemon.guest_device import GuestDevices
 from umlab.daemon.guest_kernel import GuestKernels
+from umlab.daemon.hook import Hook, HookSet
 from umlab.daemon.lab import LabService
 from umlab.daemon.record import SIZE_NAMES
 from umlab.daemon.spec import SwitchSpec
@@ -26,6 +27,7 @@ from umlab.daemon.view import (
     FdbEntryView,
     GuestView,
     GuestVitals,
+    HookView,
     LabView,
     ListenerView,
     LogPiece,
@@ -37,6 +39,7 @@ from umlab.errors import (
     MconsoleError,
     NoSuchConsole,
     NoSuchGuest,
+    NoSuchHook,
     NoSuchPort,
     NoSuchSwitch,
     StateError,
@@ -191,6 +194,30 @@ class FakeKernels(GuestKernels):
         return f"mconsole {text}"
 
 
+class FakeHooks(HookSet):
+    """Hooks that are run for nothing."""
+
+    def __init__(self) -> None:
+        self._hooks: dict[str, Hook] = {}
+
+    def views(self) -> list[HookView]:
+        return [self.view(name) for name in sorted(self._hooks)]
+
+    def view(self, name: str) -> HookView:
+        if name not in self._hooks:
+            raise NoSuchHook(name)
+        hook = self._hooks[name]
+        return HookView(name, hook.on, hook.guests, hook.run, f"/var/log/hook-{name}.log")
+
+    async def put(self, hook: Hook) -> bool:
+        changed = self._hooks.get(hook.name) != hook
+        self._hooks[hook.name] = hook
+        return changed
+
+    async def remove(self, name: str) -> bool:
+        return self._hooks.pop(name, None) is not None
+
+
 class FakeLab(LabService):
     """A lab in memory: named ``demo``, with whatever the test puts into it."""
 
@@ -211,6 +238,7 @@ class FakeLab(LabService):
         self.consoles = FakeConsoles(self)
         self.devices = FakeDevices(self)
         self.kernels = FakeKernels(self)
+        self.hooks = FakeHooks()
         #: What captures are of.
         self.capture_switches = CaptureSwitches()
         self.captures = CaptureSet(self.capture_switches, self.events)  # type: ignore[arg-type]

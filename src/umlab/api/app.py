@@ -14,6 +14,7 @@ from starlette.routing import BaseRoute
 
 from umlab.api.capture import capture_routes
 from umlab.api.console import console_routes
+from umlab.api.device import device_routes
 from umlab.api.error import (
     RequestError,
     error_response,
@@ -24,6 +25,7 @@ from umlab.api.error import (
 from umlab.api.event_stream import EVENT_RESPONSE, EventFeed, EventId, EventStream
 from umlab.api.gate import Gate, RequestCounts
 from umlab.api.guest import guest_routes
+from umlab.api.hook import hook_routes
 from umlab.api.idempotency import AnswerMemory
 from umlab.api.lab import lab_routes
 from umlab.api.limit import Limit
@@ -53,11 +55,14 @@ def create_app(service: LabService, on_stop: Callable[[str], None]) -> FastAPI:
     app.add_middleware(Gate, counts=counts)
     # For connections, which refuse before there is a request.
     app.state.count = counts.count
+    answers = AnswerMemory()
     routers = (
         lab_routes(service, on_stop),
         switch_routes(service),
-        guest_routes(service, AnswerMemory()),
+        guest_routes(service, answers),
+        device_routes(service, answers),
         console_routes(service, terminals),
+        hook_routes(service),
         capture_routes(service, Limit("captures", MAX_CAPTURES)),
         _event_route(EventFeed(service.events, listeners)),
         _metrics_route(LabCollector(service, counts, listeners, terminals)),

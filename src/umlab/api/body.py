@@ -11,8 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from umlab.api.error import invalid_request
 from umlab.capture.order import CaptureRequest
+from umlab.daemon.device_order import DeviceOrder, SwitchNic
+from umlab.daemon.hook import Hook
 from umlab.daemon.spec import SwitchSpec
 from umlab.guest.cmdline import BessNic, DaemonNic, DiskRoot, FdNic, GuestSpec, TinyRoot
+from umlab.guest.device import Disk
 from umlab.switch.model import MAX_PORT_NO, MirrorSession, PortConfig, SwitchConfig
 from umlab.transports.contract import Access
 
@@ -27,6 +30,9 @@ _PARTS: tuple[type, ...] = (
     BessNic,
     FdNic,
     CaptureRequest,
+    DeviceOrder,
+    SwitchNic,
+    Disk,
 )
 
 for _part in _PARTS:
@@ -155,19 +161,6 @@ GUEST_BODY = JsonBody(
 
 @with_config(_CLOSED)
 @dataclasses.dataclass(frozen=True, slots=True)
-class DeviceBody:
-    """How a device is plugged.
-
-    Attributes:
-        setting: What stands behind ``=`` in the kernel's ``config`` command, such as
-            ``daemon,,unix,/run/user/1000/lan.ctl``.
-    """
-
-    setting: typing.Annotated[str, Field(min_length=1, max_length=400, pattern=r"^[!-~]+$")]
-
-
-@with_config(_CLOSED)
-@dataclasses.dataclass(frozen=True, slots=True)
 class StackBody:
     """Whose kernel stack is asked for.
 
@@ -205,10 +198,31 @@ class MconsoleBody:
     timeout: typing.Annotated[float, Field(gt=0, le=300)] | None = None
 
 
-DEVICE_BODY = JsonBody(DeviceBody, {"a NIC": {"setting": "daemon,,unix,/run/user/1000/lan.ctl"}})
+_DEVICES = {
+    "a NIC": {"nic": {"switch": "lan", "transport": "bess", "mtu": 9000}},
+    "a disk with a COW file": {"disk": {"file": "/srv/left.cow", "backing": "/srv/data.img"}},
+}
+DEVICE_BODY = JsonBody(
+    DeviceOrder,
+    {
+        **_DEVICES,
+        "as the kernel takes it": {"setting": "daemon,,unix,/run/user/1000/lan.ctl"},
+        "memory": {"memory": "96M"},
+        "a console": {"console": "pty"},
+    },
+)
+NEW_DEVICE_BODY = JsonBody(DeviceOrder, _DEVICES)
 STACK_BODY = JsonBody(StackBody, {"init": {"pid": 1}})
 SYSRQ_BODY = JsonBody(SysrqBody, {"memory": {"letter": "m"}})
 MCONSOLE_BODY = JsonBody(MconsoleBody, {"memory": {"command": "proc meminfo"}})
+
+HOOK_BODY = JsonBody(
+    _body_without(Hook, "name", "HookBody"),
+    {
+        "a message for a panic": {"on": ["guest_panicked"], "run": ["notify-send", "a guest has panicked"]},
+        "some guests only": {"on": ["guest_silent"], "guests": "web*", "run": ["/srv/collect", "--all"]},
+    },
+)
 
 #: The first message of a capture's WebSocket.
 CAPTURE_ORDER = JsonBody(
@@ -223,5 +237,5 @@ CAPTURE_ORDER = JsonBody(
 #: Every body, for the document.
 BODIES = (
     *(SWITCH_BODY, SWITCH_PATCH, GUEST_BODY, DEVICE_BODY),
-    *(STACK_BODY, SYSRQ_BODY, MCONSOLE_BODY, CAPTURE_ORDER),
+    *(STACK_BODY, SYSRQ_BODY, MCONSOLE_BODY, HOOK_BODY, CAPTURE_ORDER),
 )

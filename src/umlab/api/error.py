@@ -46,6 +46,8 @@ STATUS = {
     "AlreadyExists": 409,
     "NoSuchGuest": 404,
     "NoSuchConsole": 404,
+    "NoSuchDevice": 404,
+    "NoSuchHook": 404,
     "GuestFailed": 502,
     "CommandTimeout": 504,
     "MalformedRequest": 400,

@@ -33,5 +33,10 @@ DeviceName = Annotated[
     AfterValidator(partial(check_name, "device")),
     Path(description="A device's name.", examples=["eth0"], json_schema_extra=dict(_NAME_SCHEMA)),
 ]
+HookName = Annotated[
+    str,
+    AfterValidator(partial(check_name, "hook")),
+    Path(description="A hook's name.", examples=["mail"], json_schema_extra=dict(_NAME_SCHEMA)),
+]
 Number = Annotated[int, Field(ge=1, le=(1 << 31) - 1)]
 PortNo = Annotated[Number, Path(description="A port's number.", examples=[1])]

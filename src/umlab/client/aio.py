@@ -202,11 +202,17 @@ class AsyncClient:
     devices = _awaited(calls.devices)
     device = _awaited(calls.device)
     put_device = _awaited(calls.put_device)
+    add_device = _awaited(calls.add_device)
     remove_device = _awaited(calls.remove_device)
+    reset_device = _awaited(calls.reset_device)
     stack = _awaited(calls.stack)
     sysrq = _awaited(calls.sysrq)
     mconsole = _awaited(calls.mconsole)
     vitals = _awaited(calls.vitals)
+    hooks = _awaited(calls.hooks)
+    hook = _awaited(calls.hook)
+    put_hook = _awaited(calls.put_hook)
+    remove_hook = _awaited(calls.remove_hook)
 
 
 async def readable(fd: int) -> None:

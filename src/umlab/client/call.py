@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar, Unpack
 from urllib.parse import quote, urlencode
@@ -24,6 +24,7 @@ from umlab.daemon.view import (
     FdbEntryView,
     GuestView,
     GuestVitals,
+    HookView,
     LabView,
     LogPiece,
     PortView,
@@ -32,6 +33,7 @@ from umlab.daemon.view import (
 from umlab.errors import ApiError, ApiTimeout
 
 if TYPE_CHECKING:
+    from umlab.daemon.device_order import DeviceOrder
     from umlab.daemon.spec import SwitchSpec
     from umlab.guest.cmdline import GuestSpec
     from umlab.switch.model import MirrorSession, PortConfig
@@ -256,29 +258,58 @@ def log(guest: str, start: int = 0, limit: int = LOG_PIECE) -> Call[LogPiece]:
 
 
 def devices(guest: str) -> Call[list[DeviceView]]:
-    """Return the devices that a guest's kernel has.  Raises NoSuchGuest, MconsoleError."""
+    """Return the devices that a guest is known to have.  Raises NoSuchGuest, MconsoleError."""
     return _get(list[DeviceView], "guests", guest, "devices", timeout=GUEST_TIMEOUT)
 
 
 def device(guest: str, device: str) -> Call[DeviceView]:
-    """Return a device.  Raises NoSuchGuest, MconsoleError."""
+    """Return a device.  Raises NoSuchGuest, NoSuchDevice, MconsoleError."""
     return _get(DeviceView, "guests", guest, "devices", device, timeout=GUEST_TIMEOUT)
 
 
-def put_device(guest: str, device: str, setting: str) -> Call[Change]:
-    """Plug a device.  Raises NoSuchGuest, MconsoleError."""
+def put_device(guest: str, device: str, order: DeviceOrder | str) -> Call[Change]:
+    """Plug a device, or set how much memory there is.
+
+    Args:
+        guest: Its name.
+        device: Such as ``eth1``, ``vec0``, ``ubdb``, ``con2`` or ``mem``.
+        order: What it is to be; a text is the setting as the kernel takes it.
+
+    Raises NoSuchGuest, NoSuchSwitch, LabError (the host says no), MconsoleError (the guest's kernel does).
+    """
     path = _path("guests", guest, "devices", device)
-    return _change("PUT", path, {"setting": setting}, timeout=GUEST_TIMEOUT)
+    return _change("PUT", path, _order_body(order), timeout=GUEST_TIMEOUT)
 
 
-def remove_device(guest: str, device: str) -> Call[Change]:
-    """Unplug a device, if it is there.  Raises NoSuchGuest, MconsoleError."""
-    return _change("DELETE", _path("guests", guest, "devices", device), timeout=GUEST_TIMEOUT)
+def add_device(guest: str, order: DeviceOrder) -> Call[DeviceView]:
+    """Plug a NIC, a disk or a console under the first name that is free, and return it.
+
+    Raises what :func:`put_device` raises.
+    """
+    path = _path("guests", guest, "devices")
+    return Call(_keyed(path, _order_body(order)), _value(DeviceView), GUEST_TIMEOUT)
 
 
-def vitals(guest: str) -> Call[GuestVitals]:
-    """Return how a guest is, as its kernel tells; a silent one costs no long wait.  Raises NoSuchGuest."""
-    return _get(GuestVitals, "guests", guest, "vitals")
+def remove_device(guest: str, device: str, *, down: bool = False) -> Call[Change]:
+    """Unplug a device, if it is there.  Raises NoSuchGuest, LabError, MconsoleError.
+
+    Args:
+        guest: Its name.
+        device: The device.
+        down: Let the guest's agent set a NIC down before, which the kernel wants.
+    """
+    path = _path("guests", guest, "devices", device, down="true" if down else None)
+    return _change("DELETE", path, timeout=GUEST_TIMEOUT)
+
+
+def reset_device(guest: str, device: str, *, down: bool = False) -> Call[Change]:
+    """Unplug a NIC and plug it again as it was, for one that is connected to nothing any more.
+
+    The guest has to give it its addresses anew.  Takes and raises what :func:`remove_device` does, and
+    raises NoSuchDevice.
+    """
+    path = _path("guests", guest, "devices", device, "reset", down="true" if down else None)
+    return Call(_keyed(path, None), _value(Change), GUEST_TIMEOUT)
 
 
 def stack(guest: str, pid: int) -> Call[str]:
@@ -304,6 +335,35 @@ def mconsole(guest: str, command: str, timeout: float | None = None) -> Call[str
     """
     body = {"command": command, "timeout": timeout}
     return _post(_path("guests", guest, "mconsole"), body, max(TURN_TIMEOUT, (timeout or 0) + 30))
+
+
+def hooks() -> Call[list[HookView]]:
+    """Return every hook, by name."""
+    return _get(list[HookView], "hooks")
+
+
+def hook(hook: str) -> Call[HookView]:
+    """Return a hook.  Raises NoSuchHook."""
+    return _get(HookView, "hooks", hook)
+
+
+def put_hook(hook: str, on: Sequence[str], run: Sequence[str], guests: str | None = None) -> Call[Change]:
+    """Have a command run by the daemon when something happens to a guest, in place of the hook's old one.
+
+    Args:
+        hook: Its name.
+        on: Kinds of events, such as ``guest_panicked``.
+        run: A program, by path or as the daemon's ``PATH`` has it, and its arguments; no shell.
+        guests: A pattern of guests' names, such as ``web*``; all unless given.
+
+    Raises LabError, LimitReached.
+    """
+    return _change("PUT", _path("hooks", hook), {"on": list(on), "run": list(run), "guests": guests})
+
+
+def remove_hook(hook: str) -> Call[Change]:
+    """Have a hook no more, if it is there; the daemon ends its runs."""
+    return _change("DELETE", _path("hooks", hook))
 
 
 def follow_log(guest: str, start: int) -> Request:

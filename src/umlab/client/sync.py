@@ -200,11 +200,17 @@ class Client:
     devices = _blocking(calls.devices)
     device = _blocking(calls.device)
     put_device = _blocking(calls.put_device)
+    add_device = _blocking(calls.add_device)
     remove_device = _blocking(calls.remove_device)
+    reset_device = _blocking(calls.reset_device)
     stack = _blocking(calls.stack)
     sysrq = _blocking(calls.sysrq)
     mconsole = _blocking(calls.mconsole)
     vitals = _blocking(calls.vitals)
+    hooks = _blocking(calls.hooks)
+    hook = _blocking(calls.hook)
+    put_hook = _blocking(calls.put_hook)
+    remove_hook = _blocking(calls.remove_hook)
 
 
 def _set_time(sock: socket.socket, deadline: float | None) -> None:

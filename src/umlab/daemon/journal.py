@@ -6,7 +6,8 @@ Under names of their own the keeper holds, each with descriptors:
   sessions have settings, a file in memory with those;
 * ``port/NAME/NUMBER``: a session's descriptors, its peer and what its transport noted;
 * ``fdb/NAME``: a file in memory with the addresses that the switch knew;
-* ``guest/NAME``: see :mod:`umlab.daemon.guest_set`.
+* ``guest/NAME``: see :mod:`umlab.daemon.guest_set`;
+* ``hook/NAME`` and ``hook-run/PID``: see :mod:`umlab.daemon.hook`.
 """
 
 from __future__ import annotations

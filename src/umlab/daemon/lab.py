@@ -21,6 +21,7 @@ from umlab.daemon.guest_console import GuestConsoles
 from umlab.daemon.guest_device import GuestDevices
 from umlab.daemon.guest_kernel import GuestKernels
 from umlab.daemon.guest_set import GuestSet
+from umlab.daemon.hook import HookSet
 from umlab.daemon.spec import SwitchSpec, resolve_listen
 from umlab.daemon.switch_change import SwitchChange, settled
 from umlab.daemon.switch_set import FDB_TIME, SwitchSet
@@ -58,6 +59,7 @@ class LabService:
         consoles: what they print and read,
         devices: what is plugged into them,
         kernels: and what their kernels tell.
+        hooks: What is run when something happens to one.
         captures: Its captures.
     """
 
@@ -69,8 +71,9 @@ class LabService:
         self.guest_set = GuestSet(runtime, state, keeper, self.events, self._fd_listener)
         self.switch_set = SwitchSet(keeper, self.events, self.guest_set.guest_of, name)
         self.consoles = GuestConsoles(self.guest_set)
-        self.devices = GuestDevices(self.guest_set)
+        self.devices = GuestDevices(self.guest_set, self.switch_set)
         self.kernels = GuestKernels(self.guest_set)
+        self.hooks = HookSet(name, state, keeper, self.events)
         self.captures = CaptureSet(self.switch_set, self.events)
         self._started_at = time.time()
         self._chores: asyncio.Task[None] | None = None
@@ -78,6 +81,8 @@ class LabService:
     async def resume(self) -> None:
         """Go on with everything that an earlier daemon has left at the keeper."""
         await self.switch_set.resume()
+        # Before the guests, who may have something to say.
+        self.hooks.resume()
         await self.guest_set.resume()
         # What was being given away or taken back when that one was killed belongs to nothing, and what
         # cannot be used is given up.
@@ -130,6 +135,7 @@ class LabService:
         self._keeper.close()
 
     async def _rest(self) -> None:
+        await self.hooks.close()
         if self._chores is not None:
             self._chores.cancel()
             await asyncio.gather(self._chores, return_exceptions=True)

@@ -177,7 +177,7 @@ class Interrupt:
     Attributes:
         number: As the kernel names it: a number, or letters for its own kinds.
         count: How often it came, to all processors together.
-        source: What follows, such as ``SIGIO  mconsole``.
+        source: What follows, such as ``SIGIO mconsole``.
     """
 
     number: str
@@ -327,7 +327,7 @@ def parse_interrupts(text: str) -> Interrupts:
         number, counts, source = _fields(_INTERRUPT, line, "a line of /proc/interrupts")
         # What does not belong to processors follows them, and may begin with a number too.
         numbers = counts.split()
-        source = " ".join([*numbers[processors:], source.strip()]).strip()
+        source = " ".join([*numbers[processors:], *source.split()])
         found.append(Interrupt(number, sum(map(int, numbers[:processors])), source))
     return Interrupts(tuple(found))
 

@@ -312,6 +312,14 @@ def reset_device(guest: str, device: str, *, down: bool = False) -> Call[Change]
     return Call(_keyed(path, None), _value(Change), GUEST_TIMEOUT)
 
 
+def vitals(guest: str) -> Call[GuestVitals]:
+    """Return how a guest is, as its kernel tells; it is asked every other second at most.
+
+    Raises NoSuchGuest.
+    """
+    return _get(GuestVitals, "guests", guest, "vitals", timeout=GUEST_TIMEOUT)
+
+
 def stack(guest: str, pid: int) -> Call[str]:
     """Return the kernel stack of a process in a guest.  Raises NoSuchGuest, MconsoleError."""
     return _post(_path("guests", guest, "stack"), {"pid": pid}, TURN_TIMEOUT)
@@ -397,5 +405,16 @@ def _change(method: str, path: str, body: Any = None, timeout: float = QUICK_TIM
 
 
 def _post(path: str, body: dict[str, Any], timeout: float) -> Call[str]:
-    request = Request("POST", path, json.dumps(body).encode(), {"idempotency-key": str(uuid.uuid4())})
-    return Call(request, lambda response: str(json.loads(response.body)["output"]), timeout)
+    return Call(_keyed(path, body), lambda response: str(json.loads(response.body)["output"]), timeout)
+
+
+def _keyed(path: str, body: dict[str, Any] | None) -> Request:
+    """Return a request that does its work once, also where it is sent again."""
+    data = b"" if body is None else json.dumps(body).encode()
+    return Request("POST", path, data, {"idempotency-key": str(uuid.uuid4())})
+
+
+def _order_body(order: DeviceOrder | str) -> dict[str, Any]:
+    if isinstance(order, str):
+        return {"setting": order}
+    return {key: value for key, value in dataclasses.asdict(order).items() if value is not None}

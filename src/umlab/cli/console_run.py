@@ -6,7 +6,7 @@ import asyncio
 import os
 import shutil
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
@@ -58,14 +58,13 @@ class Runner:
     Attributes:
         guests: See above.
         quitting: Whether the user wants to leave.
-        stopped: Names of guests that were told to stop here and not to go on.
         touched: Names of guests whose devices may have changed.
+        releases: The kernels of guests, by name, as far as they are known.
     """
 
     def __init__(self, guests: Guests, manner: Manner) -> None:
         self.guests = guests
         self.quitting = False
-        self.stopped: set[str] = set()
         self.touched: set[str] = set()
         self.releases: dict[str, str] = {}
         self._manner = manner
@@ -128,7 +127,8 @@ class Runner:
             if not left:
                 break
         outcomes = [results[name] for name in guests]
-        self._learn(line, outcomes)
+        if line.verb in ("config", "remove"):
+            self.touched |= set(guests)
         self._show(guests, outcomes, alone=line.patterns is None and len(guests) == 1)
         return outcomes
 
@@ -167,16 +167,6 @@ class Runner:
             self._waiting = None
         seconds = loop.time() - begin
         return [come.get(name) or Outcome(name, None, LabError("not waited for"), seconds) for name in guests]
-
-    def _learn(self, line: Line, outcomes: Iterable[Outcome]) -> None:
-        """Note what a command has changed."""
-        done = {outcome.umid for outcome in outcomes if outcome.error is None}
-        if line.verb == "stop":
-            self.stopped |= done
-        elif line.verb in ("go", "reboot"):
-            self.stopped -= done
-        elif line.verb in ("config", "remove"):
-            self.touched |= done
 
     def _show(self, guests: Mapping[str, Console], outcomes: Sequence[Outcome], *, alone: bool) -> None:
         if self._manner.as_json:

@@ -127,7 +127,7 @@ class Shell:
         name, guest = self._guests.present, self._present()
         if guest is None:
             return
-        state = await look(guest, stopped=name in self._runner.stopped)
+        state = await look(guest)
         self._states[name] = state
         self._runner.releases[name] = state.release
         if state.word in ("answers", "stopped") and (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -22,6 +24,10 @@ from umlab.mconsole.reading import parse_loadavg, parse_version
 ANSWER_TIME = 2.0
 #: Characters of a release that the toolbar has room for.
 _MAX_WORD = 32
+#: Seconds in which a kernel that runs is done with what an answer makes it do.
+_PAUSE = 0.1
+
+_SWITCHES = re.compile(r"^ctxt (\d+)$", re.ASCII | re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +46,13 @@ class GuestState:
     load: str = ""
 
 
-async def look(guest: GuestConsole, *, stopped: bool) -> GuestState:
+async def look(guest: GuestConsole) -> GuestState:
     """Ask a guest how it is.
 
-    Args:
-        guest: The guest.
-        stopped: Whether it was told to stop: it answers all the same.
+    One that is stopped answers all the same, but without a switch of context; every other one makes some
+    for each answer.
+
+    Source: Linux arch/um/drivers/mconsole_kern.c, ``mconsole_stop``.
     """
     try:
         release = parse_version(await guest.run(Command("version", ANSWER_TIME))).release[:_MAX_WORD]
@@ -55,12 +62,17 @@ async def look(guest: GuestConsole, *, stopped: bool) -> GuestState:
         return GuestState("silent")
     except UmlabError:
         return GuestState("garbled")
-    load = ""
-    # Not every kernel can tell it.
+    load, switches = "", []
+    # Not every kernel can tell these.
     with suppress(UmlabError):
         average = parse_loadavg(await guest.run(Command("proc loadavg", ANSWER_TIME, "\n")))
         load = f"{average.one:.2f} {average.five:.2f} {average.fifteen:.2f}"
-    return GuestState("stopped" if stopped else "answers", release, load)
+    with suppress(UmlabError):
+        for pause in (0, _PAUSE):
+            await asyncio.sleep(pause)
+            switches.append(_SWITCHES.findall(await guest.run(Command("proc stat", ANSWER_TIME, "\n"))))
+    is_stopped = len(switches) == 2 and switches[0] == switches[1] != []
+    return GuestState("stopped" if is_stopped else "answers", release, load)
 
 
 def toolbar(name: str, guest: GuestConsole | None, state: GuestState) -> list[tuple[str, str]]:

@@ -100,7 +100,6 @@ PROC_FILES = {
     "partitions": "disks and partitions",
     "softirqs": "soft interrupts since boot",
     "stat": "processor time, interrupts, processes since boot",
-    "swaps": "swap space",
     "sys/kernel/hostname": "the host name",
     "sys/kernel/osrelease": "the kernel's release",
     "sys/kernel/printk": "the console's log level first",

@@ -106,8 +106,9 @@ def _stat(facts: Facts) -> str:
     cpu = f"{ticks // 10} 0 {ticks // 20} {ticks - ticks // 10 - ticks // 20} 0 0 0 0 0 0"
     numbers = ["0"] * 64
     numbers[0], numbers[2], numbers[5], numbers[10] = str(ticks), "3", str(facts.requests), "1"
+    switches = 3575 + 2 * facts.requests
     return (
-        f"cpu  {cpu}\ncpu0 {cpu}\nintr {ticks + facts.requests + 4} {' '.join(numbers)}\nctxt 3575\n"
+        f"cpu  {cpu}\ncpu0 {cpu}\nintr {ticks + facts.requests + 4} {' '.join(numbers)}\nctxt {switches}\n"
         "btime 1795685404\nprocesses 736\nprocs_running 1\nprocs_blocked 0\n"
         "softirq 2194 0 19 0 0 0 0 0 0 0 2175\n"
     )

@@ -38,6 +38,25 @@ def guest_names(incomplete: str) -> list[str]:
     return [name for name in names if name.startswith(incomplete)]
 
 
+def hook_names(incomplete: str) -> list[str]:
+    """Return the hooks of all labs that answer, or the labs while none is typed."""
+    from umlab.client.sync import Client
+    from umlab.errors import UmlabError
+
+    lab, slash, _ = incomplete.partition("/")
+    if not slash:
+        return [f"{name}/" for name in lab_names(incomplete)]
+    # A daemon that hangs is none of these.
+    if lab in _running():
+        with contextlib.suppress(UmlabError), Client(lab) as client:
+            return [
+                name
+                for name in (f"{lab}/{hook.name}" for hook in client.hooks())
+                if name.startswith(incomplete)
+            ]
+    return []
+
+
 def port_numbers(ctx: typer.Context, incomplete: str) -> list[str]:
     """Return the ports of the command's switch where something is plugged in, behind those that are typed."""
     typed, comma, last = incomplete.rpartition(",")

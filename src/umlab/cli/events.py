@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from umlab.cli import complete
 from umlab.cli.exit_status import EXIT_NOT_RUNNING
+from umlab.cli.hook import event_kinds, event_names
 from umlab.cli.option import AsJson
 from umlab.cli.output import Output, event_text
 
@@ -24,6 +27,8 @@ Examples:
   umlab events lan ring --from oldest
 
   umlab events lan --json --no-follow --from oldest
+
+  umlab events --on panic --on hang --guest 'web*'
 """
 
 
@@ -49,6 +54,23 @@ def events(
             autocompletion=lambda incomplete: [w for w in ("now", "oldest") if w.startswith(incomplete)],
         ),
     ] = "now",
+    on: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--on",
+            metavar="EVENT",
+            help="Only these: panic, hang and so on as for hooks, or a kind such as port_attached; "
+            "may be repeated.",
+            autocompletion=event_names,
+            show_default=False,
+        ),
+    ] = None,
+    guest: Annotated[
+        str | None,
+        typer.Option(
+            "--guest", metavar="PATTERN", help="Only of these guests, such as 'web*'.", show_default=False
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Print the events of labs until interrupted, or until their daemons are gone for 10 seconds."""
@@ -62,15 +84,29 @@ def events(
     if not chosen:
         print("umlab: no lab runs; start one with: umlab switch run NAME --background", file=sys.stderr)
         raise typer.Exit(EXIT_NOT_RUNNING)
-    run_interruptible(_print_events(chosen, begin, follow, Output(as_json=as_json)))
+    wanted = _Wanted(frozenset(event_kinds(on or ())), guest)
+    run_interruptible(_print_events(chosen, begin, follow, wanted, Output(as_json=as_json)))
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What is printed: events of these kinds, and of guests of this pattern, where there are any."""
+
+    kinds: frozenset[str]
+    guests: str | None
+
+    def has(self, event: Event) -> bool:
+        if self.kinds and event.kind not in self.kinds:
+            return False
+        return self.guests is None or fnmatchcase(str(event.data.get("guest", "")), self.guests)
 
 
 async def _print_events(
-    names: list[str], start: Literal["now", "oldest"], follow: bool, output: Output
+    names: list[str], start: Literal["now", "oldest"], follow: bool, wanted: _Wanted, output: Output
 ) -> None:
     import asyncio
 
-    tasks = [asyncio.ensure_future(_print_lab(name, start, follow, output)) for name in names]
+    tasks = [asyncio.ensure_future(_print_lab(name, start, follow, wanted, output)) for name in names]
     try:
         errors = await asyncio.gather(*tasks)
     finally:
@@ -82,7 +118,7 @@ async def _print_events(
 
 
 async def _print_lab(
-    name: str, start: Literal["now", "oldest"], follow: bool, output: Output
+    name: str, start: Literal["now", "oldest"], follow: bool, wanted: _Wanted, output: Output
 ) -> LabError | None:
     """Print the events of one lab; the end of one is told and is not the end of the others."""
     from contextlib import aclosing
@@ -93,7 +129,8 @@ async def _print_lab(
     try:
         async with AsyncClient(name) as client, aclosing(client.events(start, follow=follow)) as stream:
             async for event in stream:
-                output.record({"lab": name, "event": event.kind, **event.data}, _line(name, event))
+                if wanted.has(event):
+                    output.record({"lab": name, "event": event.kind, **event.data}, _line(name, event))
     except (LabNotRunning, ConnectionLost, ApiTimeout) as error:
         # Said at once, because the others may go on for long.
         print(f"umlab: {error}", file=sys.stderr)

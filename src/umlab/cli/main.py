@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 
 from umlab import __version__
-from umlab.cli import capture, console, demo, doctor, events, gc, guest, switch, top
+from umlab.cli import capture, console, demo, doctor, events, gc, guest, hook, switch, top
 from umlab.cli.exit_status import EXIT_ERROR, EXIT_NOT_RUNNING
-from umlab.errors import LabNotRunning, NoSuchGuest, NoSuchSwitch, UmlabError
+from umlab.errors import LabNotRunning, NoSuchGuest, NoSuchHook, NoSuchSwitch, UmlabError
 
 app = typer.Typer(
     name="umlab",
@@ -27,6 +27,7 @@ app.command("console", cls=console.ConsoleCommand, epilog=console.EPILOG)(consol
 app.command("capture", epilog=capture.EPILOG)(capture.capture)
 app.command("top", epilog=top.EPILOG)(top.top)
 app.command("events", epilog=events.EPILOG)(events.events)
+app.add_typer(hook.app, name="hook")
 app.command("doctor", epilog=doctor.EPILOG)(doctor.doctor)
 app.command("gc", epilog=gc.EPILOG)(gc.gc)
 
@@ -56,7 +57,7 @@ def main() -> None:
 
         # A guest may have had a word in it.
         print(f"umlab: {escape(os.fsencode(str(error)))}", file=sys.stderr)
-        missing = isinstance(error, LabNotRunning | NoSuchSwitch | NoSuchGuest)
+        missing = isinstance(error, LabNotRunning | NoSuchSwitch | NoSuchGuest | NoSuchHook)
         sys.exit(EXIT_NOT_RUNNING if missing else EXIT_ERROR)
 
 

@@ -36,7 +36,9 @@ def event_text(kind: str, facts: dict[str, Any]) -> str:
     from umlab.guest.console import escape
 
     words = ", ".join(f"{key} {_fact_text(value)}" for key, value in facts.items() if value != "")
-    return escape(f"{kind.replace('_', ' ')}: {words}".encode("utf-8", "surrogateescape"))
+    text = escape(f"{kind.replace('_', ' ')}: {words}".encode("utf-8", "surrogateescape"))
+    # One line, whatever a guest would have people believe of the next one.
+    return text.replace("\n", "\\n")
 
 
 def _fact_text(value: Any) -> str:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from umlab.client.aio import AsyncClient
 from umlab.client.find import guest_roots, lab_of
-from umlab.client.nic import GuestNic, PluggedPort, match_nics
+from umlab.client.nic import GuestNic, PluggedPort, match_nics, port_place
 from umlab.client.survey import survey
 from umlab.daemon.kernel import Kernel
 from umlab.errors import LabError, SwitchError, UmlabError
@@ -143,8 +143,13 @@ class _Round:
             vitals, devices = await _ask_member(lab, view.name)
         nics = nics_of(view.pid) if devices is None else parse_nics(map(_word, devices))
         ports = [each for each in self._ports if each.is_of(lab, view.name, view.pid)]
+        told = {
+            each.name: port_place(lab, each.switch, each.port_no)
+            for each in devices or ()
+            if each.switch is not None and each.port_no is not None
+        }
         return GuestStatus(
-            view.name, lab, view.state, view.pid, view.mconsole, vitals, _match(nics, ports), view
+            view.name, lab, view.state, view.pid, view.mconsole, vitals, _match(nics, ports, told), view
         )
 
     async def other(self, found: Found) -> GuestStatus:
@@ -160,7 +165,14 @@ class _Round:
             nics = nics_of(found.pid)
             ports = [each for each in self._ports if each.is_of(None, found.umid, found.pid)]
         return GuestStatus(
-            found.umid, lab_of(found), state, found.pid, found.path, vitals, _match(nics, ports), found=found
+            found.umid,
+            lab_of(found),
+            state,
+            found.pid,
+            found.path,
+            vitals,
+            _match(nics, ports, {}),
+            found=found,
         )
 
 
@@ -189,6 +201,6 @@ def _word(device: DeviceView) -> str:
 
 
 def _match(
-    nics: Iterable[CommandLineNic] | None, ports: Sequence[PluggedPort]
+    nics: Iterable[CommandLineNic] | None, ports: Sequence[PluggedPort], told: Mapping[str, str]
 ) -> tuple[GuestNic, ...] | None:
-    return match_nics(list(nics or ()), ports) if nics is not None or ports else None
+    return match_nics(list(nics or ()), ports, told) if nics is not None or ports else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -52,8 +52,7 @@ class PluggedPort:
     @property
     def place(self) -> str:
         """As `GuestNic.port`."""
-        switch = self.switch if self.switch == self.lab else f"{self.lab}/{self.switch}"
-        return f"{switch}:{self.view.port_no}"
+        return port_place(self.lab, self.switch, self.view.port_no)
 
     def is_of(self, lab: str | None, guest: str, pid: int) -> bool:
         """Say whether a guest is at the other end.
@@ -68,7 +67,14 @@ class PluggedPort:
         return self.view.pid == pid
 
 
-def match_nics(nics: Sequence[CommandLineNic], ports: Sequence[PluggedPort]) -> tuple[GuestNic, ...]:
+def port_place(lab: str, switch: str, port_no: int) -> str:
+    """Return the name of a port as `GuestNic.port` has it."""
+    return f"{switch if switch == lab else f'{lab}/{switch}'}:{port_no}"
+
+
+def match_nics(
+    nics: Sequence[CommandLineNic], ports: Sequence[PluggedPort], told: Mapping[str, str]
+) -> tuple[GuestNic, ...]:
     """Return the NICs of a guest with their ports, in order, then the ports of which the NIC is not known.
 
     An address that was learnt at a port tells its NIC.  So does the switch, or else the transport, if
@@ -77,6 +83,7 @@ def match_nics(nics: Sequence[CommandLineNic], ports: Sequence[PluggedPort]) -> 
     Args:
         nics: Its NICs.
         ports: The ports whose peer it is.
+        told: Of some NICs, by name, the port that the guest's lab tells.
     """
     found: dict[str, PluggedPort] = {}
     left = list(ports)
@@ -89,6 +96,7 @@ def match_nics(nics: Sequence[CommandLineNic], ports: Sequence[PluggedPort]) -> 
                 found[nic.name] = port
                 left.remove(port)
 
+    settle(lambda nic, port: told.get(nic.name) == port.place)
     settle(lambda nic, port: nic.mac in port.view.macs)
     settle(lambda nic, port: nic.path is not None and (nic.transport, nic.path) in port.sockets)
     settle(lambda nic, port: nic.path is None and nic.transport == port.view.kind)

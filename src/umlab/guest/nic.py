@@ -16,7 +16,7 @@ from umlab._boot import boot_of
 __all__ = ["CommandLineNic", "nics_of", "parse_nics"]
 
 #: The vector driver takes a colon, since its setting is a list of assignments.
-_NIC = re.compile(r"(eth[0-9]{1,4})=(.+)|(vec[0-9]{1,4}):(.+)", re.DOTALL)
+_NIC = re.compile(r"(eth[0-9]{1,4})=(.*)|(vec[0-9]{1,4}):(.*)", re.DOTALL)
 _MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 #: Transports whose setting has a switch's socket, and which of its words that is: the first is 0.
 _SOCKET_WORD = {"daemon": 3, "vde": 1}

@@ -38,6 +38,16 @@ def guest_names(incomplete: str) -> list[str]:
     return [name for name in names if name.startswith(incomplete)]
 
 
+def console_names(incomplete: str) -> list[str]:
+    """Return the guests of all labs, and those that are found elsewhere."""
+    from umlab.client.find import guest_roots, lab_of
+    from umlab.mconsole.discover import discover
+
+    found = [each for each in discover(guest_roots()) if each.state == "listening" and lab_of(each) is None]
+    others = [each.umid for each in found if each.umid.startswith(incomplete) and each.umid.isprintable()]
+    return list(dict.fromkeys([*guest_names(incomplete), *others]))
+
+
 def hook_names(incomplete: str) -> list[str]:
     """Return the hooks of all labs that answer, or the labs while none is typed."""
     from umlab.client.sync import Client

@@ -53,7 +53,7 @@ def console(
             metavar="NAME",
             help="Guests: GUEST, LAB/GUEST, or the path of a run directory or console socket; all that run "
             "in the shell unless given.",
-            autocompletion=complete.guest_names,
+            autocompletion=complete.console_names,
             show_default=False,
         ),
     ] = None,

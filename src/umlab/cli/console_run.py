@@ -149,24 +149,25 @@ class Runner:
 
         loop = asyncio.get_running_loop()
         begin = loop.time()
-        self._waiting = asyncio.ensure_future(gather())
+        self._waiting = waiting = asyncio.ensure_future(gather())
         shows_progress = sys.stderr.isatty() and sys.stdout.isatty()
         try:
-            done, _ = await asyncio.wait({self._waiting}, timeout=PROGRESS_TIME)
+            done, _ = await asyncio.wait({waiting}, timeout=PROGRESS_TIME)
             while not done:
-                seconds = loop.time() - begin
                 if shows_progress:
-                    told = f"{len(come)} of {len(guests)} answered in {seconds:.0f} s; Ctrl-C stops waiting"
-                    print(f"\r\x1b[K{told}", end="", file=sys.stderr, flush=True)
-                done, _ = await asyncio.wait({self._waiting}, timeout=_PROGRESS_INTERVAL)
+                    told = f"{len(come)} of {len(guests)} answered in {loop.time() - begin:.0f} s"
+                    print(f"\r\x1b[K{told}; Ctrl-C stops waiting", end="", file=sys.stderr, flush=True)
+                done, _ = await asyncio.wait({waiting}, timeout=_PROGRESS_INTERVAL)
             if shows_progress and loop.time() - begin >= PROGRESS_TIME:
                 print("\r\x1b[K", end="", file=sys.stderr, flush=True)
         finally:
-            self._waiting.cancel()
-            await asyncio.gather(self._waiting, return_exceptions=True)
             self._waiting = None
-        seconds = loop.time() - begin
-        return [come.get(name) or Outcome(name, None, LabError("not waited for"), seconds) for name in guests]
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+        if not waiting.cancelled():
+            waiting.result()
+        given_up = Outcome("", None, LabError("not waited for"), loop.time() - begin)
+        return [come.get(name) or replace(given_up, umid=name) for name in guests]
 
     def _show(self, guests: Mapping[str, Console], outcomes: Sequence[Outcome], *, alone: bool) -> None:
         if self._manner.as_json:

@@ -77,8 +77,9 @@ def match_nics(
 ) -> tuple[GuestNic, ...]:
     """Return the NICs of a guest with their ports, in order, then the ports of which the NIC is not known.
 
-    An address that was learnt at a port tells its NIC.  So does the switch, or else the transport, if
-    the guest has one NIC there and one port: which of two NICs attached first nobody knows.
+    An address that was learnt at a port tells its NIC.  So does the switch (of a NIC on an
+    inherited socket: the transport) where the guest has one NIC and one port: which of two NICs attached
+    first nobody knows.
 
     Args:
         nics: Its NICs.
@@ -98,8 +99,12 @@ def match_nics(
 
     settle(lambda nic, port: told.get(nic.name) == port.place)
     settle(lambda nic, port: nic.mac in port.view.macs)
-    settle(lambda nic, port: nic.path is not None and (nic.transport, nic.path) in port.sockets)
-    settle(lambda nic, port: nic.path is None and nic.transport == port.view.kind)
+    settle(
+        lambda nic, port: (
+            nic.transport == port.view.kind
+            and (nic.path is None or (nic.transport, nic.path) in port.sockets)
+        )
+    )
     known = [_of(nic, found.get(nic.name)) for nic in nics]
     return (*known, *(GuestNic(None, each.view.kind, None, each.place, _mac(each)) for each in left))
 

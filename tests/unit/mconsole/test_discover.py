@@ -14,13 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from support.kernel_process import kernel_process
 from umlab.mconsole import discover as module
 from umlab.mconsole.discover import Found, discover, process_roots, usual_roots
 from umlab.mconsole.prune import prune
 
 STRANGER = 65534
-#: A process that looks like a kernel: it holds a file without a name as large as a guest's memory.
-KERNEL = "import tempfile; memory = tempfile.TemporaryFile(); memory.truncate(1 << 20); print(1); input()"
 NO_PID = 2**22 + 1
 
 
@@ -48,22 +47,6 @@ def dead(root: Path, umid: str, pid: int | str | None = NO_PID) -> Path:
     directory = run_directory(root, umid, pid)
     listen(directory).close()
     return directory
-
-
-@contextlib.contextmanager
-def kernel(*words: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> Iterator[int]:
-    """Run a process that looks like a kernel with a command line of these words."""
-    command = [sys.executable, "-c", KERNEL, *words]
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1", **(env or {})}
-    with subprocess.Popen(
-        command, cwd=cwd, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as running:
-        try:
-            assert running.stdout is not None
-            assert running.stdout.read(1)
-            yield running.pid
-        finally:
-            running.communicate(b"\n")
 
 
 def only(root: Path) -> Found:
@@ -199,11 +182,11 @@ def test_usual_directories_are_those_of_the_original_client(monkeypatch: pytest.
 
 def test_running_kernels_tell_their_directories(short_dir: Path) -> None:
     with (
-        kernel(f"uml_dir={short_dir}/told/", "umid=a"),
-        kernel("uml_dir=relative", "umid=b", cwd=short_dir),
-        kernel("umid=c", env={"HOME": f"{short_dir}/home"}),
-        kernel("uml_dir=~/own", env={"HOME": f"{short_dir}/home"}),
-        kernel("mem=64M", env={"HOME": f"{short_dir}/other"}),
+        kernel_process(f"uml_dir={short_dir}/told/", "umid=a"),
+        kernel_process("uml_dir=relative", "umid=b", cwd=short_dir),
+        kernel_process("umid=c", env={"HOME": f"{short_dir}/home"}),
+        kernel_process("uml_dir=~/own", env={"HOME": f"{short_dir}/home"}),
+        kernel_process("mem=64M", env={"HOME": f"{short_dir}/other"}),
     ):
         roots = [root for root in process_roots() if root.startswith(str(short_dir))]
     names = ["home/.uml", "home/own", "relative", "told"]
@@ -236,7 +219,7 @@ def test_what_is_not_surely_dead_stays(short_dir: Path, held: ExitStack) -> None
     lock = os.open(dead(short_dir, "d-locked"), os.O_RDONLY)
     held.callback(os.close, lock)
     fcntl.flock(lock, fcntl.LOCK_EX)
-    with kernel() as pid:
+    with kernel_process() as pid:
         dead(short_dir, "e-kernel", pid)
         found = discover([str(short_dir)])
         before = sorted(short_dir.rglob("*"))

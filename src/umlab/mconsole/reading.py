@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from umlab.errors import LocalProtocolError, MconsoleProtocolError, RemoteProtocolError
+from umlab.errors import LocalProtocolError, MconsoleProtocolError, OversizeMessage, RemoteProtocolError
 from umlab.mconsole.command import Command, config_get, proc, version
 
 T = TypeVar("T")
@@ -51,6 +51,9 @@ __all__ = [
     "parse_version",
     "setting",
 ]
+
+_MAX_TEXT = 65536
+"""Characters of a file; no UML kernel's has so many, and a hostile guest could keep its reader busy."""
 
 _TICKS_PER_SECOND = 100
 """The kernel's USER_HZ, whatever its own HZ."""
@@ -290,6 +293,7 @@ def parse_meminfo(text: str) -> Memory:
     Raises:
         RemoteProtocolError: An amount is missing that every kernel since 3.14 tells.
     """
+    _bound(text)
     amounts = {name: int(kilobytes) * 1024 for name, kilobytes in _AMOUNT.findall(text)}
     names = ("MemTotal", "MemFree", "MemAvailable", "Buffers", "Cached", "SwapTotal", "SwapFree")
     if missing := [name for name in names if name not in amounts]:
@@ -303,6 +307,7 @@ def parse_stat(text: str) -> CpuTime:
     Raises:
         RemoteProtocolError: There is no such line.
     """
+    _bound(text)
     line = _CPU.search(text)
     if line is None:
         raise RemoteProtocolError(f"/proc/stat without its processors: {text[:80]!r}")
@@ -316,8 +321,9 @@ def parse_interrupts(text: str) -> Interrupts:
     """Return ``/proc/interrupts`` as a value.
 
     Raises:
-        RemoteProtocolError: It is none.
+        RemoteProtocolError: It is none, or longer than any.
     """
+    _bound(text)
     head, *lines = text.splitlines() or [""]
     if not _CPU_COLUMNS.fullmatch(head):
         raise RemoteProtocolError(f"/proc/interrupts without its processors: {head[:80]!r}")
@@ -351,6 +357,11 @@ def parse_setting(device: str, text: str) -> DeviceSetting | None:
         raise RemoteProtocolError(f"no setting of {device}: {text[:80]!r}")
     kind = DiskSetting if device.startswith("ubd") else LineSetting
     return kind(device, first, second or None)
+
+
+def _bound(text: str) -> None:
+    if len(text) > _MAX_TEXT:
+        raise OversizeMessage(len(text), _MAX_TEXT)
 
 
 def _fields(pattern: re.Pattern[str], text: str, what: str) -> tuple[str, ...]:

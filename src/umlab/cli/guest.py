@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from umlab.cli import attach, device, guest_ls
+from umlab.cli import attach, device, guest_ls, kernel
 from umlab.cli.option import AsJson, GuestName, WatchCommand
 from umlab.cli.output import Output
 
@@ -20,6 +19,8 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Guests of running labs.", no_args_is_help=True)
 app.command("ls", cls=WatchCommand, epilog=guest_ls.EPILOG)(guest_ls.ls)
 app.command("attach", epilog=attach.EPILOG)(attach.attach)
+app.command("stack", epilog=kernel.STACK_EPILOG)(kernel.stack)
+app.command("sysrq", epilog=kernel.SYSRQ_EPILOG)(kernel.sysrq)
 app.add_typer(device.app, name="device")
 
 _LOGS_EPILOG = """
@@ -32,22 +33,6 @@ Examples:
   umlab guest logs left --raw > left.log
 """
 
-_STACK_EPILOG = """
-Examples:
-
-  umlab guest stack left 1
-"""
-
-_SYSRQ_EPILOG = """
-Examples:
-
-  umlab guest sysrq left m
-
-  umlab guest sysrq left b --yes
-"""
-
-#: Letters that end a guest or its programs; ``t`` does so on Linux 6.1.
-DEADLY_LETTERS = "bcefiot"
 #: Bytes after which a line is taken for whole.
 _MAX_LINE = 64 * 1024
 
@@ -78,54 +63,6 @@ def logs(
                 sys.stdout.buffer.flush()
             return
         _print_log(pieces, Output(as_json=as_json))
-
-
-@app.command("stack", epilog=_STACK_EPILOG)
-def stack(
-    name: GuestName,
-    pid: Annotated[
-        int, typer.Argument(min=1, metavar="PID", help="A process of the guest.", show_default=False)
-    ],
-    as_json: AsJson = False,
-) -> None:
-    """Print the kernel stack of a process in a guest."""
-    from umlab.cli.target import guest_place
-    from umlab.client.sync import Client
-
-    lab, guest = guest_place(name)
-    with Client(lab) as client:
-        answer = client.stack(guest, pid)
-    _print_answer(answer, {"lab": lab, "guest": guest, "pid": pid}, as_json)
-
-
-@app.command("sysrq", epilog=_SYSRQ_EPILOG)
-def sysrq(
-    name: GuestName,
-    letter: Annotated[
-        str,
-        typer.Argument(metavar="LETTER", help="One small letter or digit, such as m.", show_default=False),
-    ],
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before letters that kill.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Send a magic sysrq to a guest's kernel and print what it answers."""
-    from umlab.cli.target import guest_place
-    from umlab.client.sync import Client
-
-    if not re.fullmatch(r"[0-9a-z]", letter):
-        raise typer.BadParameter(f"{letter!r} is not one small letter or digit")
-    lab, guest = guest_place(name)
-    if letter in DEADLY_LETTERS and not yes:
-        typer.confirm(f"sysrq {letter} may end {guest} or its programs. Send it?", abort=True, err=True)
-    with Client(lab) as client:
-        answer = client.sysrq(guest, letter)
-    _print_answer(answer, {"lab": lab, "guest": guest, "letter": letter}, as_json)
-
-
-def _print_answer(answer: str, record: dict[str, Any], as_json: bool) -> None:
-    from umlab.guest.console import escape
-
-    Output(as_json=as_json).record(record | {"output": answer}, escape(answer.encode()).rstrip("\n"))
 
 
 def _pieces(client: Client, guest: str) -> Iterator[bytes]:

@@ -317,7 +317,7 @@ def vitals(guest: str) -> Call[GuestVitals]:
 
     Raises NoSuchGuest.
     """
-    return _get(GuestVitals, "guests", guest, "vitals", timeout=GUEST_TIMEOUT)
+    return _get(GuestVitals, "guests", guest, "vitals")
 
 
 def stack(guest: str, pid: int) -> Call[str]:

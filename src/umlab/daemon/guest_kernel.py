@@ -33,10 +33,8 @@ class GuestKernels:
 
     async def stack(self, name: str, pid: int) -> str:
         """Return the kernel stack of a process."""
-        return await self._guests.find(name).kernel.run_aloud(commands.stack(pid))
+        return await self._guests.find(name).kernel.stack(pid)
 
     async def sysrq(self, name: str, letter: str) -> str:
         """Press a system request key; a digit sets the level of the guest's console for good."""
-        kernel = self._guests.find(name).kernel
-        command = commands.sysrq(letter)
-        return await (kernel.run(command) if letter.isdigit() else kernel.run_aloud(command))
+        return await self._guests.find(name).kernel.sysrq(letter)

@@ -63,6 +63,15 @@ class Kernel:
             async with self._level():
                 return await self._ask(command)
 
+    async def stack(self, pid: int) -> str:
+        """Return the kernel stack of a process."""
+        return await self.run_aloud(commands.stack(pid))
+
+    async def sysrq(self, letter: str) -> str:
+        """Press a system request key; a digit sets the level of the guest's console for good."""
+        command = commands.sysrq(letter)
+        return await (self.run(command) if letter.isdigit() else self.run_aloud(command))
+
     async def run_aloud(self, command: Command) -> str:
         """Run a command whose answer the level of the guest's console filters, with nothing filtered.
 

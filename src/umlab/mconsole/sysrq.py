@@ -5,6 +5,7 @@ Source: Linux drivers/tty/sysrq.c; tried on guests of Linux 6.1 and 6.12.
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 __all__ = ["KEYS", "SysrqKey", "kills"]
@@ -24,15 +25,16 @@ class SysrqKey(NamedTuple):
     kills: str = ""
 
 
+#: What each level lets through to the console: messages of a lower number.
 _LEVELS = (
-    "only emergencies",
+    "nothing",
+    "emergencies",
     "alerts as well",
     "critical conditions as well",
     "errors as well",
     "warnings as well",
     "notices as well",
     "information as well",
-    "debugging as well",
     "everything",
     "everything",
 )
@@ -41,10 +43,7 @@ _LEVELS = (
 KEYS = {
     key.letter: key
     for key in (
-        *(
-            SysrqKey(str(level), f"set the console's log level to {level}: {what}")
-            for level, what in enumerate(_LEVELS)
-        ),
+        *(SysrqKey(str(level), f"let through to the console: {what}") for level, what in enumerate(_LEVELS)),
         SysrqKey("b", "reboot at once, without syncing disks", "guest"),
         SysrqKey("c", "crash: a panic, on purpose", "guest"),
         SysrqKey("d", "show all locks that are held, if the kernel keeps account of them"),
@@ -74,5 +73,5 @@ def kills(letter: str, release: str = "") -> bool:
         release: The guest's kernel, such as ``6.12.3``; empty where it is not known.
     """
     if letter == "t":
-        return not release or release.split(".")[:2] == ["6", "1"]
+        return not release or re.match(r"6\.1\b", release) is not None
     return letter in KEYS and KEYS[letter].kills != ""

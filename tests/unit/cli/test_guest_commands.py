@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import sys
 from pathlib import Path
 
@@ -122,24 +121,3 @@ def test_error_of_a_guest_is_shown_as_text(run: Run, runtime: Path) -> None:
     with FakeApi(runtime, "lan", answer):
         done = run("guest", "device", "ls", "left")
     assert (done.status, done.err) == (1, "umlab: guest left: config eth0: \\x1b[2Jno\n")
-
-
-def test_stack_is_printed(run: Run, runtime: Path) -> None:
-    with LabThread(runtime, "lan", guests=("left",)):
-        assert run("guest", "stack", "left", "7").out == "stack of 7\n"
-        (record,) = run("guest", "stack", "lan/left", "7", "--json").records
-    assert record == {"lab": "lan", "guest": "left", "pid": 7, "output": "stack of 7"}
-    assert run("guest", "stack", "left", "0").status == 2
-
-
-def test_sysrq_asks_before_it_kills(run: Run, runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with LabThread(runtime, "lan", guests=("left",)) as daemon:
-        assert run("guest", "sysrq", "left", "m").out == "sysrq m\n"
-        for letter in "tbcof":
-            monkeypatch.setattr(sys, "stdin", io.StringIO("n\n"))
-            assert run("guest", "sysrq", "left", letter).status == 1
-        assert daemon.call(lambda lab: lab.asked) == [("sysrq", "m")]
-        assert run("guest", "sysrq", "left", "b", "--yes").out == "sysrq b\n"
-        assert daemon.call(lambda lab: lab.asked[-1]) == ("sysrq", "b")
-    for wrong in ("mm", "-", "é", "M", "m\n"):
-        assert run("guest", "sysrq", "left", "--", wrong).status == 2

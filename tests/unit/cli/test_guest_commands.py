@@ -92,23 +92,52 @@ def test_devices_are_managed(run: Run, runtime: Path) -> None:
         daemon.call(lambda lab: lab.guest_by_name["left"].devices.update({"ubdb": "/srv/\x1b[m"}))
         shown = run("guest", "device", "ls", "left")
         assert [line.split() for line in shown.out.splitlines()] == [
-            ["DEVICE", "SETTING"],
-            ["mem", "128M"],
-            ["ubda", "/srv/left.img"],
-            ["ubdb", r"/srv/\x1b[m"],
+            ["DEVICE", "KIND", "SETTING", "PORT"],
+            ["mem", "memory", "128M", "-"],
+            ["ubda", "disk", "/srv/left.img", "-"],
+            ["ubdb", "disk", r"/srv/\x1b[m", "-"],
         ]
         assert run("guest", "device", "show", "left", "mem", "--json").records == [
-            {"lab": "lan", "guest": "left", "name": "mem", "setting": "128M"}
+            {
+                **{"lab": "lan", "guest": "left", "name": "mem", "setting": "128M"},
+                **{"kind": "memory", "switch": None, "port_no": None},
+            }
         ]
-        assert run("guest", "device", "set", "left", "eth1", "daemon").out == "left: eth1 plugged in\n"
-        assert daemon.call(lambda lab: lab.guest_by_name["left"].devices["eth1"]) == "daemon"
+        setting = "daemon,,unix,/x"
+        assert run("guest", "device", "set", "left", "eth1", setting).out == "left: eth1 plugged in\n"
+        assert daemon.call(lambda lab: lab.guest_by_name["left"].devices["eth1"]) == setting
+        assert run("guest", "device", "set", "left", "mem", "96M").out == "left: mem is 96M\n"
+        assert run("guest", "device", "reset", "left", "eth1").out == "left: eth1 plugged in anew\n"
         assert run("guest", "device", "rm", "left", "eth1", "--json").records == [
             {"lab": "lan", "guest": "left", "device": "eth1", "changed": True}
         ]
         assert run("guest", "device", "rm", "left", "eth1").out == "left: eth1: nothing to do\n"
         done = run("guest", "device", "show", "left", "eth9")
     assert done.status == 1
-    assert done.err == "umlab: guest left: config eth9: no such device\n"
+    assert done.err == "umlab: guest left has no device eth9\n"
+
+
+def test_devices_are_added(run: Run, runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(runtime)
+    add = ("guest", "device", "add", "left")
+    with LabThread(runtime, "lan", guests=("left",)):
+        assert run(*add, "console").out == "left: con2 plugged in\n"
+        (record,) = run(*add, "disk", "--file", "a.img", "--cow", "a.cow", "--json").records
+        assert (record["name"], record["setting"]) == ("ubdb", f"{runtime}/a.cow,{runtime}/a.img")
+        assert run(*add, "disk", "--file", "a.img", "--read-only").out == "left: ubdc plugged in\n"
+        assert run("guest", "device", "show", "left", "ubdc", "--json").records[0]["setting"] == (
+            f"r={runtime}/a.img"
+        )
+        done = run(*add, "nic", "--switch", "none")
+        assert (done.status, done.err) == (1, "umlab: no switch none\n")
+    for words in (
+        ("nic",),
+        ("disk",),
+        ("nic", "--switch", "lan", "--file", "x"),
+        ("disk", "--file", "x", "--mtu", "9000"),
+        ("usb",),
+    ):
+        assert run(*add, *words).status == 2, words
 
 
 def test_error_of_a_guest_is_shown_as_text(run: Run, runtime: Path) -> None:

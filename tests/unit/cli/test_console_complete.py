@@ -1,0 +1,66 @@
+"""What may come next in a line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from prompt_toolkit.completion import CompleteEvent
+from prompt_toolkit.document import Document
+
+from umlab.cli.console_complete import ConsoleCompleter, Known, candidates
+
+KNOWN = Known(
+    {"web1": "lan/web1", "web2": "lan/web2", "bad\x1b": "x"}, {"ubda": "/srv/left.img", "eth7": "daemon"}
+)
+
+
+def words(text: str) -> list[str]:
+    return list(candidates(text, KNOWN)[1])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("ver", ["version"]),
+        ("  s", ["sysrq", "stack", "stop", "switch"]),
+        ("@", ["all", "web1", "web2"]),
+        ("@web1,w", ["web1", "web2"]),
+        ("@all s", ["sysrq", "stack", "stop"]),
+        ("@all switch ", []),
+        ("switch ", ["web1", "web2"]),
+        ("proc load", ["loadavg"]),
+        ("@all proc  load", ["loadavg"]),
+        ("config eth", ["eth0", "eth1", "eth7"]),
+        ("remove ubd", ["ubda", "ubdb", "ubdc", "ubdd"]),
+        ("help sw", ["switch"]),
+        ("log ", ["-f"]),
+        ("stack ", ["1"]),
+        ("version ", []),
+        ("nonsense x", []),
+    ],
+)
+def test_words_that_fit(text: str, expected: list[str]) -> None:
+    assert words(text) == expected
+
+
+def test_keys_and_devices_say_what_they_are() -> None:
+    typed, keys = candidates("sysrq ", KNOWN)
+    assert typed == ""
+    assert keys["m"] == "show memory"
+    assert keys["b"].endswith("(deadly)")
+    assert candidates("config ubda", KNOWN)[1] == {"ubda": "/srv/left.img"}
+
+
+def test_menu_replaces_what_is_typed() -> None:
+    completer = ConsoleCompleter(lambda: KNOWN)
+    (found,) = completer.get_completions(Document("@all proc load"), CompleteEvent())
+    assert (found.text, found.start_position) == ("loadavg", -4)
+
+
+def test_files_are_completed_for_the_log(short_dir: Path) -> None:
+    (short_dir / "notes.txt").touch()
+    completer = ConsoleCompleter(lambda: KNOWN)
+    for front in ("log -f ", "@web1  log  -f "):
+        (found,) = completer.get_completions(Document(f"{front}{short_dir}/no"), CompleteEvent())
+        assert found.text == "tes.txt"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from umlab.cli.option import AsJson, UmlDirs, Watch
-from umlab.cli.page import Page, Table, present
+from umlab.cli.page import Page, Table, present, span
 
 if TYPE_CHECKING:
     from umlab.client.census import Census, GuestStatus
@@ -117,7 +117,7 @@ def _row(guest: GuestStatus) -> tuple[str, ...]:
         release = vitals.release
     # The last that a silent guest has said is not how it is.
     if vitals is not None and vitals.state == "answers":
-        up = blank if vitals.uptime is None else _span(vitals.uptime)
+        up = blank if vitals.uptime is None else span(vitals.uptime)
         load = blank if vitals.load is None else f"{vitals.load[0]:.2f}"
         if vitals.memory_used is not None and vitals.memory_total is not None:
             memory = f"{vitals.memory_used >> 20}/{vitals.memory_total >> 20} MiB"
@@ -139,14 +139,6 @@ def _state(guest: GuestStatus) -> str:
 def _nic(nic: GuestNic) -> str:
     where = nic.port or f"{nic.transport or _UNKNOWN} {_UNKNOWN}"
     return f"{nic.name or _UNKNOWN} {where}"
-
-
-def _span(seconds: float) -> str:
-    """Return a span in the largest unit of which it has two."""
-    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds // size:.0f} {unit}"
-    return f"{max(0, seconds):.0f} s"
 
 
 def _text(word: str) -> str:

@@ -92,6 +92,14 @@ def plain_table(table: Table) -> str:
     return "\n".join(texts)
 
 
+def span(seconds: float) -> str:
+    """Return a span in the largest unit of which it has two."""
+    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds // size:.0f} {unit}"
+    return f"{max(0, seconds):.0f} s"
+
+
 def fitted(table: Table, width: int) -> Table:
     """Return a table without those of its spare columns that a width has no room for."""
     for heading in table.spare:

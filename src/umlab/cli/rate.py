@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from umlab.capture.talkers import Talkers
-from umlab.daemon.view import GuestView, PortView, SwitchView
+from umlab.daemon.view import GuestView, GuestVitals, PortView, SwitchView
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 #: Fields of /proc/PID/stat behind the command's name: utime, stime, cutime, cstime.
@@ -26,6 +26,7 @@ class LabLook:
         talkers: By switch, where there is a flight recorder.
         guests: Its guests.
         cpu: Seconds of processor time that each guest has used.
+        vitals: By guest, what its kernel tells, where that came in time.
     """
 
     at: float
@@ -34,6 +35,7 @@ class LabLook:
     talkers: Mapping[str, Talkers] = field(default_factory=dict)
     guests: tuple[GuestView, ...] = ()
     cpu: Mapping[str, float] = field(default_factory=dict)
+    vitals: Mapping[str, GuestVitals] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,17 @@ def port_rates(before: LabLook | None, after: LabLook, switch: str) -> dict[int,
 def total(rates: Mapping[int, Rate]) -> Rate:
     """Return the rate of a switch."""
     return sum(rates.values(), _NOTHING)
+
+
+def guest_rate(before: LabLook | None, after: LabLook, guest: str) -> Rate:
+    """Return the rate of all ports that a guest is behind; nothing is known of one that has none."""
+    rates = [
+        port_rates(before, after, switch)[port.port_no]
+        for switch, ports in after.ports.items()
+        for port in ports
+        if port.guest == guest
+    ]
+    return sum(rates, _NOTHING) if rates else Rate()
 
 
 def cpu_share(before: LabLook | None, after: LabLook, guest: str) -> float | None:

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from umlab.capture.talkers import Talker, TalkerPair
-from umlab.cli.page import Page, Table
-from umlab.cli.rate import LabLook, Rate, cpu_share, port_rates, total
-from umlab.daemon.view import GuestView, PortView, SwitchView
+from umlab.cli.page import Page, Table, span
+from umlab.cli.rate import LabLook, Rate, cpu_share, guest_rate, port_rates, total
+from umlab.daemon.view import GuestView, GuestVitals, PortView, SwitchView
 from umlab.guest.console import escape
 
 #: Talkers, and pairs of them, that are shown of all switches together.
@@ -18,7 +18,7 @@ SHOWN_TALKERS = 5
 _RATES = (" IN/s", " OUT/s", " IN BIT/s", " OUT BIT/s", " DROPS/s")
 _SWITCHES = ("SWITCH", "LAB", " PORTS", *_RATES)
 _PORTS = ("PORT", "KIND", "GUEST", "STATE", *_RATES, " QUEUED")
-_GUESTS = ("GUEST", "LAB", "STATE", " MEMORY", " CPU")
+_GUESTS = ("GUEST", "LAB", "STATE", " CPU", " LOAD", " MEMORY", " UPTIME", " IN BIT/s", " OUT BIT/s")
 _TALKERS = ("FROM", "TO", "SWITCH", " FRAMES/s", " BIT/s")
 _UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 _PLAIN = (1.0, "")
@@ -64,9 +64,18 @@ def page(before: Look | None, after: Look) -> Page:
             record["switches"].append(_add_switch(rows, lab, switch, earlier, look))
         for guest in look.guests:
             share = cpu_share(earlier, look, guest.name)
-            rows.guests.append((share or 0.0, _guest_row(lab, guest, share)))
-            facts = {"lab": lab, "name": guest.name, "state": guest.state, "memory": guest.memory}
-            record["guests"].append({**facts, "cpu": share})
+            rate = guest_rate(earlier, look, guest.name)
+            vitals = look.vitals.get(guest.name)
+            rows.guests.append((share or 0.0, _guest_row(lab, guest, share, vitals, rate)))
+            facts = {
+                "lab": lab,
+                "name": guest.name,
+                "state": guest.state,
+                "memory": guest.memory,
+                "cpu": share,
+            }
+            told = None if vitals is None else asdict(vitals)
+            record["guests"].append({**facts, **asdict(rate), "vitals": told})
     parts: list[str | Table] = []
     if not rows.switches and not rows.guests:
         parts.append("nothing runs")
@@ -74,7 +83,7 @@ def page(before: Look | None, after: Look) -> Page:
     tables = [
         Table(_SWITCHES, _ranked(rows.switches), ("LAB", " PORTS")),
         Table(_PORTS, _ranked(rows.ports), ("KIND", "STATE", " QUEUED")),
-        Table(_GUESTS, _ranked(rows.guests), ("LAB",)),
+        Table(_GUESTS, _ranked(rows.guests), ("LAB", " UPTIME", " LOAD")),
         Table(_TALKERS, _ranked(rows.sources)[:SHOWN_TALKERS] + _ranked(rows.pairs)[:SHOWN_TALKERS]),
     ]
     for table in tables:
@@ -141,9 +150,21 @@ def _port_row(switch: str, port: PortView, rate: Rate) -> tuple[str, ...]:
     return (f"{switch}:{port.port_no}", port.kind, guest, port.state, *_texts(rate), str(port.queued))
 
 
-def _guest_row(lab: str, guest: GuestView, share: float | None) -> tuple[str, ...]:
+def _guest_row(
+    lab: str, guest: GuestView, share: float | None, vitals: GuestVitals | None, rate: Rate
+) -> tuple[str, ...]:
+    state, load, used, total, uptime = guest.state, "-", "-", guest.memory, "-"
+    if vitals is not None and vitals.state == "silent":
+        state = f"{state}, silent"
+    # The last that a guest has said before is not how it is.
+    if vitals is not None and vitals.state == "answers":
+        load = "-" if vitals.load is None else f"{vitals.load[0]:.2f}"
+        uptime = "-" if vitals.uptime is None else span(vitals.uptime)
+        if vitals.memory_used is not None and vitals.memory_total is not None:
+            used, total = str(vitals.memory_used >> 20), vitals.memory_total
     cpu = "-" if share is None else f"{share:.0%}"
-    return (guest.name, lab, guest.state, f"{guest.memory >> 20} MiB", cpu)
+    memory = f"{used}/{total >> 20} MiB"
+    return (guest.name, lab, state, cpu, load, memory, uptime, quantity(rate.rx_bits), quantity(rate.tx_bits))
 
 
 def _talker_rows(switch: str, talkers: Iterable[Talker | TalkerPair], seconds: float) -> list[_Ranked]:

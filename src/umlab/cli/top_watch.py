@@ -19,7 +19,12 @@ from umlab.cli.rate import LabLook, cpu_seconds
 from umlab.cli.top_page import SHOWN_TALKERS, Look, cut, page
 from umlab.client import labs
 from umlab.client.aio import AsyncClient
-from umlab.errors import ApiError, LabNotRunning, NoSuchSwitch, StateError
+from umlab.daemon.view import GuestVitals
+from umlab.errors import ApiError, LabNotRunning, NoSuchSwitch, StateError, UmlabError
+
+#: Guests whose vitals are asked for at the same time, and seconds for all of them.
+_ASKED_AT_ONCE = 16
+_VITALS_TIME = 0.5
 
 
 async def tell(names: Sequence[str] | None, interval: float, output: Output, *, once: bool) -> None:
@@ -120,20 +125,26 @@ async def _look(names: Sequence[str] | None, interval: float, *, first: bool = F
 async def _look_at(lab: str, interval: float) -> LabLook:
     async with AsyncClient(lab) as client:
         at = time.monotonic()
-        switches = await client.switches()
-        ports, talkers = {}, {}
-        for name in [switch.name for switch in switches]:
-            try:
-                ports[name] = await client.ports(name)
-                talkers[name] = await client.talkers(name, interval, SHOWN_TALKERS)
-            except NoSuchSwitch:
-                # It has ended since.
-                continue
-            except StateError:
-                # It has no flight recorder.
-                continue
         guests = await client.guests()
-    cpu = {guest.name: cpu_seconds(guest.pid) for guest in guests if guest.status is None}
+        running = [guest for guest in guests if guest.status is None]
+        asking = asyncio.create_task(_vitals(client, [guest.name for guest in running]))
+        try:
+            switches = await client.switches()
+            ports, talkers = {}, {}
+            for name in [switch.name for switch in switches]:
+                try:
+                    ports[name] = await client.ports(name)
+                    talkers[name] = await client.talkers(name, interval, SHOWN_TALKERS)
+                except NoSuchSwitch:
+                    # It has ended since.
+                    continue
+                except StateError:
+                    # It has no flight recorder.
+                    continue
+            vitals = await asking
+        finally:
+            asking.cancel()
+    cpu = {guest.name: cpu_seconds(guest.pid) for guest in running}
     return LabLook(
         at,
         tuple(switch for switch in switches if switch.name in ports),
@@ -141,4 +152,27 @@ async def _look_at(lab: str, interval: float) -> LabLook:
         talkers,
         tuple(guests),
         {name: seconds for name, seconds in cpu.items() if seconds is not None},
+        vitals,
     )
+
+
+async def _vitals(client: AsyncClient, guests: Sequence[str]) -> dict[str, GuestVitals]:
+    """Return what the kernels of guests tell, as far as that comes in time: nobody waits for a silent one."""
+    turns = asyncio.Semaphore(_ASKED_AT_ONCE)
+    told: dict[str, GuestVitals] = {}
+
+    async def ask(guest: str) -> None:
+        # One that has ended since, or a daemon that knows no vitals.
+        async with turns:
+            with contextlib.suppress(UmlabError):
+                told[guest] = await client.vitals(guest)
+
+    asking = [asyncio.create_task(ask(guest)) for guest in guests]
+    try:
+        if asking:
+            await asyncio.wait(asking, timeout=_VITALS_TIME)
+    finally:
+        for each in asking:
+            each.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+    return told

@@ -124,11 +124,11 @@ class Vitals:
             name=self._umid,
             state="answers",
             release=release,
-            uptime=uptime and uptime.seconds,
-            load=load and (load.one, load.five, load.fifteen),
-            memory_total=memory and memory.total,
-            memory_used=memory and max(0, memory.total - memory.available),
-            cpu=_share(earlier and earlier.cpu_time, cpu_time),
+            uptime=None if uptime is None else uptime.seconds,
+            load=None if load is None else (load.one, load.five, load.fifteen),
+            memory_total=None if memory is None else memory.total,
+            memory_used=None if memory is None else max(0, memory.total - memory.available),
+            cpu=_share(None if earlier is None else earlier.cpu_time, cpu_time),
         )
         return _Facts(self._clock.now_ns(), view, cpu_time)
 

@@ -8,7 +8,7 @@ import os
 import pytest
 
 from support.fake_captures import port
-from umlab.cli.rate import LabLook, Rate, cpu_seconds, cpu_share, port_rates, total
+from umlab.cli.rate import LabLook, Rate, cpu_seconds, cpu_share, guest_rate, port_rates, total
 from umlab.daemon.view import PortView
 
 
@@ -44,6 +44,17 @@ def test_port_of_another_guest_counts_from_nothing() -> None:
     before = look(5, counted(1, 10, 20))
     rates = port_rates(before, look(6, counted(1, 3, 40), counted(2, 1, 1)), "lan")
     assert (rates[1].rx_frames, rates[1].tx_frames, rates[2].rx_frames) == (3, 40, 1)
+
+
+def test_rate_of_a_guest_is_that_of_all_its_ports() -> None:
+    def of(at: float, frames: int) -> LabLook:
+        ports = [dataclasses.replace(counted(number, frames, 0), guest="left") for number in (1, 2)]
+        other = [dataclasses.replace(counted(1, 0, 3 * frames), guest="left"), counted(2, frames, frames)]
+        return LabLook(at, ports={"lan": ports, "wan": other})
+
+    assert guest_rate(of(5, 0), of(7, 10), "left") == Rate(10, 8000, 15, 12_000, 0)
+    assert guest_rate(None, of(7, 10), "left") == Rate()
+    assert guest_rate(of(5, 0), of(7, 10), "right") == Rate()
 
 
 def test_share_of_a_processor() -> None:

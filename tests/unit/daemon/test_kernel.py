@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,7 @@ from umlab.testing.guest import SimulatedGuest, SimulatedGuests
 
 #: What a kernel with ``quiet`` on its command line begins with.
 LEVEL = 4
-Fault = Callable[[bytes, list[bytes]], "list[Step]"]
+Fault = Callable[[bytes, list[bytes]], list[Step]]
 
 
 @pytest.fixture
@@ -36,9 +36,9 @@ def kernel(guest: SimulatedGuest) -> Kernel:
     return Kernel(str(guest.path), guest.umid)
 
 
-def only(word: bytes, steps: list[Step] | None) -> Fault:
+def only(word: bytes, steps: Sequence[Step]) -> Fault:
     """Return the fault of a guest that fails at one command: steps instead of its answer."""
-    return lambda request, datagrams: (steps or []) if request == word else list(datagrams)
+    return lambda request, datagrams: list(steps if request == word else datagrams)
 
 
 async def test_answer_is_whole_and_the_level_is_restored(kernel: Kernel, guest: SimulatedGuest) -> None:
@@ -63,7 +63,7 @@ async def test_level_that_lets_all_through_is_left_alone(kernel: Kernel, guest: 
     "fault", [[], answer(b"none", 1), answer(b"loud\n"), answer(b""), garbage()(b"", [])]
 )
 async def test_level_that_nobody_knows_is_not_touched(
-    fault: list[Step], kernel: Kernel, guest: SimulatedGuest, monkeypatch: pytest.MonkeyPatch
+    fault: Sequence[Step], kernel: Kernel, guest: SimulatedGuest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A kernel whose work queue hangs answers no ``proc``, but system requests all the same."""
     monkeypatch.setattr(module, "LEVEL_TIMEOUT", 0.1)

@@ -61,6 +61,10 @@ In `vlan_capture` the switches are those of one lab's daemon, with the native en
   told. While settings change, another thread sends at a pace from one port to another that are not
   concerned, with 20,000 source addresses; **lost** is what does not arrive.
 
+In `console` everybody asks `version`. The C `uml_mconsole` is a process for each call; the library opens a
+socket for each. **time** is from the first request to the last guest's answer, the median of several goes
+in a round, and **worst** the longest of these.
+
 In `core` seconds are those of the thread's own processor time."""
 
 

@@ -32,6 +32,11 @@ class ScreenSession(TerminalSession):
         super().__init__(argv, env, size)
 
     @property
+    def pid(self) -> int:
+        """The program's process."""
+        return self._pid
+
+    @property
     def lines(self) -> list[str]:
         """The lines of the screen, without blanks at their ends."""
         return [line.rstrip() for line in self._screen.display]

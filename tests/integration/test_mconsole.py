@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,8 +22,11 @@ from integration.peers.minimal_guest import READY, MinimalGuest, minimal_guest
 from support.console_requests import EXACT, MALFORMED, NUMBERS, SHAPES, ask, request, shape, without_numbers
 from support.deadline import scaled, wait_until
 from umlab.errors import MconsoleError, MconsoleTimeout, MconsoleUnreachable
+from umlab.mconsole import reading
 from umlab.mconsole.aio import AsyncMconsole
+from umlab.mconsole.command import proc
 from umlab.mconsole.endpoint import open_console
+from umlab.mconsole.fleet import AsyncFleet, Fleet
 from umlab.mconsole.notify import NotifySocket
 from umlab.mconsole.session import Answer, MconsoleSession
 from umlab.mconsole.sync import Mconsole
@@ -31,7 +35,7 @@ from umlab.wire import mconsole as wire
 
 pytestmark = pytest.mark.integration
 
-Call = Callable[..., str]
+Call = Callable[..., Any]
 
 
 MOUNTS = 60
@@ -97,9 +101,8 @@ def _blocking(guest: Peer) -> Call:
 
 
 def _asyncio(guest: Peer) -> Call:
-    async def call(method: str, args: tuple[object, ...]) -> str:
-        result: str = await getattr(AsyncMconsole(str(guest.socket), guest.umid), method)(*args)
-        return result
+    async def call(method: str, args: tuple[object, ...]) -> Any:
+        return await getattr(AsyncMconsole(str(guest.socket), guest.umid), method)(*args)
 
     return lambda method, *args: asyncio.run(call(method, args))
 
@@ -130,6 +133,40 @@ def test_stopped_guest_answers_and_goes_on(call: Call) -> None:
     assert call("go") == ""
     with pytest.raises(MconsoleError, match="Not stopped"):
         call("go")
+
+
+def test_kernel_is_read_as_values(call: Call) -> None:
+    version: reading.Version = call("read", reading.VERSION)
+    assert (version.system, version.nodename, version.machine) == ("Linux", "(none)", "x86_64")
+    assert version.release in call("proc", "version")
+    assert version.build in call("proc", "version")
+    cpu: reading.CpuTime = call("read", reading.CPU_TIME)
+    uptime: reading.Uptime = call("read", reading.UPTIME)
+    assert cpu.busy >= 0
+    assert 0 < cpu.busy + cpu.idle <= uptime.seconds + 1
+    load: reading.LoadAverage = call("read", reading.LOAD_AVERAGE)
+    assert 0 <= load.running <= load.tasks
+    memory: reading.Memory = call("read", reading.MEMORY)
+    assert 64 << 20 < memory.free < memory.total < 128 << 20
+    assert memory.swap_total == 0
+    interrupts: reading.Interrupts = call("read", reading.INTERRUPTS)
+    (own,) = [line for line in interrupts.lines if line.source == "SIGIO mconsole"]
+    assert 0 < own.count < interrupts.total
+
+
+def test_devices_are_read_as_values(call: Call, guest: Peer) -> None:
+    disk, cow = guest.uml_dir / "below", guest.uml_dir / f"cow-{time.monotonic_ns()}"
+    disk.write_bytes(bytes(8192))
+    assert call("read", reading.setting("ubd5")) is None
+    assert call("config_set", "ubd5", f"{cow},{disk}") == ""
+    assert call("read", reading.setting("ubd5")) == reading.DiskSetting("ubd5", str(cow), str(disk))
+    assert call("remove", "ubd5") == ""
+    assert call("config_set", "con3", "pts") == ""
+    assert call("read", reading.setting("con3")) == reading.LineSetting("con3", "pts", None)
+    assert call("remove", "con3") == ""
+    assert call("read", reading.setting("con3")) is None
+    # Not how much memory there is: a bug of the kernel.
+    assert call("read", reading.setting("mem")) == reading.MemorySetting("mem", 0x60000000)
 
 
 def test_disk_is_plugged_shown_and_unplugged(call: Call, guest: Peer) -> None:
@@ -271,6 +308,19 @@ def test_simulated_guest_cuts_long_answers_in_the_same_way(real: Peer, simulated
 def test_simulated_guest_takes_malformed_requests_in_the_same_way(real: Peer, simulated: Peer) -> None:
     for name, (data, count) in MALFORMED.items():
         assert ask(simulated.socket, data, count) == ask(real.socket, data, count), name
+
+
+@pytest.mark.parametrize("kind", ["blocking", "asyncio"])
+def test_fleet_has_an_outcome_for_each_guest(kind: str, guest: Peer) -> None:
+    paths = {"ours": str(guest.socket), "none": str(guest.socket.with_name("none"))}
+    if kind == "blocking":
+        outcomes = Fleet({umid: Mconsole(path, umid) for umid, path in paths.items()}).run(proc("mounts"))
+    else:
+        consoles = {umid: AsyncMconsole(path, umid) for umid, path in paths.items()}
+        outcomes = asyncio.run(AsyncFleet(consoles).run(proc("mounts")))
+    assert list(outcomes) == ["ours", "none"]
+    assert outcomes["ours"].output == Mconsole(paths["ours"]).proc("mounts")
+    assert isinstance(outcomes["none"].error, MconsoleUnreachable)
 
 
 def test_ended_guest_is_unreachable_and_its_notifications_came() -> None:

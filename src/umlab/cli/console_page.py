@@ -21,6 +21,8 @@ _STYLES = {"ok": "green", "error": "bold red", "name": "bold", "": ""}
 #: Columns that the names of a table's row may take, and blanks between columns.
 _MAX_NAMES = 40
 _GAP = 2
+#: Characters that are shown of an answer whose end has not come.
+_MAX_SAID = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +46,10 @@ def shown(text: str) -> str:
 def reason(error: UmlabError) -> str:
     """Return what is wrong, where the guest and the command are known already; untrusted."""
     if isinstance(error, MconsoleTimeout):
-        said = f"; it said: {error.output}" if error.output else ""
-        return f"did not answer in time, it may be hung or stopped{said}"
+        said = error.output
+        if len(said) > _MAX_SAID:
+            said = f"... {said[-_MAX_SAID:]}"
+        return f"did not answer in time, it may be hung or stopped{f'; it said: {said}' if said else ''}"
     if isinstance(error, MconsoleUnreachable):
         return error.output
     # Those below it have more to say than what the guest said.

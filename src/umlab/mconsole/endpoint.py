@@ -95,6 +95,12 @@ def unreachable(path: str, umid: str, command: str, error: OSError) -> MconsoleU
             reason = f"cannot be reached: {path} is not a socket"
     elif error.errno == errno.EPROTOTYPE:
         reason = f"cannot be reached: {path} is a socket, but not that of a console"
+    elif error.errno == errno.EMFILE:
+        # Only here: the smallest program has one guest.
+        from resource import RLIMIT_NOFILE, getrlimit
+
+        limit = getrlimit(RLIMIT_NOFILE)[0]
+        reason = f"cannot be asked: this program may not have more than {limit} open files (ulimit -n)"
     else:
         reason = f"cannot be reached: {path}: {error.strerror or error}"
     return MconsoleUnreachable(umid, command, reason)

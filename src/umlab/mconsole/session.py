@@ -23,8 +23,8 @@ from umlab.wire.mconsole import parse_reply, serialize_request
 
 __all__ = ["MAX_ANSWER", "Answer", "MconsoleSession", "Silence"]
 
-MAX_ANSWER = 16 * 1024 * 1024
-"""Bytes of one whole answer; a guest that says more is hostile or broken."""
+MAX_ANSWER = 4 * 1024 * 1024
+"""Bytes of one whole answer; a guest that says more is hostile or broken, and many may be asked at once."""
 
 
 class Answer:

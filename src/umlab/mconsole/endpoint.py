@@ -100,7 +100,7 @@ def unreachable(path: str, umid: str, command: str, error: OSError) -> MconsoleU
         from resource import RLIMIT_NOFILE, getrlimit
 
         limit = getrlimit(RLIMIT_NOFILE)[0]
-        reason = f"cannot be asked: this program may not have more than {limit} open files (ulimit -n)"
+        reason = f"cannot be asked: {error.strerror} (the limit is {limit}; raise it: ulimit -n)"
     else:
         reason = f"cannot be reached: {path}: {error.strerror or error}"
     return MconsoleUnreachable(umid, command, reason)

@@ -11,7 +11,14 @@ import typer
 from umlab import __version__
 from umlab.cli import capture, console, demo, doctor, events, gc, guest, hook, switch, top
 from umlab.cli.exit_status import EXIT_ERROR, EXIT_NOT_RUNNING
-from umlab.errors import LabNotRunning, NoSuchGuest, NoSuchHook, NoSuchSwitch, UmlabError
+from umlab.errors import (
+    LabNotRunning,
+    MconsoleUnreachable,
+    NoSuchGuest,
+    NoSuchHook,
+    NoSuchSwitch,
+    UmlabError,
+)
 
 app = typer.Typer(
     name="umlab",
@@ -57,7 +64,9 @@ def main() -> None:
 
         # A guest may have had a word in it.
         print(f"umlab: {escape(os.fsencode(str(error)))}", file=sys.stderr)
-        missing = isinstance(error, LabNotRunning | NoSuchSwitch | NoSuchGuest | NoSuchHook)
+        missing = isinstance(
+            error, LabNotRunning | NoSuchSwitch | NoSuchGuest | NoSuchHook | MconsoleUnreachable
+        )
         sys.exit(EXIT_NOT_RUNNING if missing else EXIT_ERROR)
 
 

@@ -102,7 +102,7 @@ def test_guest_outside_labs_is_asked_for_its_kernel(
     other.set_fault(lambda _request, _datagrams: [DEATH])
     say_no(monkeypatch)
     assert run("guest", "sysrq", str(other.path), "t").status == 1
-    assert run("guest", "sysrq", str(other.path), "t", "--yes").status == 1
+    assert run("guest", "sysrq", str(other.path), "t", "--yes").status == 3
     assert run("guest", "stack", "nobody", "1").status == 3
 
 

@@ -53,3 +53,11 @@ def test_asking_loads_only_what_asks(runtime: Path) -> None:
             assert modules & HEAVY == FOR_ASKING
             # Nobody looks at these in a pipe.
             assert "rich.table" not in modules
+
+
+def test_one_command_for_guests_loads_no_shell(runtime: Path) -> None:
+    assert "umlab.cli.console_run" not in loaded(("console", "--help"), runtime)
+    with LabThread(runtime, "lan", guests=("left",)):
+        modules = loaded(("console", "left", "--", "version"), runtime)
+    assert modules & HEAVY == {*FOR_ASKING, "asyncio"}
+    assert not modules & {"prompt_toolkit", "rich.table", "umlab.cli.console_shell"}

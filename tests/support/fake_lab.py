@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import itertools
 import os
 import time
 
 from support.capture_switch import CaptureSwitches
 from umlab.capture.talkers import Talker, TalkerPair, Talkers
-from umlab.console.scrollback import Scrollback
+from umlab.console.feed import ScreenFeed
 from umlab.console.terminal import Terminal
 from umlab.daemon.capture import CaptureSet
+from umlab.daemon.device_order import DeviceOrder, new_kind, resolve_order
 from umlab.daemon.event_log import EventLog
 from umlab.daemon.guest_console import GuestConsoles
 from umlab.daemon.guest_device import GuestDevices
@@ -31,13 +33,14 @@ from umlab.daemon.view import (
     LabView,
     ListenerView,
     LogPiece,
+    LogTime,
     PortView,
     SwitchView,
 )
 from umlab.errors import (
     AlreadyExists,
-    MconsoleError,
     NoSuchConsole,
+    NoSuchDevice,
     NoSuchGuest,
     NoSuchHook,
     NoSuchPort,
@@ -45,6 +48,7 @@ from umlab.errors import (
     StateError,
 )
 from umlab.guest.cmdline import GuestSpec
+from umlab.guest.device import DeviceName, parse_device, serialize_setting
 from umlab.switch.counters import DropReason
 from umlab.transports.contract import Argument
 
@@ -67,6 +71,9 @@ class FakeGuest:
     def __init__(self, spec: GuestSpec) -> None:
         self.spec = spec
         self.log = bytearray(b"Linux version 6.1\n")
+        #: What the terminal has printed, and when the parts of each console's output came.
+        self.terminal_log = bytearray()
+        self.times = {"con0": [LogTime(0, 1.0)], "con1": list[LogTime]()}
         #: Offset of the first byte that is kept.
         self.log_start = 0
         self.grown = asyncio.Event()
@@ -76,20 +83,24 @@ class FakeGuest:
         )
         self.devices = {"mem": "128M", "ubda": "/srv/left.img"}
         self.terminal: Terminal | None = None
-        self.scrollback: Scrollback | None = None
         self.line = -1
 
     def open_terminal(self) -> Terminal:
         """Return the terminal, made when first asked for."""
         if self.terminal is None:
             master, self.line = os.openpty()
-            self.scrollback = Scrollback()
-            self.terminal = Terminal(master, self.scrollback)
+            self.terminal = Terminal(master, ScreenFeed(), on_output=self._record)
         return self.terminal
 
     def print(self, data: bytes) -> None:
         """Add to the log."""
+        self.times["con0"].append(LogTime(len(self.log), time.time()))
         self.log += data
+        self.grown.set()
+
+    def _record(self, data: bytes) -> None:
+        self.times["con1"].append(LogTime(len(self.terminal_log), time.time()))
+        self.terminal_log += data
         self.grown.set()
 
     def end(self) -> None:
@@ -98,9 +109,6 @@ class FakeGuest:
         self.grown.set()
         if self.terminal is not None:
             self.terminal.close()
-        if self.scrollback is not None:
-            self.scrollback.close()
-            self.scrollback = None
         if self.line >= 0:
             os.close(self.line)
             self.line = -1
@@ -114,31 +122,50 @@ class FakeConsoles(GuestConsoles):
 
     def views(self, name: str) -> list[ConsoleView]:
         terminal = self._lab.held(name).terminal
-        viewers = terminal.viewers if terminal else 0
-        return [ConsoleView("con0", "log", 0), ConsoleView("con1", "terminal", viewers)]
+        writers, readers = (terminal.count("write"), terminal.count("read")) if terminal else (0, 0)
+        return [ConsoleView("con0", "log", 0, 0), ConsoleView("con1", "terminal", writers, readers)]
 
-    def log(self, name: str, start: int, limit: int) -> LogPiece:
-        held = self._lab.held(name)
-        end = held.log_start + len(held.log)
+    def log(self, name: str, console: str, start: int, limit: int) -> LogPiece:
+        log, first = self._kept(name, console)
+        end = first + len(log)
         if start < 0:
             start += end
-        start = min(max(start, held.log_start), end)
-        data = bytes(held.log[start - held.log_start :][:limit])
+        start = min(max(start, first), end)
+        data = bytes(log[start - first :][:limit])
         return LogPiece(start, start + len(data), data)
 
-    async def wait_log(self, name: str, end: int) -> None:
+    def log_times(
+        self, name: str, console: str, start: int, since: float | None, limit: int
+    ) -> list[LogTime]:
+        self._kept(name, console)
+        times = self._lab.held(name).times[console]
+        if since is not None:
+            return [each for each in times if each.at >= since][:limit]
+        older = sum(each.offset <= start for each in times)
+        return times[max(0, older - 1) :][:limit]
+
+    async def wait_log(self, name: str, console: str, end: int) -> None:
         held = self._lab.held(name)
-        while held.log_start + len(held.log) <= end and held.state != "ended":
+        while held.state != "ended":
+            log, first = self._kept(name, console)
+            if first + len(log) > end:
+                return
             held.grown.clear()
             await held.grown.wait()
 
-    def terminal(self, name: str, console: str) -> Terminal:
+    async def terminal(self, name: str, console: str) -> Terminal:
         held = self._lab.held(name)
         if console != "con1":
             raise NoSuchConsole(name, console)
         if held.state == "ended":
             raise StateError("the terminal is closed: its guest has ended")
         return held.open_terminal()
+
+    def _kept(self, name: str, console: str) -> tuple[bytearray, int]:
+        held = self._lab.held(name)
+        if console not in ("con0", "con1"):
+            raise NoSuchConsole(name, console)
+        return (held.log, held.log_start) if console == "con0" else (held.terminal_log, 0)
 
 
 class FakeDevices(GuestDevices):
@@ -148,24 +175,41 @@ class FakeDevices(GuestDevices):
         self._lab = lab
 
     async def views(self, name: str) -> list[DeviceView]:
-        return [
-            DeviceView(device, setting) for device, setting in sorted(self._lab.held(name).devices.items())
-        ]
+        return [await self.view(name, device) for device in sorted(self._lab.held(name).devices)]
 
     async def view(self, name: str, device: str) -> DeviceView:
         devices = self._lab.held(name).devices
-        if device not in devices:
-            raise MconsoleError(name, f"config {device}", "no such device")
-        return DeviceView(device, devices[device])
+        parsed, _ = parse_device(device)
+        key = str(parsed)
+        if key not in devices:
+            raise NoSuchDevice(name, key)
+        kind = {"mem": "memory", "ubd": "disk", "con": "console", "ssl": "serial"}.get(parsed.kind, "nic")
+        return DeviceView(key, devices[key], kind)
 
-    async def put(self, name: str, device: str, setting: str) -> bool:
+    async def put(self, name: str, device: str, order: DeviceOrder) -> bool:
         devices = self._lab.held(name).devices
-        changed = devices.get(device) != setting
-        devices[device] = setting
+        parsed, letters = parse_device(device)
+        text = serialize_setting(resolve_order(order, parsed, letters, self._listening_of))
+        changed = devices.get(str(parsed)) != text
+        devices[str(parsed)] = text
         return changed
 
-    async def remove(self, name: str, device: str) -> bool:
-        return self._lab.held(name).devices.pop(device, None) is not None
+    async def add(self, name: str, order: DeviceOrder) -> DeviceView:
+        devices = self._lab.held(name).devices
+        kind = new_kind(order)
+        names = (DeviceName(kind, number) for number in itertools.count(2 if kind == "con" else 0))
+        device = next(str(each) for each in names if str(each) not in devices)
+        await self.put(name, device, order)
+        return await self.view(name, device)
+
+    async def remove(self, name: str, device: str, *, down: bool = False) -> bool:
+        return self._lab.held(name).devices.pop(str(parse_device(device)[0]), None) is not None
+
+    async def reset(self, name: str, device: str, *, down: bool = False) -> None:
+        self._lab.asked.append(("reset", (await self.view(name, device)).name, down))
+
+    def _listening_of(self, switch: str) -> tuple[str, ...]:
+        return self._lab.spec(switch).listen
 
 
 class FakeKernels(GuestKernels):
@@ -230,8 +274,8 @@ class FakeLab(LabService):
         self.guest_by_name: dict[str, FakeGuest] = {}
         #: Whether its switches have a flight recorder.
         self.has_recorder = True
-        #: Calls of ``stack`` and ``sysrq``, and what the next ones wait for.
-        self.asked: list[tuple[str, object]] = []
+        #: Calls of ``stack``, ``sysrq`` and others, and what the next ones wait for.
+        self.asked: list[tuple[object, ...]] = []
         self.pause = asyncio.Event()
         self.pause.set()
         self.started_at = time.time()
@@ -249,11 +293,11 @@ class FakeLab(LabService):
             guest.end()
         self.events.close()
 
-    def add_port(self, switch: str, port_no: int, guest: str | None = None) -> None:
+    def add_port(self, switch: str, port_no: int, guest: str | None = None, pid: int = 4711) -> None:
         """Plug something in."""
         mac = f"02:00:00:00:{port_no >> 8:02x}:{port_no & 255:02x}"
         self.port_views[switch][port_no] = PortView(
-            port_no, "daemon", "v3", "up", 4711, 1000, "1000", guest, guest, (mac,), 1, 0, dict(PORT_COUNTERS)
+            port_no, "daemon", "v3", "up", pid, 1000, "1000", guest, guest, (mac,), 1, 0, dict(PORT_COUNTERS)
         )
         self.addresses[switch].append(FdbEntryView(mac, port_no, 1.5))
 
@@ -272,7 +316,7 @@ class FakeLab(LabService):
         return [self.switch(name) for name in sorted(self.specs)]
 
     def switch(self, name: str) -> SwitchView:
-        spec = self._spec(name)
+        spec = self.spec(name)
         listeners = tuple(
             ListenerView(kind, where, (Argument("uml", f"eth0=daemon,,unix,{where}", "daemon"),))
             for kind, _, where in (each.partition(":") for each in spec.listen)
@@ -284,21 +328,21 @@ class FakeLab(LabService):
         )
 
     def ports(self, switch: str) -> list[PortView]:
-        self._spec(switch)
+        self.spec(switch)
         return [view for _, view in sorted(self.port_views[switch].items())]
 
     def port(self, switch: str, port_no: int) -> PortView:
-        self._spec(switch)
+        self.spec(switch)
         if port_no not in self.port_views[switch]:
             raise NoSuchPort(port_no)
         return self.port_views[switch][port_no]
 
     def fdb(self, switch: str) -> list[FdbEntryView]:
-        self._spec(switch)
+        self.spec(switch)
         return list(self.addresses[switch])
 
     async def talkers(self, switch: str, seconds: float, count: int) -> Talkers:
-        self._spec(switch)
+        self.spec(switch)
         if not self.has_recorder:
             raise StateError(f"switch {switch} has no flight recorder")
         pairs = (
@@ -331,7 +375,7 @@ class FakeLab(LabService):
         return known is None
 
     async def set_switch(self, name: str, change: SwitchChange) -> bool:
-        spec = self._spec(name)
+        spec = self.spec(name)
         change.check_attached(spec.config, self.port_views[name])
         lldp = spec.lldp if change.lldp is None else change.lldp
         self.specs[name] = dataclasses.replace(spec, config=change.of(spec.config), lldp=lldp)
@@ -341,13 +385,13 @@ class FakeLab(LabService):
         return self.specs.pop(name, None) is not None
 
     async def remove_port(self, switch: str, port_no: int) -> bool:
-        self._spec(switch)
+        self.spec(switch)
         return self.port_views[switch].pop(port_no, None) is not None
 
     def flush_fdb(self, switch: str, port_no: int | None = None) -> bool:
         if port_no is not None:
             self.port(switch, port_no)
-        self._spec(switch)
+        self.spec(switch)
         kept = [each for each in self.addresses[switch] if port_no not in (None, each.port_no)]
         changed = kept != self.addresses[switch]
         self.addresses[switch] = kept
@@ -368,7 +412,8 @@ class FakeLab(LabService):
             guest.end()
         return guest is not None
 
-    def _spec(self, name: str) -> SwitchSpec:
+    def spec(self, name: str) -> SwitchSpec:
+        """Return a switch's description.  Raises NoSuchSwitch."""
         if name not in self.specs:
             raise NoSuchSwitch(name)
         return self.specs[name]

@@ -29,8 +29,8 @@ Examples:
   umlab guest ls --prune
 """
 
-_HEADINGS = ("GUEST", "LAB", "STATE", " PID", "KERNEL", " UP", " LOAD", " MEMORY", "NICS")
-_SPARE = ("KERNEL", "NICS", " LOAD", " MEMORY", " UP", " PID")
+HEADINGS = ("GUEST", "LAB", "STATE", " PID", "KERNEL", " UP", " LOAD", " MEMORY", "NICS")
+SPARE = ("KERNEL", "NICS", " LOAD", " MEMORY", " UP", " PID")
 #: Where there is nothing to know, and where it is not known.
 _NONE, _UNKNOWN = "-", "?"
 #: States in which a kernel may be running.
@@ -83,7 +83,7 @@ def _page(census: Census, *, prune: bool) -> Page:
         lines.append(
             f"the daemon of {lab} has died; to manage its guests: umlab switch run {lab} --background"
         )
-    parts: list[str | Table] = [Table(_HEADINGS, rows, _SPARE)] if rows else []
+    parts: list[str | Table] = [Table(HEADINGS, rows, SPARE)] if rows else []
     return Page(records, [*parts, *lines] or ["no guest runs"])
 
 

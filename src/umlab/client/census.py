@@ -16,9 +16,12 @@ from umlab.client.find import guest_roots, lab_of
 from umlab.client.nic import GuestNic, PluggedPort, match_nics, port_place
 from umlab.client.survey import survey
 from umlab.daemon.kernel import Kernel
-from umlab.errors import LabError, SwitchError, UmlabError
+from umlab.errors import LabError, MconsoleTimeout, MconsoleUnreachable, SwitchError, UmlabError
 from umlab.guest.nic import CommandLineNic, nics_of, parse_nics
+from umlab.mconsole.command import raw
 from umlab.mconsole.discover import Found, discover
+from umlab.mconsole.fleet import Fleet, Outcome
+from umlab.mconsole.sync import Mconsole
 
 if TYPE_CHECKING:
     from umlab.daemon.view import DeviceView, GuestView, GuestVitals
@@ -29,8 +32,13 @@ __all__ = ["Census", "GuestStatus", "take_census"]
 _LAB_TIME = 1.0
 #: and for what it asks a guest, which it gives up a little earlier.
 _GUEST_TIME = 1.5
-#: Guests that are asked at the same time: each takes descriptors, and 1024 are usual.
+#: Seconds in which a guest that no daemon speaks for has to give its first answer.
+_ANSWER_TIME = 1.0
+#: Guests that are asked for it at the same time: each takes a descriptor, and 1024 are usual.
 _MOST_ASKED = 400
+#: Guests that are asked for all the rest at the same time: more of them would be asked so slowly, on our
+#: part, that they seemed silent.
+_MOST_TOLD = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +98,12 @@ async def take_census(uml_dirs: Sequence[str] = ()) -> Census:
     # The guests of a daemon that does not answer are asked themselves.
     others = [each for each in found if lab_of(each) not in labs]
     others.sort(key=lambda each: (lab_of(each) is None, lab_of(each) or ""))
+    listening = [each for each in others if each.state == "listening"]
+    states = await asyncio.to_thread(_states_of, listening)
     rounds = _Round([port for lab in labs.values() for port in lab.ports])
     guests = await asyncio.gather(
         *(rounds.member(lab.name, view) for lab in labs.values() for view in lab.guests),
-        *map(rounds.other, others),
+        *(rounds.other(each, states.get(each.path, each.state)) for each in others),
     )
     hung = tuple(name for name in surveyed.answers if name not in labs)
     return Census(tuple(guests), tuple(surveyed.kept), hung)
@@ -124,6 +134,23 @@ async def _ask_lab(name: str) -> _Lab | None:
     return _Lab(name, guests, plugged)
 
 
+def _states_of(listening: Iterable[Found]) -> dict[str, str]:
+    """Ask guests for their first answer, and return their states by their sockets."""
+    consoles = {each.path: Mconsole(each.path, each.umid) for each in listening}
+    outcomes = Fleet(consoles, _MOST_ASKED).run(raw("version", _ANSWER_TIME))
+    return {path: _state_of(outcome) for path, outcome in outcomes.items()}
+
+
+def _state_of(outcome: Outcome) -> str:
+    match outcome.error:
+        case MconsoleTimeout():
+            return "silent"
+        case MconsoleUnreachable():
+            return "dead"
+    # A refusal, and even nonsense, is an answer.
+    return "answers"
+
+
 class _Round:
     """One round from guest to guest.
 
@@ -133,13 +160,14 @@ class _Round:
 
     def __init__(self, ports: list[PluggedPort]) -> None:
         self._ports = ports
-        self._turns = asyncio.Semaphore(_MOST_ASKED)
+        self._turns = asyncio.Semaphore(_MOST_TOLD)
 
     async def member(self, lab: str, view: GuestView) -> GuestStatus:
         """Return what there is to say of a guest for which a daemon speaks."""
         if view.status is not None:
             return GuestStatus(view.name, lab, view.state, None, view.mconsole, None, None, view)
-        async with self._turns:
+        # Of one that is silent the daemon knows it already.
+        async with contextlib.nullcontext() if view.answers is False else self._turns:
             vitals, devices = await _ask_member(lab, view.name)
         nics = nics_of(view.pid) if devices is None else parse_nics(map(_word, devices))
         ports = [each for each in self._ports if each.is_of(lab, view.name, view.pid)]
@@ -152,14 +180,12 @@ class _Round:
             view.name, lab, view.state, view.pid, view.mconsole, vitals, _match(nics, ports, told), view
         )
 
-    async def other(self, found: Found) -> GuestStatus:
-        """Return what there is to say of a guest for which none does."""
-        state: str = found.state
+    async def other(self, found: Found, state: str) -> GuestStatus:
+        """Return what there is to say of a guest for which none does, and which is in a state."""
         vitals = None
-        if found.state == "listening":
+        if state == "answers":
             async with self._turns:
                 vitals = await _ask_other(found)
-            state = "dead" if vitals.state == "unreachable" else vitals.state
         nics, ports = None, []
         if found.pid is not None:
             nics = nics_of(found.pid)

@@ -46,8 +46,8 @@ class Found:
         umid: The guest's name; text that anybody may have chosen.
         path: Of its console's socket, there or not.
         root: The directory that has the run directory, absolute.
-        pid: Its main process by the directory's pid file, ``None`` unless the directory's owner has such
-            a process.
+        pid: Its main process by the directory's pid file, ``None`` of a dead guest and unless the
+            directory's owner has such a process.
         state: ``listening``: somebody holds the console's socket, which says nothing of answers.
             ``dead``: nobody holds it any more.
             ``no socket``: the guest boots, has no console, or its end was interrupted.
@@ -179,7 +179,8 @@ def _below(root: str, parent: int) -> Iterator[Found]:
                 continue
             try:
                 if _is_run_directory(directory):
-                    yield Found(name, path, root, _living_pid(directory), state_of(directory))
+                    state = state_of(directory)
+                    yield Found(name, path, root, _living_pid(directory, state), state)
             finally:
                 os.close(directory)
 
@@ -192,8 +193,9 @@ def _is_run_directory(directory: int) -> bool:
     return False
 
 
-def _living_pid(directory: int) -> int | None:
-    pid = read_pid(directory)
+def _living_pid(directory: int, state: State) -> int | None:
+    # A dead guest's number is another process's.
+    pid = None if state == "dead" else read_pid(directory)
     with contextlib.suppress(OSError):
         if pid is not None and os.stat(f"/proc/{pid}").st_uid == os.fstat(directory).st_uid:
             return pid

@@ -16,24 +16,6 @@ from umlab.daemon.view import LabView
 HOSTILE = b"\x1b]0;title\x07\xff\r\nlogin: "
 
 
-def test_no_guest_is_no_error(run: Run) -> None:
-    assert run("guest", "ls").out == "no guest runs\n"
-
-
-def test_guests_of_all_labs_are_listed(run: Run, runtime: Path) -> None:
-    with LabThread(runtime, "lan", guests=("left",)), LabThread(runtime, "ring", guests=("left",)) as ring:
-        ring.call(lambda lab: lab.guest_by_name["left"].end())
-        shown = run("guest", "ls")
-        records = run("guest", "ls", "--json").records
-    lines = [line.split() for line in shown.out.splitlines()]
-    assert lines[1][:8] == ["left", "lan", "ready", "4711", "128", "MiB", "/usr/bin/linux", "con0,con1"]
-    assert lines[2][:4] == ["left", "ring", "ended", "(0)"]
-    assert [(each["lab"], each["name"], each["status"]) for each in records] == [
-        ("lan", "left", None),
-        ("ring", "left", 0),
-    ]
-
-
 def test_guest_is_found_in_any_lab(run: Run, runtime: Path) -> None:
     with LabThread(runtime, "lan", guests=("left", "both")), LabThread(runtime, "ring", guests=("both",)):
         assert run("guest", "logs", "left").status == 0

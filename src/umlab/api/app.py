@@ -29,6 +29,7 @@ from umlab.api.hook import hook_routes
 from umlab.api.idempotency import AnswerMemory
 from umlab.api.lab import lab_routes
 from umlab.api.limit import Limit
+from umlab.api.log import log_routes
 from umlab.api.metric import CONTENT_TYPE, LabCollector
 from umlab.api.openapi import openapi_document
 from umlab.api.switch import switch_routes
@@ -61,6 +62,7 @@ def create_app(service: LabService, on_stop: Callable[[str], None]) -> FastAPI:
         switch_routes(service),
         guest_routes(service, answers),
         device_routes(service, answers),
+        log_routes(service),
         console_routes(service, terminals),
         hook_routes(service),
         capture_routes(service, Limit("captures", MAX_CAPTURES)),

@@ -1,36 +1,29 @@
-"""Routes of guests: what they are, their output, devices and management console."""
+"""Routes of guests: what they are, and their kernels."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Query, Response
+from fastapi import APIRouter, Depends, Header
 from pydantic import Field
 from pydantic.json_schema import SkipJsonSchema
-from starlette.responses import StreamingResponse
 
-from umlab.api.body import DEVICE_BODY, GUEST_BODY, MCONSOLE_BODY, STACK_BODY, SYSRQ_BODY, given_fields
+from umlab.api.body import GUEST_BODY, MCONSOLE_BODY, STACK_BODY, SYSRQ_BODY, given_fields
 from umlab.api.error import error_responses
 from umlab.api.idempotency import AnswerMemory
-from umlab.api.path import DeviceName, GuestName
+from umlab.api.path import GuestName
 from umlab.daemon.lab import LabService
-from umlab.daemon.view import Change, ConsoleView, DeviceView, GuestView, GuestVitals
-from umlab.errors import NoSuchGuest
+from umlab.daemon.view import Change, GuestView, GuestVitals
 from umlab.guest.cmdline import GuestSpec
 
-#: Bytes of a piece of output, unless asked for otherwise, and at most.
-DEFAULT_PIECE = 64 * 1024
-MAX_PIECE = 1 << 20
-
 _LOOKUP = error_responses("NoSuchGuest", "LabError")
-_MCONSOLE = (
+#: What asking a guest's kernel may end with.
+MCONSOLE_ERRORS = (
     *("NoSuchGuest", "LabError", "StateError", "LocalProtocolError", "RemoteProtocolError"),
-    *("MconsoleError", "MconsoleTimeout", "MconsoleUnreachable"),
+    *("MconsoleError", "MconsoleTimeout", "MconsoleUnreachable", "GuestBusy"),
 )
-_CHANGE = error_responses(*_MCONSOLE, "BodyTooLarge")
-_ASK = error_responses(*_MCONSOLE, "GuestBusy", "BodyTooLarge")
+_ASK = error_responses(*MCONSOLE_ERRORS, "BodyTooLarge")
 
 IdempotencyKey = Annotated[
     Annotated[str, Field(pattern="^[!-~]{1,64}$")] | SkipJsonSchema[None],
@@ -89,69 +82,6 @@ def guest_routes(service: LabService, answers: AnswerMemory) -> APIRouter:
         """Stop a guest, if it is there: its own shutdown first, by force after 25 seconds at most."""
         return Change(await service.remove_guest(guest))
 
-    @router.get(
-        "/{guest}/log",
-        response_class=Response,
-        responses={**_LOOKUP, 200: _log_response()},
-    )
-    async def read_log(
-        guest: GuestName,
-        start: Annotated[
-            int,
-            Query(
-                description="Offset of the first byte; negative: from the end.",
-                ge=-(1 << 53),
-                le=1 << 53,
-            ),
-        ] = 0,
-        limit: Annotated[
-            int, Query(description="Most bytes; with `follow`, at a time.", ge=1, le=MAX_PIECE)
-        ] = DEFAULT_PIECE,
-        follow: Annotated[bool, Query(description="Go on with what comes until the guest ends.")] = False,
-    ) -> Response:
-        """Read console output: raw bytes, untrusted.
-
-        Output that is kept no more is left out: `Umlab-Start` says where the answer begins.
-        """
-        piece = service.consoles.log(guest, start, limit)
-        if follow:
-            headers = {"Umlab-Start": str(piece.start)}
-            stream = _follow(service, guest, piece.start, limit)
-            return StreamingResponse(stream, headers=headers, media_type="application/octet-stream")
-        headers = {"Umlab-Start": str(piece.start), "Umlab-End": str(piece.end)}
-        return Response(piece.data, headers=headers, media_type="application/octet-stream")
-
-    @router.get("/{guest}/consoles", responses=_LOOKUP)
-    async def list_consoles(guest: GuestName) -> list[ConsoleView]:
-        """List the consoles; those of kind `terminal` are WebSockets below this path."""
-        return service.consoles.views(guest)
-
-    @router.get("/{guest}/devices", responses=error_responses(*_MCONSOLE))
-    async def list_devices(guest: GuestName) -> list[DeviceView]:
-        """List the devices that the guest's kernel has."""
-        return await service.devices.views(guest)
-
-    @router.get("/{guest}/devices/{device}", responses=error_responses(*_MCONSOLE))
-    async def show_device(guest: GuestName, device: DeviceName) -> DeviceView:
-        """Show a device."""
-        return await service.devices.view(guest, device)
-
-    @router.put(
-        "/{guest}/devices/{device}",
-        responses=_CHANGE,
-        openapi_extra=DEVICE_BODY.documented(),
-    )
-    async def put_device(
-        guest: GuestName, device: DeviceName, body: Annotated[Any, Depends(DEVICE_BODY)]
-    ) -> Change:
-        """Plug a device."""
-        return Change(await service.devices.put(guest, device, body.setting))
-
-    @router.delete("/{guest}/devices/{device}", responses=_CHANGE)
-    async def remove_device(guest: GuestName, device: DeviceName) -> Change:
-        """Unplug a device, if it is there."""
-        return Change(await service.devices.remove(guest, device))
-
     @router.get("/{guest}/vitals", responses=_LOOKUP)
     async def show_vitals(guest: GuestName) -> GuestVitals:
         """Show how a guest is, as its kernel tells; an answer is good for two seconds."""
@@ -195,34 +125,3 @@ def guest_routes(service: LabService, answers: AnswerMemory) -> APIRouter:
         )
 
     return router
-
-
-async def _follow(service: LabService, guest: str, start: int, limit: int) -> AsyncIterator[bytes]:
-    try:
-        while True:
-            ended = service.guest(guest).state == "ended"
-            piece = service.consoles.log(guest, start, limit)
-            if piece.data:
-                start = piece.end
-                yield piece.data
-            elif ended:
-                return
-            else:
-                await service.consoles.wait_log(guest, start)
-    except NoSuchGuest:
-        # It was removed: its output ends here.
-        return
-
-
-def _log_response() -> dict[str, Any]:
-    def offset(description: str) -> dict[str, Any]:
-        return {"description": description, "schema": {"type": "integer", "minimum": 0}}
-
-    return {
-        "description": "Raw bytes.",
-        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
-        "headers": {
-            "Umlab-Start": offset("Offset of the first byte."),
-            "Umlab-End": offset("Offset behind the last byte: where to go on.  Not with `follow`."),
-        },
-    }

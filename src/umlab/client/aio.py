@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing, suppress
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
 
 from umlab.client import call as calls
 from umlab.client.connection import Connections
@@ -18,7 +18,7 @@ from umlab.errors import ApiTimeout, ConnectionLost, LabError, LabNotRunning
 if TYPE_CHECKING:
     from umlab.capture.order import CaptureRequest
     from umlab.client.capture import AsyncCapture
-    from umlab.client.terminal import AsyncTerminal
+    from umlab.client.terminal import AsyncTerminal, TerminalOptions
     from umlab.daemon.view import LabView
 
 P = ParamSpec("P")
@@ -114,26 +114,36 @@ class AsyncClient:
                 raise error
             await asyncio.sleep(pause)
 
-    async def follow_log(self, guest: str, start: int = 0) -> AsyncGenerator[bytes, None]:
-        """Return what a guest prints, as it comes, until the guest ends.  Raises NoSuchGuest.
+    async def follow_log(
+        self, guest: str, start: int = 0, console: str = calls.LOG_CONSOLE
+    ) -> AsyncGenerator[bytes, None]:
+        """Return what a guest prints, as it comes, until the guest ends.
+
+        Raises NoSuchGuest, NoSuchConsole.
 
         Args:
             guest: Its name.
             start: Offset of the first byte, negative to count from the end.
+            console: Which console's output, as of `log`.
         """
-        async with aclosing(self._stream(calls.follow_log(guest, start), None)) as stream:
+        async with aclosing(self._stream(calls.follow_log(guest, start, console), None)) as stream:
             async for piece in stream:
                 if isinstance(piece, bytes):
                     yield piece
 
-    async def terminal(self, guest: str, console: str) -> AsyncTerminal:
+    async def terminal(self, guest: str, console: str, **options: Unpack[TerminalOptions]) -> AsyncTerminal:
         """Return a terminal of a guest, open; use it in an ``async with``.
 
         Raises NoSuchGuest, NoSuchConsole.
+
+        Args:
+            guest: Its name.
+            console: The terminal's name, such as ``con1``.
+            options: See `umlab.client.terminal.TerminalOptions`.
         """
         from umlab.client.terminal import AsyncTerminal
 
-        return await AsyncTerminal.open(self.name, guest, console)
+        return await AsyncTerminal.open(self.name, guest, console, **options)
 
     async def capture(self, request: CaptureRequest) -> AsyncCapture:
         """Return a capture that has begun; use it in an ``async with`` and iterate over it."""
@@ -198,7 +208,9 @@ class AsyncClient:
     put_guest = _awaited(calls.put_guest)
     remove_guest = _awaited(calls.remove_guest)
     consoles = _awaited(calls.consoles)
+    screen = _awaited(calls.screen)
     log = _awaited(calls.log)
+    log_times = _awaited(calls.log_times)
     devices = _awaited(calls.devices)
     device = _awaited(calls.device)
     put_device = _awaited(calls.put_device)

@@ -27,7 +27,9 @@ from umlab.daemon.view import (
     HookView,
     LabView,
     LogPiece,
+    LogTime,
     PortView,
+    ScreenView,
     SwitchView,
 )
 from umlab.errors import ApiError, ApiTimeout
@@ -49,6 +51,10 @@ TURN_TIMEOUT = 60.0
 LIFE_TIMEOUT = 90.0
 #: Bytes of a guest's log that one call returns unless told otherwise.
 LOG_PIECE = 1 << 20
+#: Times of a guest's log that one call returns unless told otherwise.
+LOG_TIMES = 1000
+#: The console where a guest's kernel logs.
+LOG_CONSOLE = "con0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,21 +246,50 @@ def consoles(guest: str) -> Call[list[ConsoleView]]:
     return _get(list[ConsoleView], "guests", guest, "consoles")
 
 
-def log(guest: str, start: int = 0, limit: int = LOG_PIECE) -> Call[LogPiece]:
-    """Return a piece of what a guest has printed.  Raises NoSuchGuest.
+def screen(guest: str, console: str) -> Call[ScreenView]:
+    """Return what a terminal of a guest shows.  Raises NoSuchGuest, NoSuchConsole."""
+    return _get(ScreenView, "guests", guest, "consoles", console, "screen")
+
+
+def log(guest: str, start: int = 0, limit: int = LOG_PIECE, console: str = LOG_CONSOLE) -> Call[LogPiece]:
+    """Return a piece of what a guest has printed.  Raises NoSuchGuest, NoSuchConsole.
 
     Args:
         guest: Its name.
         start: Offset of the first byte, negative to count from the end.  A piece whose ``start`` is later
             begins where what is kept begins.
         limit: Most bytes.
+        console: Which console's output: ``con0``, where the kernel logs, or ``con1``, the terminal.
     """
 
     def read(response: Response) -> LogPiece:
         begin, end = int(response.headers["umlab-start"]), int(response.headers["umlab-end"])
         return LogPiece(begin, end, response.body)
 
-    return Call(Request("GET", _path("guests", guest, "log", start=start, limit=limit)), read)
+    path = _path("guests", guest, "log", console=console, start=start, limit=limit)
+    return Call(Request("GET", path), read)
+
+
+def log_times(
+    guest: str,
+    start: int = 0,
+    since: float | None = None,
+    limit: int = LOG_TIMES,
+    console: str = LOG_CONSOLE,
+) -> Call[list[LogTime]]:
+    """Return when a guest has printed what; each time holds until the next one.
+
+    Raises NoSuchGuest, NoSuchConsole.
+
+    Args:
+        guest: Its name.
+        start: Begin with what stands at this offset.
+        since: Begin with what is not older than this time instead, in seconds since 1970.
+        limit: Most times, up to 10,000.
+        console: Which console's output, as of `log`.
+    """
+    path = _path("guests", guest, "log", "times", console=console, start=start, since=since, limit=limit)
+    return Call(Request("GET", path), _value(list[LogTime]))
 
 
 def devices(guest: str) -> Call[list[DeviceView]]:
@@ -374,17 +409,20 @@ def remove_hook(hook: str) -> Call[Change]:
     return _change("DELETE", _path("hooks", hook))
 
 
-def follow_log(guest: str, start: int) -> Request:
+def follow_log(guest: str, start: int, console: str) -> Request:
     """Return the request for everything that a guest prints from an offset on, until it ends."""
-    return Request("GET", _path("guests", guest, "log", start=start, follow="true"))
+    return Request("GET", _path("guests", guest, "log", console=console, start=start, follow="true"))
 
 
-def terminal_path(guest: str, console: str) -> str:
-    """Return the path of a terminal's WebSocket."""
-    return _path("guests", guest, "consoles", console)
+def terminal_path(guest: str, console: str, role: str, window: tuple[int, int] | None, picture: bool) -> str:
+    """Return the path of a terminal's WebSocket; what the rest means says `umlab.client.terminal`."""
+    rows, columns = window or (None, None)
+    begin = None if picture else "now"
+    path = ("guests", guest, "consoles", console)
+    return _path(*path, **{"from": begin}, role=role, rows=rows, columns=columns)
 
 
-def _path(*words: str, **query: str | int | None) -> str:
+def _path(*words: str, **query: str | float | None) -> str:
     # What is no text, such as an argument's stray bytes, is a name that the daemon refuses.
     path = "/".join(["/v1", *(quote(word, safe="", errors="backslashreplace") for word in words)])
     given = {key: value for key, value in query.items() if value is not None}

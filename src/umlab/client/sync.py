@@ -7,7 +7,7 @@ import socket
 import time
 from collections.abc import Callable, Generator
 from contextlib import closing, suppress
-from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self, TypeVar, Unpack
 
 from umlab.client import call as calls
 from umlab.client.connection import Connections
@@ -19,7 +19,7 @@ from umlab.errors import ApiTimeout, ConnectionLost, LabError, LabNotRunning
 if TYPE_CHECKING:
     from umlab.capture.order import CaptureRequest
     from umlab.client.capture import Capture
-    from umlab.client.terminal import Terminal
+    from umlab.client.terminal import Terminal, TerminalOptions
     from umlab.daemon.view import LabView
 
 P = ParamSpec("P")
@@ -118,21 +118,32 @@ class Client:
                 raise error
             time.sleep(pause)
 
-    def follow_log(self, guest: str, start: int = 0) -> Generator[bytes, None, None]:
-        """Return what a guest prints, as it comes, until the guest ends.  Raises NoSuchGuest.
+    def follow_log(
+        self, guest: str, start: int = 0, console: str = calls.LOG_CONSOLE
+    ) -> Generator[bytes, None, None]:
+        """Return what a guest prints, as it comes, until the guest ends.
+
+        Raises NoSuchGuest, NoSuchConsole.
 
         Args:
             guest: Its name.
             start: Offset of the first byte, negative to count from the end.
+            console: Which console's output, as of `log`.
         """
-        with closing(self._stream(calls.follow_log(guest, start), None)) as stream:
+        with closing(self._stream(calls.follow_log(guest, start, console), None)) as stream:
             yield from (piece for piece in stream if isinstance(piece, bytes))
 
-    def terminal(self, guest: str, console: str) -> Terminal:
-        """Return a terminal of a guest, open; use it in a ``with``.  Raises NoSuchGuest, NoSuchConsole."""
+    def terminal(self, guest: str, console: str, **options: Unpack[TerminalOptions]) -> Terminal:
+        """Return a terminal of a guest, open; use it in a ``with``.  Raises NoSuchGuest, NoSuchConsole.
+
+        Args:
+            guest: Its name.
+            console: The terminal's name, such as ``con1``.
+            options: See `umlab.client.terminal.TerminalOptions`.
+        """
         from umlab.client.terminal import Terminal
 
-        return Terminal(self.name, guest, console)
+        return Terminal(self.name, guest, console, **options)
 
     def capture(self, request: CaptureRequest) -> Capture:
         """Return a capture that has begun; use it in a ``with`` and iterate over it."""
@@ -196,7 +207,9 @@ class Client:
     put_guest = _blocking(calls.put_guest)
     remove_guest = _blocking(calls.remove_guest)
     consoles = _blocking(calls.consoles)
+    screen = _blocking(calls.screen)
     log = _blocking(calls.log)
+    log_times = _blocking(calls.log_times)
     devices = _blocking(calls.devices)
     device = _blocking(calls.device)
     put_device = _blocking(calls.put_device)

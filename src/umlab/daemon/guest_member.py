@@ -11,13 +11,17 @@ import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, BinaryIO
+from functools import partial
+from typing import Any
 
 from pydantic import TypeAdapter
 
+from umlab._boot import Boot
+from umlab.console.feed import ScreenFeed
 from umlab.console.scrollback import Scrollback
 from umlab.console.terminal import Terminal
 from umlab.daemon.guest import GuestService
+from umlab.daemon.guest_log import GuestLog
 from umlab.daemon.guest_notify import GuestNotify
 from umlab.daemon.kernel import Kernel
 from umlab.errors import CommandTimeout, GuestFailed, StateError
@@ -40,31 +44,43 @@ class Member:
     Attributes:
         service: The guest and its management console.
         kernel: Its kernel, as everybody asks it.
-        log: The file of its console output.
-        plugged: Its NICs, disks and what else was plugged in, with settings.
+        logs: What its consoles have printed, by name.
+        plugged: Its NICs, disks and what else was plugged in, with settings,
+        boot: in this boot of its kernel; ``None`` while nobody has looked which one it is.
         scrollback: What its terminal has shown.
         notify: What it says without being asked; ``None`` where an earlier version started it.
-        terminal: Its terminal.
+        terminal: Its terminal,
+        lines: and those that its kernel has opened itself, by name, as far as somebody has looked.
         tasks: What is done for it in the background, ended by :meth:`let_go`.
     """
 
     def __init__(
         self,
         service: GuestService,
-        log: BinaryIO,
+        logs: Mapping[str, GuestLog],
+        feed: ScreenFeed,
         plugged: dict[str, str],
         scrollback: Scrollback,
         notify: GuestNotify | None,
     ) -> None:
         self.service = service
         self.kernel = Kernel(service.guest.run.mconsole_path, service.umid)
-        self.log = log
+        self.logs = logs
         self.plugged = plugged
+        self.boot: Boot | None = None
         self.scrollback = scrollback
         self.notify = notify
-        self.terminal = Terminal(os.dup(service.guest.terminal), scrollback, self._resized)
+        self.lines: dict[str, Terminal] = {}
+        self.terminal = Terminal(
+            os.dup(service.guest.terminal),
+            feed,
+            scrollback=scrollback,
+            on_resize=partial(self.tell_size, "tty1"),
+            on_output=logs[TERMINAL_CONSOLE].console.feed,
+        )
         self.tasks: set[asyncio.Task[None]] = set()
         self._resizing: asyncio.Task[None] | None = None
+        self._sizes: dict[str, tuple[int, int]] = {}
 
     @property
     def name(self) -> str:
@@ -75,6 +91,11 @@ class Member:
     def guest(self) -> Guest:
         """The guest's process."""
         return self.service.guest
+
+    @property
+    def booted(self) -> bool:
+        """Whether its kernel has said that its management console is up."""
+        return self.notify is not None and self.notify.booted
 
     def write_down(self, keeper: KeeperLink) -> None:
         """Have the keeper hold what another daemon needs to take this guest over."""
@@ -89,8 +110,9 @@ class Member:
             "memory_path": handle.memory_path,
             "started_at": handle.started_at,
             "ready": self.service.is_ready,
-            "booted": self.notify is not None and self.notify.booted,
+            "booted": self.booted,
             "plugged": self.plugged,
+            "boot": self.boot,
             "fds": names,
         }
         keeper.put(f"guest/{self.name}", meta, fds)
@@ -104,19 +126,32 @@ class Member:
         await self.kernel.close()
         if self.notify is not None:
             self.notify.let_go()
-        self.terminal.close()
+        for terminal in (self.terminal, *self.lines.values()):
+            terminal.close()
         self.scrollback.close()
         await self.guest.let_go()
-        self.log.close()
+        for log in self.logs.values():
+            log.close()
 
-    def _resized(self, rows: int, columns: int) -> None:
-        """Tell the guest's programs, whom a console of this kind does not tell by itself."""
-        if self.service.is_ready and (self._resizing is None or self._resizing.done()):
-            self._resizing = asyncio.create_task(self._tell_size(rows, columns))
+    def tell_size(self, device: str, rows: int, columns: int) -> None:
+        """Tell the guest's programs how large a terminal is, which UML's consoles do not do by themselves.
 
-    async def _tell_size(self, rows: int, columns: int) -> None:
+        Args:
+            device: The terminal's name in the guest, such as ``tty1``.
+            rows: Its height.
+            columns: Its width.
+        """
+        if not self.service.is_ready:
+            return
+        self._sizes[device] = rows, columns
+        if self._resizing is None or self._resizing.done():
+            self._resizing = asyncio.create_task(self._tell_sizes())
+
+    async def _tell_sizes(self) -> None:
         with contextlib.suppress(CommandTimeout, GuestFailed, StateError):
-            await self.service.run(f"stty -F /dev/tty1 rows {rows} cols {columns}", _RESIZE_TIMEOUT)
+            while self._sizes:
+                device, (rows, columns) = self._sizes.popitem()
+                await self.service.run(f"stty -F /dev/{device} rows {rows} cols {columns}", _RESIZE_TIMEOUT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +165,8 @@ class Remains:
         notify_fd: What it says without being asked; likewise.  ``None`` where it has no such socket.
         ready: Its agent has answered.
         booted: Its kernel has said that its management console is up.
-        plugged: Its devices, with settings.
+        plugged: Its devices, with settings,
+        boot: in this boot of its kernel.
     """
 
     spec: GuestSpec
@@ -140,6 +176,7 @@ class Remains:
     ready: bool
     booted: bool
     plugged: dict[str, str]
+    boot: Boot | None
 
 
 def remains(thing: Thing) -> Remains:
@@ -166,6 +203,7 @@ def remains(thing: Thing) -> Remains:
         bool(meta["ready"]),
         bool(meta.get("booted", False)),
         dict(meta["plugged"]),
+        Boot(*boot) if (boot := meta.get("boot")) is not None else None,
     )
 
 
@@ -173,7 +211,7 @@ def plugged_at_boot(spec: GuestSpec) -> dict[str, str]:
     """Return the devices that a description gives a guest, with settings."""
     plugged = dict(nic_settings(spec.nics))
     if isinstance(spec.root, DiskRoot):
-        plugged["ubd0"] = spec.root.setting
+        plugged["ubda"] = spec.root.setting
     return plugged
 
 

@@ -9,13 +9,14 @@ import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
 
 from umlab._name import check_name
+from umlab.console.feed import ScreenFeed
 from umlab.console.scrollback import Scrollback
 from umlab.daemon import cable
 from umlab.daemon.event_log import EventLog
 from umlab.daemon.guest import GuestService
+from umlab.daemon.guest_log import GuestLog
 from umlab.daemon.guest_member import (
     LOG_CONSOLE,
     TERMINAL_CONSOLE,
@@ -33,7 +34,6 @@ from umlab.daemon.view import GuestView
 from umlab.daemon.watchdog import Watchdog
 from umlab.errors import AlreadyExists, LabError, NoSuchGuest, TransportError, UmlabError
 from umlab.guest.cmdline import GuestSpec
-from umlab.guest.console import TAIL_SIZE, Console
 from umlab.guest.process import Guest
 from umlab.keeper.link import KeeperLink, KeptGroup, Thing, end_stray, watch_end
 from umlab.transports.fd import FdListener
@@ -45,6 +45,8 @@ _log = logging.getLogger(__name__)
 READY_TIMEOUT = 120.0
 #: Seconds for processes that nobody looked after to be gone, whose name is wanted anew.
 _STRAY_TIMEOUT = 15.0
+#: What the files of each console's output are called.
+_LOG_STEMS = {LOG_CONSOLE: "console", TERMINAL_CONSOLE: TERMINAL_CONSOLE}
 
 
 class GuestSet:
@@ -72,6 +74,7 @@ class GuestSet:
         self.watchdog = Watchdog(events)
         self._base = str(runtime / GUESTS)
         self._logs = state
+        self.feed = ScreenFeed()
         self._keeper = keeper
         self._events = events
         self._listener_of = listener_of
@@ -209,7 +212,7 @@ class GuestSet:
         if (stray := self._keeper.groups.get(name)) is not None:
             await stray.gone(_STRAY_TIMEOUT)
         async with contextlib.AsyncExitStack() as on_error:
-            log = on_error.enter_context(self._open_log(name, fresh=True))
+            logs = self._open_logs(name, on_error, fresh=True)
             try:
                 os.makedirs(self._base, mode=0o700, exist_ok=True)
                 scrollback = Scrollback()
@@ -220,7 +223,7 @@ class GuestSet:
                     service = await GuestService.start(
                         spec,
                         self._base,
-                        log=log,
+                        console=logs[LOG_CONSOLE].console,
                         starter=self._keeper,
                         terminal=True,
                         nic_fds=pairs.guest_ends,
@@ -229,7 +232,7 @@ class GuestSet:
                     on_error.push_async_callback(self._give_up, service.guest)
                     pairs.plug(service.guest.pid)
                 notify = GuestNotify(name, file, self._events)
-                member = Member(service, log, plugged_at_boot(spec), scrollback, notify)
+                member = Member(service, logs, self.feed, plugged_at_boot(spec), scrollback, notify)
             except OSError as error:
                 raise LabError(f"guest {name}: cannot be started: {error.strerror}") from None
             on_error.callback(member.terminal.close)
@@ -246,10 +249,8 @@ class GuestSet:
     async def _resume(self, name: str, thing: Thing, group: KeptGroup) -> None:
         left = remains(thing)
         async with contextlib.AsyncExitStack() as on_error:
-            log = on_error.enter_context(self._open_log(name, fresh=False))
-            size = os.fstat(log.fileno()).st_size
-            earlier = os.pread(log.fileno(), TAIL_SIZE, max(0, size - TAIL_SIZE))
-            console = Console(log, earlier=earlier, total=size)
+            logs = self._open_logs(name, on_error, fresh=False)
+            console = logs[LOG_CONSOLE].console
             notify = self._kept_notify(left)
             if notify is not None:
                 on_error.callback(notify.let_go)
@@ -261,7 +262,8 @@ class GuestSet:
                 os.close(left.notify_fd)
             scrollback = Scrollback(left.scrollback_fd)
             on_error.callback(scrollback.close)
-            member = Member(GuestService(guest), log, left.plugged, scrollback, notify)
+            member = Member(GuestService(guest), logs, self.feed, left.plugged, scrollback, notify)
+            member.boot = left.boot
             on_error.pop_all()
         watch_end(group, guest.ended)
         if left.ready:
@@ -292,7 +294,7 @@ class GuestSet:
         member.tasks.add(asyncio.create_task(self._watch(name, member)))
         if member.notify is not None:
             member.notify.listen(lambda: self._on_boot(member))
-        if member.service.is_ready or (member.notify is not None and member.notify.booted):
+        if member.service.is_ready or member.booted:
             self.watchdog.watch(member)
 
     def _on_boot(self, member: Member) -> None:
@@ -307,6 +309,8 @@ class GuestSet:
                 await member.service.ready(READY_TIMEOUT)
                 self.write_down(member)
                 self._events.publish({"event": "guest_ready", "guest": name})
+                if not member.booted:
+                    self.watchdog.watch(member)
         status = await member.guest.wait()
         self.watchdog.forget(name)
         if member.notify is not None:
@@ -324,10 +328,15 @@ class GuestSet:
         self._keeper.groups[name].forget()
         self._events.publish({"event": "guest_removed", "guest": name})
 
-    def _open_log(self, name: str, *, fresh: bool) -> BinaryIO:
+    def _open_logs(
+        self, name: str, on_error: contextlib.AsyncExitStack, *, fresh: bool
+    ) -> dict[str, GuestLog]:
         folder = self._folder(name)
+        logs = {}
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            return open(folder / "console.log", "w+b" if fresh else "a+b", buffering=0)
+            for console, stem in _LOG_STEMS.items():
+                logs[console] = GuestLog(folder, stem, fresh=fresh)
+                on_error.callback(logs[console].close)
         except OSError as error:
             raise LabError(f"guest {name}: no console log in {folder}: {error.strerror}") from None
+        return logs

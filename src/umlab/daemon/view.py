@@ -212,12 +212,37 @@ class ConsoleView:
     Attributes:
         name: ``con0``, where the kernel logs (only to be read), or ``con1``, a terminal.
         kind: ``log`` or ``terminal``.
-        viewers: How many are attached right now.
+        writers: How many viewers are attached right now that may type,
+        readers: and how many that only look.
     """
 
     name: str
     kind: str
-    viewers: int
+    writers: int
+    readers: int
+
+
+@dataclass(frozen=True, slots=True)
+class ScreenView:
+    """What a terminal shows now.
+
+    Attributes:
+        rows: Its height.
+        columns: Its width.
+        lines: Text of each row, without the blanks at its end; untrusted, but printable.
+        cursor_row: Where the cursor is, from 1.
+        cursor_column: Its column, from 1.
+        cursor_shown: Whether it is to be seen.
+        alternate: Whether a program uses the alternate screen, as editors do.
+    """
+
+    rows: int
+    columns: int
+    lines: tuple[str, ...]
+    cursor_row: int
+    cursor_column: int
+    cursor_shown: bool
+    alternate: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +278,19 @@ class LogPiece:
     start: int
     end: int
     data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LogTime:
+    """When a part of a console log was printed.
+
+    Attributes:
+        offset: Offset of its first byte; it ends where the next one begins.
+        at: Seconds since 1970.
+    """
+
+    offset: int
+    at: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,8 @@ import logging
 import os
 from typing import BinaryIO
 
+from umlab.guest.log_times import LogTimes
+
 _log = logging.getLogger(__name__)
 
 #: Bytes of console output that are kept.
@@ -37,14 +39,23 @@ class Console:
         log: A file to which all of it goes too, up to 64 MiB; belongs to the caller.
         earlier: The tail of what the guest printed before this object was made.
         total: Bytes that it printed before.
+        times: Takes note of when it was printed.
 
     Attributes:
         total: Bytes that the guest has printed.
     """
 
-    def __init__(self, log: BinaryIO | None = None, *, earlier: bytes = b"", total: int = 0) -> None:
+    def __init__(
+        self,
+        log: BinaryIO | None = None,
+        *,
+        earlier: bytes = b"",
+        total: int = 0,
+        times: LogTimes | None = None,
+    ) -> None:
         self._tail = bytearray(earlier[-TAIL_SIZE:])
         self._log = log
+        self._times = times
         self._logged = self.total = total
         self._grown: asyncio.Event | None = None
         self._waiting: list[tuple[bytes, asyncio.Future[None]]] = []
@@ -64,6 +75,8 @@ class Console:
         """Take output that the guest printed."""
         self._tail += data
         del self._tail[:-TAIL_SIZE]
+        if self._times is not None:
+            self._times.add(self.total)
         self.total += len(data)
         self._write_log(data)
         if self._grown is not None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Literal, cast
 
 from umlab.errors import LabError
 from umlab.guest.cmdline import DaemonNic, check_mac, check_nic, check_path, nic_settings
@@ -191,10 +191,11 @@ def parse_device(text: str) -> tuple[DeviceName, str]:
     if found is None:
         kinds = "ethN, vecN, ubdN, conN, sslN or mem"
         raise LabError(f"there is no device {text[:64]!r}; write {kinds}, such as eth1 or ubdb")
-    kind, number, letter, digits, letters, _mem = found.groups()
-    if kind is not None:
+    _, number, letter, digits, letters, _ = found.groups()
+    kind = cast(Kind, text[:3])
+    if number is not None:
         name = DeviceName(kind, int(number))
-    elif text == "mem":
+    elif kind == "mem":
         return DeviceName("mem"), ""
     else:
         name = DeviceName("ubd", ord(letter) - ord("a") if letter else int(digits))

@@ -12,7 +12,6 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import BinaryIO
 
 from umlab._boot import Boot, boot_of
 from umlab.errors import GuestFailed, LabError, UmlabError
@@ -133,7 +132,7 @@ class Guest:
         spec: GuestSpec,
         base: str,
         *,
-        log: BinaryIO | None = None,
+        console: Console | None = None,
         starter: Starter | None = None,
         terminal: bool = False,
         nic_fds: Sequence[int] = (),
@@ -144,7 +143,7 @@ class Guest:
         Args:
             spec: The guest.
             base: An existing directory in which its run directory is made.
-            log: A file for its console output, beside the tail that is kept anyway.
+            console: Takes what it prints; a new one that has no file unless given.
             starter: Who holds its processes; they end with this process unless given.
             terminal: Give its second console, ``con1``, a terminal.
             nic_fds: The descriptors that its ``fd`` NICs inherit, in order; they stay the caller's.
@@ -161,7 +160,7 @@ class Guest:
         try:
             initrd = await asyncio.to_thread(_build_root, spec, run)
             return await cls._spawn(
-                spec, run, initrd, Console(log), starter or LocalStarter(), terminal, nic_fds, notify
+                spec, run, initrd, console or Console(), starter or LocalStarter(), terminal, nic_fds, notify
             )
         except (OSError, ValueError) as error:
             run.remove()

@@ -200,17 +200,45 @@ async def test_devices(api: ApiLab) -> None:
     setting = {"setting": "daemon,,unix,/run/umlab/lan.ctl"}
     assert (await api.call("PUT", "/v1/guests/left/devices/eth1", setting)).json == {"changed": True}
     assert (await api.call("PUT", "/v1/guests/left/devices/eth1", setting)).json == {"changed": False}
-    eth1 = {"name": "eth1", **setting}
+    eth1 = {"name": "eth1", **setting, "kind": "nic", "switch": None, "port_no": None}
     assert (await api.call("GET", "/v1/guests/left/devices/eth1")).json == eth1
     assert eth1 in (await api.call("GET", "/v1/guests/left/devices")).json
     assert (await api.call("DELETE", "/v1/guests/left/devices/eth1")).json == {"changed": True}
     assert (await api.call("DELETE", "/v1/guests/left/devices/eth1")).json == {"changed": False}
     answer = await api.call("GET", "/v1/guests/left/devices/eth1")
-    assert (answer.status, answer.error) == (502, "MconsoleError")
-    assert answer.json["error"]["fields"]["output"] == "no such device"
-    for bad in ("", "two words", "new\nline", "x" * 401):
+    assert (answer.status, answer.error) == (404, "NoSuchDevice")
+    for bad in ("", "two words", "new\nline", "daemon,,unix,/" + "x" * 512):
         answer = await api.call("PUT", "/v1/guests/left/devices/eth1", {"setting": bad})
-        assert answer.error == "InvalidRequest"
+        assert answer.error == "LabError"
+
+
+async def test_devices_in_the_words_of_the_lab(api: ApiLab) -> None:
+    bess = {"nic": {"switch": "lan", "transport": "bess", "mtu": 9000}}
+    at = "/v1/guests/left/devices"
+    await api.call("PUT", "/v1/switches/lan", {"config": {}, "listen": ["daemon:/x/c", "bess:/x/b"]})
+    added = await api.call("POST", at, bess)
+    assert (added.json["name"], added.json["setting"]) == ("vec0", "transport=bess,dst=/x/b,mtu=9000")
+    assert (await api.call("PUT", f"{at}/vec0", bess)).json == {"changed": False}
+    assert (await api.call("POST", f"{at}/vec0/reset?down=true", None)).json == {"changed": True}
+    disk = {"disk": {"file": "/srv/a.cow", "backing": "/srv/a.img"}}
+    assert (await api.call("PUT", f"{at}/ubd1", disk)).json == {"changed": True}
+    assert (await api.call("GET", f"{at}/ubdb")).json["setting"] == "/srv/a.cow,/srv/a.img"
+    assert (await api.call("PUT", f"{at}/mem", {"memory": "96M"})).json == {"changed": True}
+    for device, body, error in (
+        ("eth1", bess, "LabError"),
+        ("vec1", {"nic": {"switch": "none"}}, "NoSuchSwitch"),
+        ("eth1", {"nic": {"switch": "lan", "mtu": 9000}}, "LabError"),
+        ("ubdb", {"memory": "96M"}, "LabError"),
+        ("ubdb", {"disk": {"file": "relative"}}, "LabError"),
+        ("ubdb", {"disk": {"file": "/x", "cow": "/y"}}, "InvalidRequest"),
+        ("con2", {"console": "pty", "memory": "1M"}, "InvalidRequest"),
+        ("con2", {}, "InvalidRequest"),
+        ("con16", {"console": "pty"}, "LabError"),
+        ("usb0", {"console": "pty"}, "LabError"),
+    ):
+        assert (await api.call("PUT", f"{at}/{device}", body)).error == error, body
+    assert (await api.call("POST", at, {"setting": "daemon,,unix,/x"})).error == "LabError"
+    assert (await api.call("POST", f"{at}/eth9/reset", None)).error == "NoSuchDevice"
 
 
 async def test_stack_and_sysrq(api: ApiLab) -> None:

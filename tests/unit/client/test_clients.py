@@ -18,6 +18,7 @@ from support.both_clients import Shell
 from support.fake_api import Asked, FakeApi, Reply, refused
 from umlab.capture.talkers import Talker, TalkerPair, Talkers
 from umlab.client import AsyncClient, Client, Event, call, event
+from umlab.daemon.device_order import DeviceOrder, SwitchNic
 from umlab.daemon.spec import SwitchSpec
 from umlab.daemon.view import (
     Change,
@@ -70,7 +71,7 @@ TALKERS = Talkers(
 GUEST = GuestView("left", "ready", 9, None, "/usr/bin/linux", 1 << 27, 2.5, ("con0", "con1"), "/x/mconsole")
 VITALS = GuestVitals("left", "answers", 0.5, "6.1.176", 9.5, (0.5, 0.25, 0.0), 1 << 27, 1 << 20, 0.25)
 CONSOLE = ConsoleView("con1", "terminal", 1)
-DEVICE = DeviceView("eth0", "daemon,,unix,/x")
+DEVICE = DeviceView("eth0", "daemon,,unix,/x", "nic", "lan", 3)
 CHANGED = Change(True)
 SPEC = GuestSpec("left", root=TinyRoot(("dummy",)), nics=(BessNic("/x/lan.bess"),))
 SPEC_BODY = {key: value for key, value in asdict(SPEC).items() if key != "umid"} | {
@@ -124,6 +125,23 @@ CALLS: list[tuple[str, tuple[Any, ...], str, Any, Any, Any]] = [
         CHANGED,
         CHANGED,
     ),
+    (
+        "put_device",
+        ("left", "vec0", DeviceOrder(nic=SwitchNic("lan", mtu=9000))),
+        "PUT /v1/guests/left/devices/vec0",
+        {"nic": {"switch": "lan", "transport": None, "mac": None, "mtu": 9000}},
+        CHANGED,
+        CHANGED,
+    ),
+    (
+        "add_device",
+        ("left", DeviceOrder(console="pty")),
+        "POST /v1/guests/left/devices",
+        {"console": "pty"},
+        DEVICE,
+        DEVICE,
+    ),
+    ("reset_device", ("left", "eth0"), "POST /v1/guests/left/devices/eth0/reset", None, CHANGED, CHANGED),
     ("remove_device", ("left", "eth0"), "DELETE /v1/guests/left/devices/eth0", None, CHANGED, CHANGED),
     ("stack", ("left", 1), "POST /v1/guests/left/stack", {"pid": 1}, {"output": "a\n"}, "a\n"),
     ("sysrq", ("left", "m"), "POST /v1/guests/left/sysrq", {"letter": "m"}, {"output": "ok"}, "ok"),

@@ -19,22 +19,25 @@ from support.lab_thread import LabThread
 from umlab.api import server
 from umlab.client import AsyncClient, Client, Event, labs
 from umlab.client.terminal import AsyncTerminal, Terminal
-from umlab.daemon.view import GuestVitals
+from umlab.daemon.device_order import DeviceOrder
+from umlab.daemon.view import DeviceView, GuestVitals
 from umlab.errors import (
     AlreadyExists,
     ApiError,
     ApiTimeout,
     ConnectionLost,
+    LabError,
     LabNotRunning,
     LimitReached,
-    MconsoleError,
     NoSuchConsole,
+    NoSuchDevice,
     NoSuchGuest,
     NoSuchPort,
     NoSuchSwitch,
     SwitchError,
 )
 from umlab.guest.cmdline import BessNic, DaemonNic, DiskRoot, GuestSpec
+from umlab.guest.device import Disk
 from umlab.switch.model import MirrorSession, PortConfig, SwitchConfig
 from umlab.switch.vlan import PortVlan, VidSet
 
@@ -76,10 +79,17 @@ def test_guest_is_managed(shell: Shell, runtime: Path) -> None:
         with pytest.raises(AlreadyExists):
             shell.ask("lan", "put_guest", GuestSpec("left"))
         assert shell.ask("lan", "guest", "left").state == "ready"
-        assert shell.ask("lan", "put_device", "left", "eth1", "daemon").changed
-        assert shell.ask("lan", "device", "left", "eth1").setting == "daemon"
-        with pytest.raises(MconsoleError, match="no such device"):
+        assert shell.ask("lan", "put_device", "left", "eth1", "daemon,,unix,/x").changed
+        assert shell.ask("lan", "device", "left", "eth1").setting == "daemon,,unix,/x"
+        disk = DeviceOrder(disk=Disk("/srv/x.img", read_only=True))
+        added = DeviceView("ubdb", "r=/srv/x.img", "disk")
+        assert shell.ask("lan", "add_device", "left", disk) == added
+        assert shell.ask("lan", "device", "left", "ubd1") == added
+        assert shell.ask("lan", "reset_device", "left", "eth1").changed
+        with pytest.raises(NoSuchDevice, match="guest left has no device eth9"):
             shell.ask("lan", "device", "left", "eth9")
+        with pytest.raises(LabError, match="eth2: there is no transport 'dæmon'"):
+            shell.ask("lan", "put_device", "left", "eth2", "dæmon")
         assert shell.ask("lan", "stack", "left", 3) == "stack of 3"
         assert shell.ask("lan", "sysrq", "left", "m") == "sysrq m"
         assert shell.ask("lan", "vitals", "left").load == (0.5, 0.25, 0.0)

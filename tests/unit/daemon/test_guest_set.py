@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 import resource
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from support.deadline import wait_until_async
-from support.fake_console import FakeConsole, answer
 from support.kept_lab import KeptLab
 from support.real_keeper import start
+from umlab.daemon.device_order import DeviceOrder
 from umlab.errors import (
     AlreadyExists,
     LabError,
@@ -99,36 +97,17 @@ class TestLife:
         with pytest.raises(NoSuchGuest):
             kept.lab.guest("x")
         with pytest.raises(NoSuchGuest):
-            await kept.lab.devices.put("x", "eth0", "")
+            await kept.lab.devices.put("x", "eth0", DeviceOrder("mcast"))
         with pytest.raises(NoSuchGuest):
             await kept.lab.devices.remove("x", "eth0")
         for console in ("con0", "con7"):
             with pytest.raises(NoSuchConsole):
                 kept.lab.consoles.terminal("g", console)
         # This kernel has no management console.
-        for call in (kept.lab.devices.put("g", "eth1", "x"), kept.lab.devices.remove("g", "eth1")):
+        order = DeviceOrder("mcast")
+        for call in (kept.lab.devices.put("g", "eth1", order), kept.lab.devices.remove("g", "eth1")):
             with pytest.raises(MconsoleError):
                 await call
-
-    async def test_device_that_its_kernel_has_lost_can_be_plugged_anew(self, kept: KeptLab) -> None:
-        requests: list[bytes] = []
-        gone = answer(b"Device doesn't exist", -errno.ENODEV)
-
-        def kernel(text: bytes) -> list[bytes]:
-            requests.append(text)
-            return gone if text.startswith(b"remove") else answer(b"OK")
-
-        await kept.lab.put_guest(kept.spec())
-        await kept.ready()
-        path = Path(kept.lab.guest("g").mconsole)
-        path.parent.mkdir(exist_ok=True)
-        with FakeConsole(path, kernel):
-            assert await kept.lab.devices.put("g", "eth1", "x")
-            assert not await kept.lab.devices.put("g", "eth1", "x")
-            assert await kept.lab.devices.remove("g", "eth1")
-            assert not await kept.lab.devices.remove("g", "eth1")
-            assert await kept.lab.devices.put("g", "eth1", "x")
-        assert requests == [b"config eth1=x", b"remove eth1", b"remove eth1", b"config eth1=x"]
 
     async def test_log_is_read_from_anywhere(self, kept: KeptLab) -> None:
         await kept.lab.put_guest(kept.spec())
@@ -223,9 +202,10 @@ class TestTakenOver:
 
         await kept.lab.put_guest(kept.spec(nics=(BessNic("/x/y"),)))
         await kept.ready()
-        before = await kept.lab.devices.view("g", "vec0")
+        before = kept.lab.guest_set.find("g").plugged
+        assert before["vec0"] == "transport=bess,dst=/x/y"
         await kept.restart()
-        assert await kept.lab.devices.view("g", "vec0") == before
+        assert kept.lab.guest_set.find("g").plugged == before
 
 
 def no_key(key: str) -> Change:

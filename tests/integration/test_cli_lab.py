@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,17 @@ import pytest
 from integration.peers.fake_guest import FakeGuest, frame, mac
 from integration.peers.uml_kernel import debian_kernel
 from support.deadline import scaled, wait_until
+from umlab.client import Client
 
 pytestmark = pytest.mark.integration
 
 UMLAB = Path(sys.executable).with_name("umlab")
+
+
+#: Stops process 1 of a guest, whom no signal stops, and takes its NIC out of the network.
+_FREEZE = """mkdir -p /run/c && mount -t cgroup2 none /run/c && mkdir /run/c/f && echo 1 > /run/c/f/cgroup.procs
+echo 1 > /run/c/f/cgroup.freeze; grep -H frozen /run/c/f/cgroup.events; ip link set eth0 down
+"""
 
 
 class Terminal:
@@ -110,7 +118,8 @@ def test_keeper_that_was_left_alone_is_ended(terminal: Terminal, short_dir: Path
     assert not (short_dir / "umlab/lan/lan.ctl").exists()
 
 
-def test_guest_is_managed(terminal: Terminal, short_dir: Path) -> None:
+def test_guest_is_managed(terminal: Terminal, short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(short_dir))
     file = short_dir / "ring.yaml"
     file.write_text(
         f"segments: {{core: {{}}}}\nguests: {{left: {{kernel: {debian_kernel()}, nics: [core]}}}}\n"
@@ -130,9 +139,41 @@ def test_guest_is_managed(terminal: Terminal, short_dir: Path) -> None:
     assert terminal.run("guest", "device", "set", "left", "eth1", f"daemon,,unix,{control}")
     assert {record["name"] for record in terminal.records("guest", "device", "ls", "left")} >= {"eth1"}
     assert terminal.run("guest", "device", "rm", "left", "eth1") == "left: eth1 unplugged\n"
-    # A 6.1 kernel gives a trace up now and then, and says so.
-    assert re.search("Call Trace|aborting stack trace", terminal.run("guest", "stack", "left", "1"))
-    assert "Mem-Info" in terminal.run("guest", "sysrq", "left", "m")
+    _check_kernel(terminal)
+    assert terminal.run("console", "left", "--", "version").startswith("Linux ")
+    (answer,) = map(
+        json.loads, terminal.run("console", "left", "--json", "--", "proc", "uptime").splitlines()
+    )
+    assert (answer["guest"], answer["lab"], answer["ok"]) == ("left", "ring", True)
+    assert re.fullmatch(r"\d+\.\d+ \d+\.\d+\n", answer["output"])
+    assert terminal.run("console", "left", typed="stop\nversion\ngo\n").startswith("stopped\nLinux ")
+    assert "Unknown command" in terminal.run("console", "left", "--", "bogus", status=1)
     assert "daemon" in terminal.run("switch", "args", "ring/core")
     assert terminal.run("switch", "stop", "ring") == "ring: stopped\n"
     assert terminal.run("guest", "ls") == "no guest runs\n"
+
+
+def _check_kernel(terminal: Terminal) -> None:
+    """Look at a guest whose init is frozen and whose network is down, and leave it as it was."""
+    assert "frozen 1" in terminal.run("guest", "attach", "left", typed=_FREEZE)
+    with Client("ring") as client:
+        level = client.mconsole("left", "proc sys/kernel/printk")
+        # A 6.1 kernel gives a trace up now and then, and says so.
+        assert re.search("Call Trace|aborting stack trace", terminal.run("guest", "stack", "left", "1"))
+        assert "Mem-Info" in terminal.run("guest", "sysrq", "left", "m")
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(lambda _: client.sysrq("left", "m"), range(16)))
+        assert all("Mem-Info" in answer for answer in answers)
+        assert client.mconsole("left", "proc sys/kernel/printk") == level
+        assert int(level.split()[0]) < 8
+
+        vitals = client.vitals("left")
+        assert (vitals.state, vitals.age is not None and vitals.age < scaled(3)) == ("answers", True)
+        assert re.match(r"\d+\.\d+", vitals.release or "")
+        assert 0 < (vitals.memory_used or 0) < (vitals.memory_total or 0) < 128 << 20
+        assert 0 <= (vitals.cpu or 0) <= 1
+        (record,) = terminal.records("top", "ring", "--once")
+        (left,) = record["guests"]
+        assert left["vitals"]["uptime"] > (vitals.uptime or 0) > 0
+        assert (left["rx_frames"], left["vitals"]["state"]) == (0, "answers")
+    terminal.run("guest", "attach", "left", typed="echo 0 > /run/c/f/cgroup.freeze\n")

@@ -21,7 +21,11 @@ import pytest
 from integration.peers.minimal_guest import READY, MinimalGuest, minimal_guest
 from support.console_requests import EXACT, MALFORMED, NUMBERS, SHAPES, ask, request, shape, without_numbers
 from support.deadline import scaled, wait_until
+from umlab.cli.console_state import look
+from umlab.cli.console_verb import PROC_FILES
+from umlab.client.console import find_console
 from umlab.errors import MconsoleError, MconsoleTimeout, MconsoleUnreachable
+from umlab.mconsole import command as commands
 from umlab.mconsole import reading
 from umlab.mconsole.aio import AsyncMconsole
 from umlab.mconsole.command import proc
@@ -133,6 +137,23 @@ def test_stopped_guest_answers_and_goes_on(call: Call) -> None:
     assert call("go") == ""
     with pytest.raises(MconsoleError, match="Not stopped"):
         call("go")
+
+
+async def test_console_of_the_command_line_sees_how_it_is(guest: Peer) -> None:
+    console = find_console(str(guest.socket))
+    assert (await look(console)).word == "answers"
+    await console.run(commands.stop())
+    assert (await look(console)).word == "stopped"
+    await console.run(commands.go())
+    state = await look(console)
+    assert (state.word, state.load.count(".")) == ("answers", 3)
+    assert f" {state.release} " in await console.run(commands.version())
+
+
+def test_every_file_that_is_completed_is_served(real: Peer) -> None:
+    client = Mconsole(str(real.socket))
+    texts = {name: client.proc(name) for name in PROC_FILES}
+    assert texts["version"].startswith("Linux version ")
 
 
 def test_kernel_is_read_as_values(call: Call) -> None:

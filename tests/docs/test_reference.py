@@ -12,15 +12,16 @@ import pytest
 import typer.main
 from typer.testing import CliRunner
 
-from support.fake_console import FakeConsole, answer
 from support.require import ROOT
 from umlab import errors
 from umlab.cli.main import app
 from umlab.compat.uml_switch import usage
 from umlab.daemon import capture, guest_set, place, spec
 from umlab.daemon import switch as service
+from umlab.mconsole import command, fleet, reading
 from umlab.switch import counters, events
 from umlab.switch.control import lldp
+from umlab.testing.guest import SimulatedGuests
 
 REFERENCE = ROOT / "docs/reference"
 
@@ -140,22 +141,34 @@ def test_every_command_of_the_console_has_its_line() -> None:
     assert missing("uml_mconsole.md", [*kernel, "quit", "switch", "int", "mconsole-version"]) == []
 
 
-def test_console_examples_run(short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = (ROOT / "docs/howto/use-the-console-from-python.md").read_text()
-    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    run_directory = short_dir / ".uml/left"
-    run_directory.mkdir(parents=True)
+def test_every_name_of_the_console_library_has_its_line() -> None:
+    modules = (command, reading, fleet)
+    names = [name for module in modules for name in module.__all__ if not name.startswith("parse_")]
+    values = [each for module in modules for each in classes(module) if dataclasses.is_dataclass(each)]
+    names += [field.name for each in values for field in dataclasses.fields(each)]
+    left_out = {"timeout_of", "QUICK_TIMEOUT", "LONG_TIMEOUT", "CONCURRENCY", "Console", "DeviceSetting"}
+    assert missing("console-library.md", sorted(set(names) - left_out)) == []
+
+
+def test_console_examples_run(
+    short_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (ROOT / "docs/howto/script-guests-from-python.md").read_text()
+    disk = short_dir / "disk.img"
+    disk.write_bytes(bytes(8192))
+    blocks = re.findall(r"```python\n(.*?)```", text.replace("/srv/disk.img", str(disk)), re.DOTALL)
     monkeypatch.setenv("HOME", str(short_dir))
+    (short_dir / ".uml").mkdir()
     names: dict[str, object] = {}
 
-    with FakeConsole(run_directory / "mconsole", lambda _: answer(b"Linux left")) as guest:
+    with SimulatedGuests(short_dir / ".uml") as guests:
+        for umid in ("left", "right"):
+            guests.add(umid, nodename=f"host-{umid}")
         for block in blocks:
-            exec(compile(block, "use-the-console-from-python.md", "exec"), names)
-
-    assert guest.requests == [
-        b"version",
-        b"proc meminfo",
-        b"config eth1=daemon,,unix,/tmp/lan.ctl",
-        b"remove eth1",
-    ]
-    assert callable(names["versions"])
+            exec(compile(block, "script-guests-from-python.md", "exec"), names)
+    output = capsys.readouterr().out
+    for words in ("Linux host-left ", "MiB to be had", str(disk), "right        Linux host-right"):
+        assert words in output
+    assert "left refused" not in output
+    assert "silent: []" in output
+    assert callable(names["everybody"])

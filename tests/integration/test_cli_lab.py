@@ -15,18 +15,22 @@ from typing import Any
 import pytest
 
 from integration.peers.fake_guest import FakeGuest, frame, mac
+from integration.peers.minimal_guest import MinimalGuest, minimal_guest
 from integration.peers.uml_kernel import debian_kernel
 from support.deadline import scaled, wait_until
 from umlab.client import Client
+from umlab.mconsole.discover import discover
+from umlab.mconsole.prune import prune
 
 pytestmark = pytest.mark.integration
 
+BY_HAND_MAC = "02:00:00:00:00:0a"
 UMLAB = Path(sys.executable).with_name("umlab")
 
 
 #: Stops process 1 of a guest, whom no signal stops, and takes its NIC out of the network.
-_FREEZE = """mkdir -p /run/c && mount -t cgroup2 none /run/c && mkdir /run/c/f && echo 1 > /run/c/f/cgroup.procs
-echo 1 > /run/c/f/cgroup.freeze; grep -H frozen /run/c/f/cgroup.events; ip link set eth0 down
+_FREEZE = """mkdir /run/c && mount -t cgroup2 none /run/c && mkdir /run/c/f
+echo 1 > /run/c/f/cgroup.procs; echo 1 > /run/c/f/cgroup.freeze; grep -H frozen /run/c/f/cgroup.events; ip link set eth0 down
 """
 
 
@@ -56,6 +60,10 @@ class Terminal:
     def records(self, *words: str) -> list[dict[str, Any]]:
         """Run umlab and return its lines of JSON."""
         return [json.loads(line) for line in self.run(*words, "--json").splitlines()]
+
+    def guests(self, lab: str | None, *words: str) -> list[dict[str, Any]]:
+        """Return the guests of a lab, or those outside labs, which may be another test's."""
+        return [record for record in self.records("guest", "ls", *words) if record["lab"] == lab]
 
 
 @pytest.fixture
@@ -125,7 +133,7 @@ def test_guest_is_managed(terminal: Terminal, short_dir: Path, monkeypatch: pyte
         f"segments: {{core: {{}}}}\nguests: {{left: {{kernel: {debian_kernel()}, nics: [core]}}}}\n"
     )
     terminal.run("switch", "run", "ring", "--file", str(file), "--background")
-    wait_until(lambda: terminal.records("guest", "ls")[0]["state"] == "ready", 40, "the guest to boot")
+    wait_until(lambda: terminal.guests("ring")[0]["state"] == "ready", 40, "the guest to boot")
 
     assert "left" in terminal.run("switch", "show", "ring/core")
     assert "mmapper_init" in terminal.run("guest", "logs", "left")
@@ -150,7 +158,47 @@ def test_guest_is_managed(terminal: Terminal, short_dir: Path, monkeypatch: pyte
     assert "Unknown command" in terminal.run("console", "left", "--", "bogus", status=1)
     assert "daemon" in terminal.run("switch", "args", "ring/core")
     assert terminal.run("switch", "stop", "ring") == "ring: stopped\n"
-    assert terminal.run("guest", "ls") == "no guest runs\n"
+    assert terminal.guests("ring") == []
+
+
+def test_guest_that_was_started_by_hand_is_seen_until_what_it_left_is_removed(
+    terminal: Terminal, short_dir: Path
+) -> None:
+    terminal.run("switch", "run", "lan", "--background")
+    setting = f"daemon,{BY_HAND_MAC},unix,{short_dir}/umlab/lan/lan.ctl"
+    with minimal_guest("byhand", f"eth0={setting}") as guest:
+
+        def seen(*words: str) -> dict[str, Any]:
+            (record,) = (
+                each for each in terminal.guests(None, *words) if each["mconsole"] == str(guest.socket)
+            )
+            return record
+
+        record = seen()
+        assert (record["name"], record["state"]) == ("byhand", "answers")
+        assert record["pid"] == guest.process.pid
+        assert re.match(r"\d+\.\d+", record["release"])
+        assert 0 < record["memory_used"] < record["memory_total"] < 128 << 20
+        assert record["uptime"] > 0
+        assert record["nics"] == [
+            {"name": "eth0", "transport": "daemon", "setting": setting, "port": "lan:1", "mac": BY_HAND_MAC}
+        ]
+        assert terminal.run("console", str(guest.socket), "--", "version").startswith("Linux ")
+        guest.pause()
+        try:
+            assert seen()["state"] == "silent"
+            assert _pruned(guest) == ["listening"]
+        finally:
+            guest.resume()
+        guest.kill()
+        # Its kernel does not tell its directory any more.
+        assert seen("--uml-dir", str(guest.uml_dir))["state"] == "dead"
+        assert _pruned(guest) == [None]
+        assert not guest.run_directory.exists()
+
+
+def _pruned(guest: MinimalGuest) -> list[str | None]:
+    return [prune(found) for found in discover([str(guest.uml_dir)])]
 
 
 def _check_kernel(terminal: Terminal) -> None:
@@ -174,6 +222,6 @@ def _check_kernel(terminal: Terminal) -> None:
         assert 0 <= (vitals.cpu or 0) <= 1
         (record,) = terminal.records("top", "ring", "--once")
         (left,) = record["guests"]
-        assert left["vitals"]["uptime"] > (vitals.uptime or 0) > 0
+        assert left["vitals"]["uptime"] >= (vitals.uptime or 0) > 0
         assert (left["rx_frames"], left["vitals"]["state"]) == (0, "answers")
     terminal.run("guest", "attach", "left", typed="echo 0 > /run/c/f/cgroup.freeze\n")

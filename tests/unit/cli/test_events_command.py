@@ -35,6 +35,32 @@ def test_kept_events_are_printed(run: Run, runtime: Path) -> None:
     assert record == {"lab": "lan", **ATTACHED}
 
 
+def test_guest_cannot_forge_lines(run: Run, runtime: Path) -> None:
+    said = {"event": "guest_message", "guest": "left", "message": "a\x1b[2J\nlan  guest panicked: guest web"}
+    with LabThread(runtime, "lan") as lan:
+        lan.call(lambda lab: lab.events.publish(said))
+        shown = run("events", "--no-follow", "--from", "oldest").out
+    assert shown.count("\n") == 1
+    assert shown.endswith(r"message a\x1b[2J\nlan  guest panicked: guest web" + "\n")
+
+
+def test_only_some_kinds_and_guests(run: Run, runtime: Path) -> None:
+    with LabThread(runtime, "lan") as lan:
+        for event in ("guest_silent", "guest_panicked", "guest_ready"):
+            for guest in ("left", "web1"):
+                lan.call(lambda lab, record={"event": event, "guest": guest}: lab.events.publish(record))
+        lan.call(lambda lab: lab.events.publish(ATTACHED))
+
+        def kinds(*words: str) -> list[str]:
+            shown = run("events", "--no-follow", "--from", "oldest", "--json", *words)
+            return [record["event"] for record in shown.records]
+
+        assert kinds("--on", "hang", "--on", "guest_ready") == [*["guest_silent"] * 2, *["guest_ready"] * 2]
+        assert kinds("--guest", "w*") == ["guest_silent", "guest_panicked", "guest_ready"]
+        assert kinds("--guest", "w*", "--on", "panic") == ["guest_panicked"]
+        assert kinds("--on", "port_attached") == ["port_attached"]
+
+
 def test_path_that_is_no_text_is_shown_escaped() -> None:
     assert event_text("listening", {"where": "/tmp/\udcff"}) == r"listening: where /tmp/\xff"
 

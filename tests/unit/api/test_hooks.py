@@ -1,0 +1,44 @@
+"""Hooks by HTTP: put, shown, removed; what cannot be is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from support.api_lab import ApiLab
+
+MAIL = {"on": ["guest_panicked", "guest_silent"], "guests": "web*", "run": ["/usr/bin/mail", "-s", "x"]}
+
+
+async def test_hook_is_put_shown_and_removed(api: ApiLab) -> None:
+    assert (await api.call("PUT", "/v1/hooks/mail", MAIL)).json == {"changed": True}
+    assert (await api.call("PUT", "/v1/hooks/mail", MAIL)).json == {"changed": False}
+    shown = (await api.call("GET", "/v1/hooks/mail")).json
+    assert shown == {"name": "mail", "log": "/var/log/hook-mail.log", **MAIL}
+    assert (await api.call("GET", "/v1/hooks")).json == [shown]
+    assert (await api.call("PUT", "/v1/hooks/mail", MAIL | {"guests": None})).json == {"changed": True}
+    assert (await api.call("DELETE", "/v1/hooks/mail")).json == {"changed": True}
+    assert (await api.call("DELETE", "/v1/hooks/mail")).json == {"changed": False}
+    missing = await api.call("GET", "/v1/hooks/mail")
+    assert (missing.status, missing.json["error"]["class"]) == (404, "NoSuchHook")
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("mail", {"on": ["port_attached"]}),
+        ("mail", {"on": "guest_ended"}),
+        ("mail", {"on": []}),
+        ("mail", {"run": []}),
+        ("mail", {"run": ["a\0b"]}),
+        ("mail", {"run": [1]}),
+        ("mail", {"guests": ""}),
+        ("mail", {"shell": True}),
+        ("-mail", {}),
+    ],
+)
+async def test_what_cannot_be_a_hook_is_refused(api: ApiLab, name: str, change: dict[str, Any]) -> None:
+    answer = await api.call("PUT", f"/v1/hooks/{name}", MAIL | change)
+    assert (answer.status, answer.json["error"]["class"]) in ((422, "InvalidRequest"), (422, "LabError"))
+    assert (await api.call("GET", "/v1/hooks")).json == []

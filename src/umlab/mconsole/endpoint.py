@@ -96,10 +96,8 @@ def unreachable(path: str, umid: str, command: str, error: OSError) -> MconsoleU
     elif error.errno == errno.EPROTOTYPE:
         reason = f"cannot be reached: {path} is a socket, but not that of a console"
     elif error.errno == errno.EMFILE:
-        # Only here: the smallest program has one guest.
-        from resource import RLIMIT_NOFILE, getrlimit
-
-        limit = getrlimit(RLIMIT_NOFILE)[0]
+        # Nothing can be imported any more.
+        limit = os.sysconf("SC_OPEN_MAX")
         reason = f"cannot be asked: {error.strerror} (the limit is {limit}; raise it: ulimit -n)"
     else:
         reason = f"cannot be reached: {path}: {error.strerror or error}"

@@ -120,6 +120,8 @@ class AsyncMconsole:
                 check_listening(self.path, self.umid, shown)
             if event := session.next_event():
                 return event
+            # Receiving what is there already does not let others run, and a hostile guest sends without end.
+            await asyncio.sleep(0)
 
     version = _awaited(commands.version)
     help = _awaited(commands.help)

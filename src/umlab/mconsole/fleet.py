@@ -76,6 +76,7 @@ class AsyncFleet:
     """
 
     def __init__(self, guests: Mapping[str, Console], concurrency: int = CONCURRENCY) -> None:
+        assert concurrency > 0
         self._guests = dict(guests)
         self._concurrency = concurrency
 
@@ -120,6 +121,7 @@ class Fleet:
     """
 
     def __init__(self, guests: Mapping[str, Mconsole], concurrency: int = CONCURRENCY) -> None:
+        assert concurrency > 0
         self._guests = dict(guests)
         self._concurrency = concurrency
 

@@ -297,6 +297,23 @@ async def test_cancelled_request_leaves_the_next_one_its_own_answer(path: Path) 
         assert await client.raw("second") == "second"
 
 
+async def test_others_run_between_the_fragments_of_an_answer(path: Path) -> None:
+    """A guest that sent without end kept every other task from running."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as guest:
+        guest.bind(os.fspath(path))
+        guest.setblocking(False)
+        asked = asyncio.create_task(AsyncMconsole(os.fspath(path)).raw("proc x"))
+        _, client = await asyncio.get_running_loop().sock_recvfrom(guest, 100)
+        for datagram in answer(b"x" * 100 * 511):
+            guest.sendto(datagram, client)
+        turns = 0
+        while not asked.done():
+            await asyncio.sleep(0)
+            turns += 1
+    assert await asked == "x" * 100 * 511
+    assert turns >= 100
+
+
 def test_threads_share_a_blocking_client(path: Path) -> None:
     answers: dict[str, str] = {}
     with FakeConsole(path, answer):

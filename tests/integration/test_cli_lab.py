@@ -30,7 +30,8 @@ UMLAB = Path(sys.executable).with_name("umlab")
 
 #: Stops process 1 of a guest, whom no signal stops, and takes its NIC out of the network.
 _FREEZE = """mkdir /run/c && mount -t cgroup2 none /run/c && mkdir /run/c/f
-echo 1 > /run/c/f/cgroup.procs; echo 1 > /run/c/f/cgroup.freeze; grep -H frozen /run/c/f/cgroup.events; ip link set eth0 down
+echo 1 > /run/c/f/cgroup.procs; echo 1 > /run/c/f/cgroup.freeze
+grep -H frozen /run/c/f/cgroup.events; ip link set eth0 down
 """
 
 

@@ -7,8 +7,9 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Any, TextIO
+from typing import Any
 
+from umlab.cli.output import Output
 from umlab.client.console import GuestConsole
 from umlab.errors import MconsoleError, MconsoleTimeout, MconsoleUnreachable, UmlabError
 from umlab.guest.console import escape
@@ -41,6 +42,11 @@ class _Group:
 def shown(text: str) -> str:
     """Return a guest's text fit for a terminal."""
     return escape(text.encode("utf-8", "backslashreplace"))
+
+
+def shown_name(text: str) -> str:
+    """Return a name that anybody may have chosen fit for a line of a terminal."""
+    return shown(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def reason(error: UmlabError) -> str:
@@ -107,17 +113,16 @@ def answers(outcomes: Sequence[Outcome], width: int | None) -> Spans:
     return _blocks(groups)
 
 
-def write(spans: Spans, file: TextIO) -> None:
-    """Print, in colours where the file is a terminal and ``NO_COLOR`` is not set."""
-    if not file.isatty() or os.environ.get("NO_COLOR"):
-        print("".join(text for _, text in spans), end="", file=file, flush=True)
+def write(spans: Spans, output: Output) -> None:
+    """Print for people, in colours where standard output is a terminal and ``NO_COLOR`` is not set."""
+    if not sys.stdout.isatty() or os.environ.get("NO_COLOR"):
+        output.progress("".join(text for _, text in spans), end="")
         return
     from rich.console import Console
     from rich.text import Text
 
     line = Text.assemble(*((text, _STYLES[style]) for style, text in spans))
-    Console(file=file, highlight=False).print(line, end="", soft_wrap=True)
-    file.flush()
+    Console(highlight=False).print(line, end="", soft_wrap=True)
 
 
 def complain(text: str) -> None:
@@ -130,7 +135,7 @@ def _text(outcome: Outcome) -> str:
 
 
 def _group(outcomes: Sequence[Outcome]) -> _Group:
-    names = ", ".join(shown(outcome.umid) for outcome in outcomes)
+    names = ", ".join(shown_name(outcome.umid) for outcome in outcomes)
     text = shown(_text(outcomes[0])).expandtabs().strip("\n")
     return _Group(names, outcomes[0].error is None, text.split("\n") if text else [])
 

@@ -175,9 +175,9 @@ class Runner:
                 self._output.record(console_page.record(guests[outcome.umid], outcome), "")
         elif not alone:
             width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-            console_page.write(console_page.answers(outcomes, width), sys.stdout)
+            console_page.write(console_page.answers(outcomes, width), self._output)
         elif self._manner.is_shell:
-            console_page.write(console_page.answer(outcomes[0]), sys.stdout)
+            console_page.write(console_page.answer(outcomes[0]), self._output)
         elif outcomes[0].error is not None:
             console_page.complain(str(outcomes[0].error))
         elif outcomes[0].output:
@@ -194,7 +194,7 @@ class Runner:
         known = self.guests.known.items()
         records = [{"guest": guest.name, "lab": guest.lab, "path": guest.path} for _, guest in known]
         rows = [
-            ("*" if name == self.guests.present else "", *map(console_page.shown, (name, guest.place)))
+            ("*" if name == self.guests.present else "", *map(console_page.shown_name, (name, guest.place)))
             for name, guest in known
         ]
         print_plain(

@@ -12,7 +12,7 @@ import typer
 
 from umlab.cli.console_guest import Guests
 from umlab.cli.console_line import ALL, Line
-from umlab.cli.console_page import shown
+from umlab.cli.console_page import shown_name
 from umlab.cli.console_run import Manner, Runner
 from umlab.cli.exit_status import EXIT_ERROR, EXIT_NOT_RUNNING
 from umlab.client.aio import readable
@@ -90,7 +90,7 @@ def _status(outcomes: Sequence[Outcome]) -> int:
 
 
 async def _confirm(question: str) -> bool:
-    return typer.confirm(shown(question), err=True)
+    return typer.confirm(shown_name(question), err=True)
 
 
 async def _lines() -> AsyncIterator[str]:

@@ -18,7 +18,7 @@ from prompt_toolkit.styles import Style
 
 from umlab.cli.console_complete import ConsoleCompleter, Known
 from umlab.cli.console_guest import Guests
-from umlab.cli.console_page import shown
+from umlab.cli.console_page import shown_name
 from umlab.cli.console_run import Manner, Runner
 from umlab.cli.console_state import GuestState, look, toolbar
 from umlab.client.console import GuestConsole, find_console
@@ -93,7 +93,7 @@ class Shell:
             await asyncio.gather(looking, return_exceptions=True)
 
     def _prompt(self) -> str:
-        return f"{shown(self._guests.present) or '(no guest)'}> "
+        return f"{shown_name(self._guests.present) or '(no guest)'}> "
 
     def _present(self) -> GuestConsole | None:
         return self._guests.known.get(self._guests.present)
@@ -103,12 +103,12 @@ class Shell:
         return [*toolbar(self._guests.present, self._present(), state)]
 
     def _known(self) -> Known:
-        guests = {name: shown(guest.place) for name, guest in self._guests.known.items()}
+        guests = {name: shown_name(guest.place) for name, guest in self._guests.known.items()}
         return Known(guests, self._devices.get(self._guests.present, {}))
 
     async def _confirm(self, question: str) -> bool:
         try:
-            answer = await self._question.prompt_async(f"{shown(question)} [y/N] ", handle_sigint=False)
+            answer = await self._question.prompt_async(f"{shown_name(question)} [y/N] ", handle_sigint=False)
         except (KeyboardInterrupt, EOFError):
             return False
         return answer.strip().lower() in ("y", "yes")
@@ -137,7 +137,7 @@ class Shell:
             # A guest that refuses has no more to tell.
             self._devices[name] = {}
             with contextlib.suppress(UmlabError):
-                self._devices[name] = {each.name: shown(each.setting) for each in await guest.devices()}
+                self._devices[name] = {each.name: shown_name(each.setting) for each in await guest.devices()}
 
 
 def _history() -> History:

@@ -7,7 +7,7 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass
 
-from umlab.cli.console_page import shown
+from umlab.cli.console_page import shown_name
 from umlab.client.console import GuestConsole
 from umlab.errors import (
     ApiTimeout,
@@ -84,17 +84,12 @@ def toolbar(name: str, guest: GuestConsole | None, state: GuestState) -> list[tu
         state: How it is.
     """
     if guest is None:
-        return [
-            ("", " no guest: "),
-            ("bold", "switch NAME"),
-            ("", ", or "),
-            ("bold", "@NAMES COMMAND"),
-            ("", " "),
-        ]
-    parts = [("bold", f" {shown(name)} "), ("", f" lab {shown(guest.lab)} " if guest.lab else " no lab ")]
+        return [("", " no guest; choose one with: switch NAME ")]
+    lab = f"lab {shown_name(guest.lab)}" if guest.lab else "no lab"
+    parts = [("bold", f" {shown_name(name)} "), ("", f" {lab} ")]
     parts.append((f"class:state.{'ok' if state.word == 'answers' else 'bad'}", f" {state.word} "))
     if state.release:
-        parts.append(("", f" {shown(state.release)} "))
+        parts.append(("", f" {shown_name(state.release)} "))
     if state.load:
-        parts.append(("", f" load {shown(state.load)} "))
+        parts.append(("", f" load {shown_name(state.load)} "))
     return parts

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,9 @@ from support.cli_run import Run
 from support.lab_thread import LabThread
 from umlab.testing import SimulatedGuests
 from umlab.testing.fault import escapes, silent
+
+#: Puts text into standard input.
+Pipe = Callable[[str], None]
 
 VERSION = "Linux (none) 6.1.176 #1 Sat Jul  4 15:38:16 UTC 2026 x86_64"
 
@@ -30,7 +33,7 @@ def guests(short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulat
 
 
 @pytest.fixture
-def piped(monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+def piped() -> Iterator[Pipe]:
     """Return what puts text into standard input."""
     before = os.dup(0)
 
@@ -133,7 +136,7 @@ def test_guest_of_a_lab_is_asked_by_its_daemon(run: Run, runtime: Path, guests: 
 
 
 def test_lines_of_a_pipe_are_run_in_order(
-    run: Run, guests: SimulatedGuests, piped: Run, short_dir: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, guests: SimulatedGuests, piped: Pipe, short_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     web1, web2 = (guests.add(name) for name in ("web1", "web2"))
     (short_dir / "notes").write_text("one\ntwo\n")
@@ -157,7 +160,7 @@ def test_lines_of_a_pipe_are_run_in_order(
     ]
 
 
-def test_pipe_speaks_to_the_only_guest_that_runs(run: Run, guests: SimulatedGuests, piped: Run) -> None:
+def test_pipe_speaks_to_the_only_guest_that_runs(run: Run, guests: SimulatedGuests, piped: Pipe) -> None:
     web = guests.add("web1")
     piped("version\nguests")
     done = run("console", "--json")
@@ -179,7 +182,7 @@ def test_pipe_speaks_to_the_only_guest_that_runs(run: Run, guests: SimulatedGues
         ("@web1 config ubdb=/nowhere/disk", "cannot use the directory of /nowhere/disk"),
     ],
 )
-def test_mistakes_are_told(lines: str, words: str, run: Run, guests: SimulatedGuests, piped: Run) -> None:
+def test_mistakes_are_told(lines: str, words: str, run: Run, guests: SimulatedGuests, piped: Pipe) -> None:
     asked = [guests.add(name) for name in ("web1", "web2")]
     piped(lines)
     done = run("console")

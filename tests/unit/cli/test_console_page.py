@@ -6,7 +6,8 @@ import io
 
 import pytest
 
-from umlab.cli.console_page import Spans, answer, answers, reason, record, write
+from umlab.cli.console_page import Spans, answer, answers, reason, record, shown_name, write
+from umlab.cli.output import Output
 from umlab.client.console import GuestConsole
 from umlab.errors import LabError, MconsoleError, MconsoleTimeout, MconsoleUnreachable, UmlabError
 from umlab.mconsole.fleet import Outcome
@@ -109,6 +110,11 @@ def test_programs_get_the_text_as_it_is() -> None:
     assert (dead["output"], dead["error"]) == ("", "does not run: nothing at /tmp/db")
 
 
+def test_name_of_several_lines_is_one_line() -> None:
+    assert shown_name("a\nb\tc\x1b") == "a\\nb\\tc\\x1b"
+    assert plain(answers([good("a\nb", "x"), good("c", "x")], 80)) == "a\\nb, c  OK   x\n"
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
@@ -119,13 +125,13 @@ def test_colours_are_for_terminals_that_want_them(monkeypatch: pytest.MonkeyPatc
     monkeypatch.delenv("NO_COLOR", raising=False)
     spans = answer(good("a", ":smile: [bold]x[/bold]"))
     text = "OK :smile: [bold]x[/bold]\n"
-    terminal = Terminal()
-    write(spans, terminal)
-    assert terminal.getvalue() == text.replace("OK", "\x1b[32mOK\x1b[0m")
-    file = io.StringIO()
-    write(spans, file)
-    assert file.getvalue() == text
+
+    def written(file: io.StringIO) -> str:
+        monkeypatch.setattr("sys.stdout", file)
+        write(spans, Output(as_json=False))
+        return file.getvalue()
+
+    assert written(Terminal()) == text.replace("OK", "\x1b[32mOK\x1b[0m")
+    assert written(io.StringIO()) == text
     monkeypatch.setenv("NO_COLOR", "1")
-    terminal = Terminal()
-    write(spans, terminal)
-    assert terminal.getvalue() == text
+    assert written(Terminal()) == text

@@ -50,16 +50,13 @@ class GuestNotify:
 
     Args:
         umid: The guest.
-        file: Where they come; belongs to this object from now on, on an error to the caller.
+        file: Where they come; belongs to this object from now on.
         events: Where they are published.
         booted: Whether the guest's kernel has said before that its management console is up.
         clock: Tells the time.
 
     Attributes:
         booted: Whether it has said so at all.
-
-    Raises:
-        OSError: That is no socket.
     """
 
     def __init__(
@@ -83,7 +80,6 @@ class GuestNotify:
         self._rest: asyncio.TimerHandle | None = None
         self._tell: asyncio.TimerHandle | None = None
         self._on_boot: Callable[[], None]
-        file.socket.getsockname()
 
     @property
     def fd(self) -> int:

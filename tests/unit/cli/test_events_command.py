@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from support.cli_run import Run
+from support.fake_lab import FakeLab
 from support.lab_thread import LabThread
 from umlab.cli.output import event_text
 
@@ -16,6 +19,10 @@ ATTACHED = {
     "peer": {"pid": 7, "uid": None, "boot": [1, 2]},
     "note": "",
 }
+
+
+def publish(record: dict[str, Any], lab: FakeLab) -> None:
+    lab.events.publish(record)
 
 
 def test_kept_events_are_printed(run: Run, runtime: Path) -> None:
@@ -48,8 +55,8 @@ def test_only_some_kinds_and_guests(run: Run, runtime: Path) -> None:
     with LabThread(runtime, "lan") as lan:
         for event in ("guest_silent", "guest_panicked", "guest_ready"):
             for guest in ("left", "web1"):
-                lan.call(lambda lab, record={"event": event, "guest": guest}: lab.events.publish(record))
-        lan.call(lambda lab: lab.events.publish(ATTACHED))
+                lan.call(partial(publish, {"event": event, "guest": guest}))
+        lan.call(partial(publish, ATTACHED))
 
         def kinds(*words: str) -> list[str]:
             shown = run("events", "--no-follow", "--from", "oldest", "--json", *words)

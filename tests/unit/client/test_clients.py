@@ -27,10 +27,13 @@ from umlab.daemon.view import (
     FdbEntryView,
     GuestView,
     GuestVitals,
+    HookView,
     LabView,
     ListenerView,
     LogPiece,
+    LogTime,
     PortView,
+    ScreenView,
     SwitchView,
 )
 from umlab.errors import (
@@ -70,8 +73,10 @@ TALKERS = Talkers(
 )
 GUEST = GuestView("left", "ready", 9, None, "/usr/bin/linux", 1 << 27, 2.5, ("con0", "con1"), "/x/mconsole")
 VITALS = GuestVitals("left", "answers", 0.5, "6.1.176", 9.5, (0.5, 0.25, 0.0), 1 << 27, 1 << 20, 0.25)
-CONSOLE = ConsoleView("con1", "terminal", 1)
+CONSOLE = ConsoleView("con1", "terminal", 1, 2)
 DEVICE = DeviceView("eth0", "daemon,,unix,/x", "nic", "lan", 3)
+HOOK = HookView("mail", ("guest_panicked",), "web*", ("/usr/bin/mail", "-s", "x"), "/x/hook-mail.log")
+HOOK_BODY = {"on": ["guest_panicked"], "guests": "web*", "run": ["/usr/bin/mail", "-s", "x"]}
 CHANGED = Change(True)
 SPEC = GuestSpec("left", root=TinyRoot(("dummy",)), nics=(BessNic("/x/lan.bess"),))
 SPEC_BODY = {key: value for key, value in asdict(SPEC).items() if key != "umid"} | {
@@ -115,6 +120,30 @@ CALLS: list[tuple[str, tuple[Any, ...], str, Any, Any, Any]] = [
     ("put_guest", (SPEC,), "PUT /v1/guests/left", SPEC_BODY, CHANGED, CHANGED),
     ("remove_guest", ("left",), "DELETE /v1/guests/left", None, CHANGED, CHANGED),
     ("consoles", ("left",), "GET /v1/guests/left/consoles", None, [CONSOLE], [CONSOLE]),
+    (
+        "screen",
+        ("left", "con1"),
+        "GET /v1/guests/left/consoles/con1/screen",
+        None,
+        ScreenView(1, 9, ("login:",), 1, 7, True, False),
+        ScreenView(1, 9, ("login:",), 1, 7, True, False),
+    ),
+    (
+        "log_times",
+        ("left", 5, None, 9, "con1"),
+        "GET /v1/guests/left/log/times?console=con1&start=5&limit=9",
+        None,
+        [LogTime(0, 1.5)],
+        [LogTime(0, 1.5)],
+    ),
+    (
+        "log_times",
+        ("left", 0, 2.5),
+        "GET /v1/guests/left/log/times?console=con0&start=0&since=2.5&limit=1000",
+        None,
+        [],
+        [],
+    ),
     ("devices", ("left",), "GET /v1/guests/left/devices", None, [DEVICE], [DEVICE]),
     ("device", ("left", "eth0"), "GET /v1/guests/left/devices/eth0", None, DEVICE, DEVICE),
     (
@@ -154,6 +183,10 @@ CALLS: list[tuple[str, tuple[Any, ...], str, Any, Any, Any]] = [
         {"output": "1.5 0.5\n"},
         "1.5 0.5\n",
     ),
+    ("hooks", (), "GET /v1/hooks", None, [HOOK], [HOOK]),
+    ("hook", ("mail",), "GET /v1/hooks/mail", None, HOOK, HOOK),
+    ("put_hook", ("mail", HOOK.on, HOOK.run, "web*"), "PUT /v1/hooks/mail", HOOK_BODY, CHANGED, CHANGED),
+    ("remove_hook", ("mail",), "DELETE /v1/hooks/mail", None, CHANGED, CHANGED),
     ("metrics", (), "GET /metrics", None, b"# HELP\n", "# HELP\n"),
 ]
 
@@ -204,13 +237,13 @@ def test_log_has_its_place_and_raw_bytes(shell: Shell, runtime: Path) -> None:
     reply = Reply(b"\x1b\xff", headers={"Umlab-Start": "5", "Umlab-End": "7"})
     with FakeApi(runtime, "lan", lambda _: reply) as api:
         assert shell.ask("lan", "log", "left", -2, 10) == LogPiece(5, 7, b"\x1b\xff")
-    assert api.requests[0].target == "/v1/guests/left/log?start=-2&limit=10"
+    assert api.requests[0].target == "/v1/guests/left/log?console=con0&start=-2&limit=10"
 
 
 def test_followed_log_comes_in_pieces_and_ends_with_the_guest(shell: Shell, runtime: Path) -> None:
     with FakeApi(runtime, "lan", lambda _: Reply(iter([b"a\n", b"b\n"]))) as api:
         assert b"".join(shell.take(99, "lan", "follow_log", "left", -64)) == b"a\nb\n"
-    assert api.requests[0].target == "/v1/guests/left/log?start=-64&follow=true"
+    assert api.requests[0].target == "/v1/guests/left/log?console=con0&start=-64&follow=true"
 
 
 def test_refusal_is_raised_as_what_it_is(shell: Shell, runtime: Path) -> None:

@@ -96,7 +96,12 @@ async def test_each_kind_is_an_event(said: Said) -> None:
 
 async def test_flood_of_messages_is_cut_counted_and_hides_no_panic(said: Said) -> None:
     message = serialize_notification(Notification(USER, b"x" * 512))
-    flood = asyncio.create_task(asyncio.to_thread(lambda: [send(said.path, message) for _ in range(500)]))
+
+    def say_so_often() -> None:
+        for _ in range(500):
+            send(said.path, message)
+
+    flood = asyncio.create_task(asyncio.to_thread(say_so_often))
     # Others have their turn meanwhile.
     turns = 0
     while not flood.done():

@@ -281,13 +281,14 @@ class GuestSet:
         """Return a guest's notifications, on a duplicate of what is left of them.  Raises OSError."""
         if left.notify_fd is None:
             return None
-        sock = socket.fromfd(left.notify_fd, socket.AF_UNIX, socket.SOCK_DGRAM)
-        file = SocketFile.adopt(notify_path(self._base, left.spec.umid), sock)
+        fd = os.dup(left.notify_fd)
         try:
-            return GuestNotify(left.spec.umid, file, self._events, booted=left.booted)
+            sock = socket.socket(fileno=fd)
         except OSError:
-            sock.close()
+            os.close(fd)
             raise
+        file = SocketFile.adopt(notify_path(self._base, left.spec.umid), sock)
+        return GuestNotify(left.spec.umid, file, self._events, booted=left.booted)
 
     def _look_after(self, name: str, member: Member) -> None:
         self._members[name] = member

@@ -14,9 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from support.fake_console import Answering, FakeConsole, answer
+from support.answering_guest import Answering, answering_guest
 from umlab.compat import uml_mconsole
 from umlab.compat._mconsole_shell import Shell
+from umlab.testing import SimulatedGuest
+from umlab.testing.fault import answer
 from umlab.wire.mconsole import ReplyFragment, serialize_reply
 
 
@@ -36,19 +38,19 @@ class Terminal:
 
 
 @pytest.fixture
-def guest(short_dir: Path) -> Iterator[Callable[..., tuple[Terminal, FakeConsole]]]:
+def guest(short_dir: Path) -> Iterator[Callable[..., tuple[Terminal, SimulatedGuest]]]:
     with contextlib.ExitStack() as stack:
 
-        def make(answering: Answering = answer, *, escape: bool = False) -> tuple[Terminal, FakeConsole]:
-            console = stack.enter_context(FakeConsole(short_dir / "mconsole", answering))
+        def make(answering: Answering = answer, *, escape: bool = False) -> tuple[Terminal, SimulatedGuest]:
+            console = stack.enter_context(answering_guest(short_dir / "m1/mconsole", answering))
             terminal = Terminal(escape=escape)
-            terminal.shell.switch(str(short_dir))
+            terminal.shell.switch(str(short_dir / "m1"))
             return terminal, console
 
         yield make
 
 
-Guest = Callable[..., tuple[Terminal, FakeConsole]]
+Guest = Callable[..., tuple[Terminal, SimulatedGuest]]
 
 
 @pytest.mark.parametrize("position", [0, 1])
@@ -115,7 +117,7 @@ def test_int_signals_nobody_when_the_pid_is_no_guest(
 
     monkeypatch.setattr(os, "kill", kill)
     terminal, _ = guest()
-    (short_dir / "pid").write_text(pid)
+    (short_dir / "m1/pid").write_text(pid)
     refusal = b"Cannot determine the PID of your UML session, not sending signal.\n"
     assert terminal.run(b"int") == (1, refusal, b"")
     assert signalled == []
@@ -123,10 +125,13 @@ def test_int_signals_nobody_when_the_pid_is_no_guest(
 
 def test_int_of_a_dead_guest_does_not_trust_its_pid_file(short_dir: Path) -> None:
     terminal = Terminal()
-    with FakeConsole(short_dir / "mconsole", answer):
-        terminal.shell.switch(str(short_dir))
-    with subprocess.Popen(["sleep", "1000"]) as bystander:
-        (short_dir / "pid").write_text(f"{bystander.pid}\n")
+    with (
+        answering_guest(short_dir / "m1/mconsole") as guest,
+        subprocess.Popen(["sleep", "1000"]) as bystander,
+    ):
+        terminal.shell.switch(str(guest.run_directory))
+        guest.die()
+        (guest.run_directory / "pid").write_text(f"{bystander.pid}\n")
         status, out, err = terminal.run(b"int")
         bystander.terminate()
         assert bystander.wait() == -signal.SIGTERM
@@ -142,8 +147,8 @@ def test_int_of_a_process_that_is_gone_says_so(
 
     monkeypatch.setattr(os, "kill", kill)
     terminal, _ = guest()
-    (short_dir / "pid").write_text("12345\n")
-    assert terminal.run(b"int") == (1, b"", b"guest %s does not run\n" % bytes(short_dir))
+    (short_dir / "m1/pid").write_text("12345\n")
+    assert terminal.run(b"int") == (1, b"", b"guest %s does not run\n" % bytes(short_dir / "m1"))
 
 
 def test_int_of_another_users_guest_says_so(
@@ -154,8 +159,8 @@ def test_int_of_another_users_guest_says_so(
 
     monkeypatch.setattr(os, "kill", kill)
     terminal, _ = guest()
-    (short_dir / "pid").write_text("12345\n")
-    assert terminal.run(b"int") == (1, b"", b"guest %s belongs to another user\n" % bytes(short_dir))
+    (short_dir / "m1/pid").write_text("12345\n")
+    assert terminal.run(b"int") == (1, b"", b"guest %s belongs to another user\n" % bytes(short_dir / "m1"))
 
 
 @pytest.mark.parametrize("line", [b"version", b"int"])
@@ -178,13 +183,13 @@ def test_disk_with_an_already_absolute_name_keeps_it(guest: Guest, short_dir: Pa
 
 
 def test_reader_that_leaves_ends_the_program_as_the_original(short_dir: Path) -> None:
-    with FakeConsole(short_dir / "mconsole", lambda _: answer(b"x" * 200_000)):
+    with answering_guest(short_dir / "m1/mconsole", lambda _: answer(b"x" * 200_000)):
         program = subprocess.Popen(
             [
                 sys.executable,
                 "-c",
                 "from umlab.compat.uml_mconsole import main; main()",
-                str(short_dir),
+                str(short_dir / "m1"),
                 "help",
             ],
             stdout=subprocess.PIPE,

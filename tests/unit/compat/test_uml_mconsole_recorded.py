@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from support.fake_console import FakeConsole, answer
+from support.answering_guest import answering_guest
 from support.mconsole_cases import CASES, OURS, Case, Outcome, Place
 from support.mconsole_differences import listed_differences
+from umlab.testing.fault import answer
 
 RECORDINGS: dict[str, dict[str, Any]] = json.loads(
     (Path(__file__).parents[2] / "integration/recorded/uml_mconsole/recordings.json").read_text()
@@ -62,7 +63,7 @@ def replay(case: Case, root: Path) -> Outcome:
         return [_with_root(reply.encode("latin-1"), bytes(root)) for reply in replies]
 
     place = Place(root)
-    with FakeConsole(place.socket, answering):
+    with answering_guest(place.socket, answering):
         outcome = place.run(OURS, case)
     outcome.requests = general
     return outcome

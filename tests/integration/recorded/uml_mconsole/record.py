@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parents[2]))
 
 from integration.peers.minimal_guest import MinimalGuest, minimal_guest  # noqa: E402
-from support.fake_console import FakeConsole  # noqa: E402
+from support.answering_guest import answering_guest  # noqa: E402
 from support.mconsole_cases import CASES, Case, Place  # noqa: E402
 from support.require import require_program  # noqa: E402
 from umlab.mconsole.endpoint import open_console  # noqa: E402
@@ -43,7 +43,7 @@ def record(case: Case, guest: MinimalGuest | None, root: Path) -> dict[str, obje
         return replies
 
     place = Place(root)
-    with FakeConsole(place.socket, relay):
+    with answering_guest(place.socket, relay):
         outcome = place.run([str(require_program("uml_mconsole"))], case)
     return {
         "stdout": outcome.stdout.decode("latin-1"),

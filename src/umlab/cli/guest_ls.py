@@ -34,7 +34,9 @@ SPARE = ("KERNEL", "NICS", " LOAD", " MEMORY", " UP", " PID")
 #: Where there is nothing to know, and where it is not known.
 _NONE, _UNKNOWN = "-", "?"
 #: States in which a kernel may be running.
-_ALIVE = frozenset({"booting", "ready", "answers", "silent", "no socket", "another user's", "no access"})
+_ALIVE = frozenset(
+    {"booting", "ready", "answers", "silent", "listening", "no socket", "another user's", "no access"}
+)
 
 
 def ls(

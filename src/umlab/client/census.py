@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -34,11 +36,13 @@ _LAB_TIME = 1.0
 _GUEST_TIME = 1.5
 #: Seconds in which a guest that no daemon speaks for has to give its first answer.
 _ANSWER_TIME = 1.0
-#: Guests that are asked for it at the same time: each takes a descriptor, and 1024 are usual.
-_MOST_ASKED = 400
+#: Guests that are asked for it at the same time, at most; each takes a descriptor.
+_MOST_ASKED = 500
 #: Guests that are asked for all the rest at the same time: more of them would be asked so slowly, on our
 #: part, that they seemed silent.
 _MOST_TOLD = 32
+#: What a socket says whose guest died just now.
+_GONE = {errno.ECONNREFUSED, errno.ECONNRESET, errno.ENOENT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,8 @@ class GuestStatus:
         name: Its umid; of a guest outside labs, text that anybody may have chosen.
         lab: Its lab, ``None`` outside labs.
         state: By its lab's daemon ``booting``, ``ready`` or ``ended``.  Where no daemon speaks for it
-            ``answers`` or ``silent``, or what `umlab.mconsole.discover.Found` has beside ``listening``.
+            ``answers`` or ``silent``, or what `umlab.mconsole.discover.Found` has; ``listening`` is left to one
+            that cannot be asked.
         pid: Its main process, where that is known.
         path: Its console's socket.
         vitals: What its kernel says, untrusted; ``None`` where it was not, or could not be, asked.
@@ -137,7 +142,9 @@ async def _ask_lab(name: str) -> _Lab | None:
 def _states_of(listening: Iterable[Found]) -> dict[str, str]:
     """Ask guests for their first answer, and return their states by their sockets."""
     consoles = {each.path: Mconsole(each.path, each.umid) for each in listening}
-    outcomes = Fleet(consoles, _MOST_ASKED).run(raw("version", _ANSWER_TIME))
+    outcomes = Fleet(consoles, min(_MOST_ASKED, os.sysconf("SC_OPEN_MAX") // 2)).run(
+        raw("version", _ANSWER_TIME)
+    )
     return {path: _state_of(outcome) for path, outcome in outcomes.items()}
 
 
@@ -145,8 +152,11 @@ def _state_of(outcome: Outcome) -> str:
     match outcome.error:
         case MconsoleTimeout():
             return "silent"
-        case MconsoleUnreachable():
+        case MconsoleUnreachable(__cause__=OSError(errno=number)) if number in _GONE:
             return "dead"
+        case MconsoleUnreachable():
+            # We cannot ask: its socket's path is too long, or we have too few descriptors.
+            return "listening"
     # A refusal, and even nonsense, is an answer.
     return "answers"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import fcntl
 import os
@@ -124,6 +125,15 @@ def test_guest_that_dies_of_a_question_or_answers_nonsense_harms_nobody(guests: 
     vitals = taken["garbage"].vitals
     assert vitals is not None
     assert vitals == GuestVitals("garbage", "answers", vitals.age)
+
+
+def test_guest_that_cannot_be_asked_is_not_called_dead(guests: SimulatedGuests) -> None:
+    directory = guests.directory / ("long" * 20)
+    directory.mkdir()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock, contextlib.chdir(directory):
+        sock.bind("mconsole")
+        (guest,) = census().guests
+    assert (guest.state, guest.vitals) == ("listening", None)
 
 
 def test_daemon_that_hangs_is_named_and_its_guests_are_asked_themselves(

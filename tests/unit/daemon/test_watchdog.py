@@ -7,10 +7,11 @@ import contextlib
 import threading
 from pathlib import Path
 
+from support.answering_guest import answering_guest
 from support.deadline import wait_until_async
-from support.fake_console import FakeConsole, answer
 from support.kept_lab import KeptLab
 from umlab.daemon.watchdog import Vigil
+from umlab.testing.fault import answer
 
 
 class Time:
@@ -110,12 +111,11 @@ class TestInALab:
         assert kept.lab.guest("g").answers is None
         await kept.ready()
         path = Path(kept.lab.guest("g").mconsole)
-        path.parent.mkdir()
 
         def state() -> bool | None:
             return kept.lab.guest("g").answers
 
-        with FakeConsole(path, lambda _: [] if silent.is_set() else answer(b"Linux g")) as console:
+        with answering_guest(path, lambda _: [] if silent.is_set() else answer(b"Linux g")) as console:
             await wait_until_async(lambda: state() is True, 10, "an answer")
             silent.set()
             await wait_until_async(lambda: state() is False, 10, "silence")

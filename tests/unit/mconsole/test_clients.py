@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
+from support.answering_guest import answering_guest
 from support.deadline import wait_until_async
-from support.fake_console import FakeConsole, answer
 from umlab.errors import (
     LocalProtocolError,
     MconsoleError,
@@ -30,6 +30,7 @@ from umlab.mconsole import command
 from umlab.mconsole.aio import AsyncMconsole
 from umlab.mconsole.session import MAX_ANSWER
 from umlab.mconsole.sync import Mconsole
+from umlab.testing.fault import answer
 from umlab.wire.mconsole import ReplyFragment, serialize_reply
 
 Call = Callable[..., str]
@@ -50,7 +51,7 @@ def _asyncio(path: Path, umid: str | None) -> Call:
 
 @pytest.fixture(params=[_blocking, _asyncio], ids=["blocking", "asyncio"])
 def client(request: pytest.FixtureRequest, short_dir: Path) -> Callable[..., Call]:
-    def make(umid: str | None = "left", path: Path = short_dir / "mconsole") -> Call:
+    def make(umid: str | None = "left", path: Path = short_dir / "left/mconsole") -> Call:
         made: Call = request.param(path, umid)
         return made
 
@@ -59,7 +60,9 @@ def client(request: pytest.FixtureRequest, short_dir: Path) -> Callable[..., Cal
 
 @pytest.fixture
 def path(short_dir: Path) -> Path:
-    return short_dir / "mconsole"
+    path = short_dir / "left" / "mconsole"
+    path.parent.mkdir()
+    return path
 
 
 METHODS: list[tuple[str, tuple[Any, ...], bytes]] = [
@@ -88,7 +91,7 @@ METHODS: list[tuple[str, tuple[Any, ...], bytes]] = [
 def test_method_sends_its_command_and_returns_the_answer(
     client: Callable[..., Call], path: Path, method: str, args: tuple[Any, ...], text: bytes
 ) -> None:
-    with FakeConsole(path, lambda _: answer(b"as told")) as guest:
+    with answering_guest(path, lambda _: answer(b"as told")) as guest:
         assert client()(method, *args) == "as told"
     assert guest.requests == [text]
 
@@ -108,23 +111,23 @@ def test_both_clients_have_every_command_with_its_description() -> None:
 def test_answer_of_many_fragments_arrives_whole(client: Callable[..., Call], path: Path) -> None:
     """Against an unconnected socket, everything after the eleventh fragment was lost."""
     text = b"".join(b"line %d\n" % at for at in range(9000))
-    with FakeConsole(path, lambda _: answer(text)):
+    with answering_guest(path, lambda _: answer(text)):
         assert client()("raw", "proc interrupts") == text.decode()
 
 
 def test_proc_loses_the_line_that_the_kernel_puts_first(client: Callable[..., Call], path: Path) -> None:
-    with FakeConsole(path, lambda _: answer(b"\n\n1.5 0.1\n")):
+    with answering_guest(path, lambda _: answer(b"\n\n1.5 0.1\n")):
         assert client()("proc", "uptime") == "\n1.5 0.1\n"
 
 
 def test_bytes_that_are_no_text_are_shown(client: Callable[..., Call], path: Path) -> None:
-    with FakeConsole(path, lambda _: answer(b"a\xffb")):
+    with answering_guest(path, lambda _: answer(b"a\xffb")):
         assert client()("version") == "a\\xffb"
 
 
 def test_error_carries_guest_command_text_and_number(client: Callable[..., Call], path: Path) -> None:
     with (
-        FakeConsole(path, lambda _: answer(b"Device doesn't exist", -19)),
+        answering_guest(path, lambda _: answer(b"Device doesn't exist", -19)),
         pytest.raises(MconsoleError) as caught,
     ):
         client()("remove", "eth7")
@@ -140,14 +143,14 @@ def test_error_carries_guest_command_text_and_number(client: Callable[..., Call]
 
 
 def test_guest_without_a_name_is_called_by_its_path(client: Callable[..., Call], path: Path) -> None:
-    with FakeConsole(path, lambda _: answer(b"no", 1)), pytest.raises(MconsoleError) as caught:
+    with answering_guest(path, lambda _: answer(b"no", 1)), pytest.raises(MconsoleError) as caught:
         client(None)("go")
     assert caught.value.umid == os.fspath(path)
 
 
 def test_silent_guest_is_given_up_with_what_it_said(client: Callable[..., Call], path: Path) -> None:
     half = [serialize_reply(ReplyFragment(0, True, b"half"))]
-    with FakeConsole(path, lambda _: half), pytest.raises(MconsoleTimeout) as caught:
+    with answering_guest(path, lambda _: half), pytest.raises(MconsoleTimeout) as caught:
         client()("raw", "proc x", 0.1)
     assert caught.value.output == "half"
     assert "did not answer 'proc x' in time" in str(caught.value)
@@ -186,7 +189,7 @@ def test_nonsense_is_an_error_that_names_the_guest_and_keeps_what_came(
     client: Callable[..., Call], path: Path
 ) -> None:
     half = serialize_reply(ReplyFragment(0, True, b"half"))
-    with FakeConsole(path, lambda _: [half, b"nonsense"]), pytest.raises(MconsoleProtocolError) as caught:
+    with answering_guest(path, lambda _: [half, b"nonsense"]), pytest.raises(MconsoleProtocolError) as caught:
         client()("version")
     error = caught.value
     assert (error.umid, error.command, error.output) == ("left", "version", "half")
@@ -200,14 +203,14 @@ def test_longer_datagram_than_any_reply_is_an_error_of_the_peer(
     client: Callable[..., Call], path: Path
 ) -> None:
     reply = b"\0" * 8 + b"\xff\x0f\0\0" + b"x" * 4095
-    with FakeConsole(path, lambda _: [reply]), pytest.raises(RemoteProtocolError):
+    with answering_guest(path, lambda _: [reply]), pytest.raises(RemoteProtocolError):
         client()("version")
 
 
 def test_endless_answer_is_refused(client: Callable[..., Call], path: Path) -> None:
     piece = serialize_reply(ReplyFragment(0, True, b"x" * 511))
     with (
-        FakeConsole(path, lambda _: [piece] * (MAX_ANSWER // 511 + 1)),
+        answering_guest(path, lambda _: [piece] * (MAX_ANSWER // 511 + 1)),
         pytest.raises(MconsoleProtocolError, match="the limit is") as caught,
     ):
         client()("raw", "proc x", 60)
@@ -218,14 +221,14 @@ def test_endless_answer_is_refused(client: Callable[..., Call], path: Path) -> N
 def test_text_that_cannot_be_sent_is_refused_before_the_guest_sees_it(
     client: Callable[..., Call], path: Path, text: str
 ) -> None:
-    with FakeConsole(path, lambda _: answer(b"")) as guest, pytest.raises(LocalProtocolError):
+    with answering_guest(path, lambda _: answer(b"")) as guest, pytest.raises(LocalProtocolError):
         client()("raw", text)
     assert guest.requests == []
 
 
 def test_config_get_of_a_setting_is_refused(client: Callable[..., Call], path: Path) -> None:
     refused = pytest.raises(LocalProtocolError, match="'mem=1M' is not the name of a device")
-    with FakeConsole(path, lambda _: answer(b"")) as guest, refused:
+    with answering_guest(path, lambda _: answer(b"")) as guest, refused:
         client()("config_get", "mem=1M")
     assert guest.requests == []
 
@@ -270,7 +273,7 @@ def test_find_takes_a_run_directory(kind: type[Mconsole | AsyncMconsole], path: 
 
 
 async def test_tasks_are_served_in_the_order_in_which_they_asked(path: Path) -> None:
-    with FakeConsole(path, answer) as guest:
+    with answering_guest(path) as guest:
         client = AsyncMconsole(os.fspath(path))
         texts = [f"log {at}" for at in range(30)]
         answers = await asyncio.gather(*(client.raw(text) for text in texts))
@@ -286,7 +289,7 @@ async def test_cancelled_request_leaves_the_next_one_its_own_answer(path: Path) 
             release.wait(10)
         return answer(text)
 
-    with FakeConsole(path, slow_first) as guest:
+    with answering_guest(path, slow_first) as guest:
         client = AsyncMconsole(os.fspath(path))
         first = asyncio.create_task(client.raw("first"))
         await wait_until_async(lambda: guest.requests, 5, "first request")
@@ -316,7 +319,7 @@ async def test_others_run_between_the_fragments_of_an_answer(path: Path) -> None
 
 def test_threads_share_a_blocking_client(path: Path) -> None:
     answers: dict[str, str] = {}
-    with FakeConsole(path, answer):
+    with answering_guest(path):
         client = Mconsole(os.fspath(path))
 
         def ask(text: str) -> None:

@@ -18,6 +18,7 @@ from umlab.daemon.event_log import EventLog
 from umlab.daemon.guest_console import GuestConsoles
 from umlab.daemon.guest_device import GuestDevices
 from umlab.daemon.guest_kernel import GuestKernels
+from umlab.daemon.guest_process import GuestProcesses
 from umlab.daemon.hook import Hook, HookSet
 from umlab.daemon.lab import LabService
 from umlab.daemon.record import SIZE_NAMES
@@ -35,6 +36,7 @@ from umlab.daemon.view import (
     LogPiece,
     LogTime,
     PortView,
+    ProcessView,
     SwitchView,
 )
 from umlab.errors import (
@@ -238,6 +240,18 @@ class FakeKernels(GuestKernels):
         return f"mconsole {text}"
 
 
+class FakeProcesses(GuestProcesses):
+    """Processes of fake guests."""
+
+    def __init__(self, lab: FakeLab) -> None:
+        self._lab = lab
+
+    async def views(self, name: str) -> list[ProcessView]:
+        if self._lab.held(name).state != "ready":
+            raise StateError(f"guest {name} has no agent that answers")
+        return [ProcessView(1, "init"), ProcessView(42, "sh")]
+
+
 class FakeHooks(HookSet):
     """Hooks that are run for nothing."""
 
@@ -282,6 +296,7 @@ class FakeLab(LabService):
         self.consoles = FakeConsoles(self)
         self.devices = FakeDevices(self)
         self.kernels = FakeKernels(self)
+        self.processes = FakeProcesses(self)
         self.hooks = FakeHooks()
         #: What captures are of.
         self.capture_switches = CaptureSwitches()

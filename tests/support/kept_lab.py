@@ -118,4 +118,4 @@ class KeptLab:
 
     def log(self, name: str = "g") -> str:
         """Return what a guest has printed."""
-        return self.lab.consoles.log(name, 0, 1 << 20).data.decode()
+        return self.lab.consoles.log(name, "con0", 0, 1 << 20).data.decode()

@@ -14,7 +14,7 @@ from umlab.api.error import error_responses
 from umlab.api.idempotency import AnswerMemory
 from umlab.api.path import GuestName
 from umlab.daemon.lab import LabService
-from umlab.daemon.view import Change, GuestView, GuestVitals
+from umlab.daemon.view import Change, GuestView, GuestVitals, ProcessView
 from umlab.guest.cmdline import GuestSpec
 
 _LOOKUP = error_responses("NoSuchGuest", "LabError")
@@ -86,6 +86,16 @@ def guest_routes(service: LabService, answers: AnswerMemory) -> APIRouter:
     async def show_vitals(guest: GuestName) -> GuestVitals:
         """Show how a guest is, as its kernel tells; an answer is good for two seconds."""
         return await service.kernels.vitals(guest)
+
+    @router.get(
+        "/{guest}/processes",
+        responses=error_responses(
+            *("NoSuchGuest", "LabError", "StateError", "CommandTimeout", "GuestFailed", "RemoteProtocolError")
+        ),
+    )
+    async def list_processes(guest: GuestName) -> list[ProcessView]:
+        """List the processes of the guest, as its agent tells."""
+        return await service.processes.views(guest)
 
     @router.post("/{guest}/stack", responses=_ASK, openapi_extra=STACK_BODY.documented())
     async def stack(

@@ -217,6 +217,7 @@ class AsyncClient:
     add_device = _awaited(calls.add_device)
     remove_device = _awaited(calls.remove_device)
     reset_device = _awaited(calls.reset_device)
+    processes = _awaited(calls.processes)
     stack = _awaited(calls.stack)
     sysrq = _awaited(calls.sysrq)
     mconsole = _awaited(calls.mconsole)

@@ -29,6 +29,7 @@ from umlab.daemon.view import (
     LogPiece,
     LogTime,
     PortView,
+    ProcessView,
     ScreenView,
     SwitchView,
 )
@@ -353,6 +354,14 @@ def vitals(guest: str) -> Call[GuestVitals]:
     Raises NoSuchGuest.
     """
     return _get(GuestVitals, "guests", guest, "vitals")
+
+
+def processes(guest: str) -> Call[list[ProcessView]]:
+    """Return the processes of a guest, by pid; only where its agent answers.
+
+    Raises NoSuchGuest, StateError.
+    """
+    return _get(list[ProcessView], "guests", guest, "processes")
 
 
 def stack(guest: str, pid: int) -> Call[str]:

@@ -216,6 +216,7 @@ class Client:
     add_device = _blocking(calls.add_device)
     remove_device = _blocking(calls.remove_device)
     reset_device = _blocking(calls.reset_device)
+    processes = _blocking(calls.processes)
     stack = _blocking(calls.stack)
     sysrq = _blocking(calls.sysrq)
     mconsole = _blocking(calls.mconsole)

@@ -1,9 +1,14 @@
-"""A guest's terminal, over a WebSocket: what it prints comes in, what is typed goes out."""
+"""A guest's terminal, over a WebSocket: what it prints comes in, what is typed goes out.
+
+First comes what paints the screen as it is: of umlab's making, not the guest's; what follows is what the
+guest prints, and untrusted.
+"""
 
 from __future__ import annotations
 
 import json
-from typing import Any, Self
+import time
+from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
 from websockets.asyncio.client import ClientConnection as AsyncConnection
 from websockets.asyncio.client import unix_connect as async_unix_connect
@@ -16,7 +21,10 @@ from umlab.client.exchange import lost
 from umlab.client.place import dial
 from umlab.errors import ApiError, ApiTimeout, LimitReached, NoSuchConsole, NoSuchGuest, UmlabError
 
-__all__ = ["AsyncTerminal", "Terminal"]
+if TYPE_CHECKING:
+    from umlab.console.terminal import Role
+
+__all__ = ["AsyncTerminal", "Terminal", "TerminalOptions"]
 
 _OPTIONS: dict[str, Any] = {
     "compression": None,
@@ -32,14 +40,36 @@ _TOO_SLOW = 4408
 _TOO_MANY = 4429
 
 
+class TerminalOptions(TypedDict, total=False):
+    """How a terminal is looked at.
+
+    Attributes:
+        role: ``write``, unless given, or ``read``: then nothing can be typed or resized.
+        window: Rows and columns that the guest shall know from the beginning.
+        picture: Whether what paints the screen comes first; ``True`` unless given.
+    """
+
+    role: Role
+    window: tuple[int, int]
+    picture: bool
+
+
 def _resize_message(rows: int, columns: int) -> str:
     return json.dumps({"resize": [rows, columns]})
 
 
 class _Name:
-    """Which terminal it is, and what its errors mean."""
+    """Which terminal it is, how large its screen is, and what its errors mean."""
 
-    def __init__(self, lab: str, guest: str, console: str) -> None:
+    def __init__(self, lab: str, guest: str, console: str, options: TerminalOptions) -> None:
+        self.size = (24, 80)
+        self.path = terminal_path(
+            guest,
+            console,
+            options.get("role", "write"),
+            options.get("window"),
+            options.get("picture", True),
+        )
         self.lab = lab
         self.guest = guest
         self.console = console
@@ -47,7 +77,7 @@ class _Name:
     @property
     def uri(self) -> str:
         """Where the WebSocket is; the host says nothing."""
-        return f"ws://umlab{terminal_path(self.guest, self.console)}"
+        return f"ws://umlab{self.path}"
 
     def not_opened(self, error: BaseException) -> BaseException:
         """Return what to raise where opening has failed."""
@@ -60,14 +90,22 @@ class _Name:
         return error
 
     def output(self, message: str | bytes) -> bytes:
-        """Return what the guest printed; text is the daemon's, which has refused what was sent to it.
+        """Return what the guest printed; text is the daemon's.
+
+        Returns:
+            Empty for a new size of the screen.
 
         Raises:
-            UmlabError: The refusal.
+            UmlabError: The daemon has refused what was sent to it.
         """
-        if isinstance(message, str):
-            raise refusal(self.lab, 0, message.encode())
-        return message
+        if isinstance(message, bytes):
+            return message
+        try:
+            rows, columns = json.loads(message)["resize"]
+            self.size = int(rows), int(columns)
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise refusal(self.lab, 0, message.encode()) from None
+        return b""
 
     def ended(self, error: ConnectionClosed) -> UmlabError | None:
         """Return the error for an end, ``None`` where the guest has ended."""
@@ -92,6 +130,7 @@ class Terminal:
         lab: The lab.
         guest: The guest.
         console: The terminal's name, such as ``con1``.
+        options: See `TerminalOptions`.
 
     Raises:
         LabNotRunning: No daemon answers.
@@ -100,8 +139,8 @@ class Terminal:
         LimitReached: It has too many viewers.
     """
 
-    def __init__(self, lab: str, guest: str, console: str) -> None:
-        self._name = _Name(lab, guest, console)
+    def __init__(self, lab: str, guest: str, console: str, **options: Unpack[TerminalOptions]) -> None:
+        self._name = _Name(lab, guest, console, options)
         sock = dial(lab)
         sock.setblocking(True)
         try:
@@ -121,6 +160,11 @@ class Terminal:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns of the screen, as they were for what was read last."""
+        return self._name.size
+
     def read(self, timeout: float | None = None) -> bytes:
         """Return what the guest prints next, waiting for it.
 
@@ -136,15 +180,19 @@ class Terminal:
                 does not read, and what was typed last is lost.
             ConnectionLost: The daemon has ended.
         """
-        try:
-            message = self._connection.recv(timeout)
-        except TimeoutError:
-            raise _silent(self._name.lab) from None
-        except ConnectionClosed as error:
-            if failure := self._name.ended(error):
-                raise failure from None
-            return b""
-        return self._name.output(message)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            try:
+                message = self._connection.recv(left)
+            except TimeoutError:
+                raise _silent(self._name.lab) from None
+            except ConnectionClosed as error:
+                if failure := self._name.ended(error):
+                    raise failure from None
+                return b""
+            if output := self._name.output(message):
+                return output
 
     def write(self, data: bytes) -> None:
         """Type bytes.  Raises what `read` raises where the terminal has ended."""
@@ -173,9 +221,11 @@ class AsyncTerminal:
         self._connection = connection
 
     @classmethod
-    async def open(cls, lab: str, guest: str, console: str) -> AsyncTerminal:
+    async def open(
+        cls, lab: str, guest: str, console: str, **options: Unpack[TerminalOptions]
+    ) -> AsyncTerminal:
         """Open a terminal.  Raises what `Terminal` raises."""
-        name = _Name(lab, guest, console)
+        name = _Name(lab, guest, console, options)
         sock = dial(lab)
         try:
             connection = await async_unix_connect(
@@ -194,15 +244,22 @@ class AsyncTerminal:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns of the screen, as they were for what was read last."""
+        return self._name.size
+
     async def read(self) -> bytes:
         """Return what the guest prints next, waiting for it; empty once the guest has ended."""
-        try:
-            message = await self._connection.recv()
-        except ConnectionClosed as error:
-            if failure := self._name.ended(error):
-                raise failure from None
-            return b""
-        return self._name.output(message)
+        while True:
+            try:
+                message = await self._connection.recv()
+            except ConnectionClosed as error:
+                if failure := self._name.ended(error):
+                    raise failure from None
+                return b""
+            if output := self._name.output(message):
+                return output
 
     async def write(self, data: bytes) -> None:
         """Type bytes.  Raises what `read` raises where the terminal has ended."""

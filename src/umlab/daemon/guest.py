@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from types import TracebackType
-from typing import BinaryIO
 
 from umlab.errors import MconsoleTimeout, StateError
 from umlab.guest.agent import ExecResult
 from umlab.guest.cmdline import GuestSpec, TinyRoot
+from umlab.guest.console import Console
 from umlab.guest.group import Starter
 from umlab.guest.process import Guest, Rung, StopReport
 from umlab.mconsole.aio import AsyncMconsole
@@ -41,7 +41,7 @@ class GuestService:
         spec: GuestSpec,
         base: str,
         *,
-        log: BinaryIO | None = None,
+        console: Console | None = None,
         starter: Starter | None = None,
         terminal: bool = False,
         nic_fds: Sequence[int] = (),
@@ -50,7 +50,13 @@ class GuestService:
         """Start a guest, as :meth:`umlab.guest.process.Guest.start` does."""
         return cls(
             await Guest.start(
-                spec, base, log=log, starter=starter, terminal=terminal, nic_fds=nic_fds, notify=notify
+                spec,
+                base,
+                console=console,
+                starter=starter,
+                terminal=terminal,
+                nic_fds=nic_fds,
+                notify=notify,
             )
         )
 

@@ -187,6 +187,19 @@ class GuestVitals:
 
 
 @dataclass(frozen=True, slots=True)
+class ProcessView:
+    """A process of a guest.
+
+    Attributes:
+        pid: Its number there.
+        name: What it calls itself, untrusted.
+    """
+
+    pid: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class HookView:
     """A command that is run when something happens to a guest.
 

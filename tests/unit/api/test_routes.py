@@ -289,7 +289,7 @@ async def test_busy_guest_says_when_to_come_again(api: ApiLab, monkeypatch: pyte
 
 async def test_consoles(api: ApiLab) -> None:
     consoles = (await api.call("GET", "/v1/guests/left/consoles")).json
-    assert consoles[1] == {"name": "con1", "kind": "terminal", "viewers": 0}
+    assert consoles[1] == {"name": "con1", "kind": "terminal", "writers": 0, "readers": 0}
 
 
 async def test_what_is_not_there_and_what_cannot_be_done(api: ApiLab) -> None:

@@ -26,7 +26,7 @@ from umlab.switch.model import SwitchConfig
 class EndingConsoles(FakeConsoles):
     """Whoever waits for more of a guest is told that it has ended."""
 
-    async def wait_log(self, name: str, end: int) -> None:
+    async def wait_log(self, name: str, console: str, end: int) -> None:
         self._lab.held(name).state = "ended"
 
 

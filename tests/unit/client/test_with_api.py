@@ -8,7 +8,7 @@ import termios
 import threading
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import pytest
 
@@ -18,7 +18,7 @@ from support.fake_lab import FakeLab
 from support.lab_thread import LabThread
 from umlab.api import server
 from umlab.client import AsyncClient, Client, Event, labs
-from umlab.client.terminal import AsyncTerminal, Terminal
+from umlab.client.terminal import AsyncTerminal, Terminal, TerminalOptions
 from umlab.daemon.device_order import DeviceOrder
 from umlab.daemon.view import DeviceView, GuestVitals
 from umlab.errors import (
@@ -148,14 +148,16 @@ def test_kept_events_end_where_nothing_more_has_happened(shell: Shell, runtime: 
 class BothTerminals:
     """The blocking and the asyncio terminal, called in the same way."""
 
-    def __init__(self, kind: str, lab: str, guest: str, console: str) -> None:
+    def __init__(
+        self, kind: str, lab: str, guest: str, console: str, **options: Unpack[TerminalOptions]
+    ) -> None:
         self._runner = asyncio.Runner() if kind == "aio" else None
         self._terminal: Terminal | AsyncTerminal
         try:
             if self._runner:
-                self._terminal = self._runner.run(AsyncClient(lab).terminal(guest, console))
+                self._terminal = self._runner.run(AsyncClient(lab).terminal(guest, console, **options))
             else:
-                self._terminal = Client(lab).terminal(guest, console)
+                self._terminal = Client(lab).terminal(guest, console, **options)
         except BaseException:
             if self._runner:
                 self._runner.close()
@@ -170,6 +172,10 @@ class BothTerminals:
         self.do("close")
         if self._runner:
             self._runner.close()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self._terminal.size
 
     def do(self, method: str, *args: Any) -> Any:
         result = getattr(self._terminal, method)(*args)
@@ -197,7 +203,7 @@ def _line(daemon: LabThread) -> int:
 def test_terminal_carries_bytes_and_its_size(shell: Shell, runtime: Path) -> None:
     with (
         LabThread(runtime, "lan", guests=("left",)) as daemon,
-        BothTerminals(shell.kind, "lan", "left", "con1") as terminal,
+        BothTerminals(shell.kind, "lan", "left", "con1", picture=False) as terminal,
     ):
         line = _line(daemon)
         attributes = termios.tcgetattr(line)
@@ -213,6 +219,26 @@ def test_terminal_carries_bytes_and_its_size(shell: Shell, runtime: Path) -> Non
         assert terminal.do("read") == b""
         with pytest.raises(ConnectionLost):
             terminal.do("write", b"x")
+
+
+def test_terminal_that_is_only_looked_at(shell: Shell, runtime: Path) -> None:
+    with (
+        LabThread(runtime, "lan", guests=("left",)) as daemon,
+        BothTerminals(shell.kind, "lan", "left", "con1", window=(7, 30)) as writer,
+        BothTerminals(shell.kind, "lan", "left", "con1", role="read") as terminal,
+    ):
+        assert b"\x1b[2J" in writer.do("read")
+        assert writer.size == (7, 30)
+        assert b"\x1b[2J" in terminal.do("read")
+        os.write(_line(daemon), b"seen")
+        assert terminal.read_until(b"seen") == b"seen"
+        assert terminal.size == (7, 30)
+        for method, args in (("write", (b"x",)), ("resize", (1, 1))):
+            terminal.do(method, *args)
+            with pytest.raises(ApiError, match="only reads"):
+                terminal.do("read")
+        screen = shell.ask("lan", "screen", "left", "con1")
+        assert (screen.lines[0], screen.cursor_column) == ("seen", 5)
 
 
 @pytest.mark.parametrize(
@@ -232,7 +258,7 @@ def test_terminal_that_is_not_there(
 def test_refused_input_is_told_and_the_terminal_goes_on(shell: Shell, runtime: Path) -> None:
     with (
         LabThread(runtime, "lan", guests=("left",)) as daemon,
-        BothTerminals(shell.kind, "lan", "left", "con1") as terminal,
+        BothTerminals(shell.kind, "lan", "left", "con1", picture=False) as terminal,
     ):
         line = _line(daemon)
         terminal.do("write", b"x" * 100_000)
@@ -248,7 +274,7 @@ def test_terminal_ends_with_its_daemon(shell: Shell, runtime: Path, monkeypatch:
         ExitStack() as stack,
         LabThread(runtime, "lan", guests=("left",)) as daemon,
     ):
-        terminal = stack.enter_context(BothTerminals(shell.kind, "lan", "left", "con1"))
+        terminal = stack.enter_context(BothTerminals(shell.kind, "lan", "left", "con1", picture=False))
         _line(daemon)
         ended = stack.enter_context(pytest.raises(ConnectionLost))
         stack.callback(lambda: terminal.do("read"))
@@ -258,7 +284,7 @@ def test_terminal_ends_with_its_daemon(shell: Shell, runtime: Path, monkeypatch:
 def test_waiting_for_output_has_a_limit(runtime: Path) -> None:
     with (
         LabThread(runtime, "lan", guests=("left",)),
-        Client("lan").terminal("left", "con1") as terminal,
+        Client("lan").terminal("left", "con1", picture=False) as terminal,
         pytest.raises(ApiTimeout),
     ):
         terminal.read(0.05)

@@ -87,7 +87,7 @@ class TestLife:
         os.killpg(pid, signal.SIGKILL)
         await wait_until_async(lambda: kept.lab.guest("g").state == "ended", 10, "its end")
         assert kept.lab.guest("g").status == -signal.SIGKILL
-        await asyncio.wait_for(kept.lab.consoles.wait_log("g", 1 << 30), 10)
+        await asyncio.wait_for(kept.lab.consoles.wait_log("g", "con0", 1 << 30), 10)
         assert await kept.lab.put_guest(kept.spec(memory=64 << 20))
         assert await kept.ready() != pid
         assert str(pid) not in kept.log()
@@ -100,9 +100,9 @@ class TestLife:
             await kept.lab.devices.put("x", "eth0", DeviceOrder("mcast"))
         with pytest.raises(NoSuchGuest):
             await kept.lab.devices.remove("x", "eth0")
-        for console in ("con0", "con7"):
+        for console in ("con0", "con7", "ssl0", "x"):
             with pytest.raises(NoSuchConsole):
-                kept.lab.consoles.terminal("g", console)
+                await kept.lab.consoles.terminal("g", console)
         # This kernel has no management console.
         order = DeviceOrder("mcast")
         for call in (kept.lab.devices.put("g", "eth1", order), kept.lab.devices.remove("g", "eth1")):
@@ -113,11 +113,11 @@ class TestLife:
         await kept.lab.put_guest(kept.spec())
         await kept.ready()
         text = b"x" * 1000 + b"\n"
-        waiting = asyncio.ensure_future(kept.lab.consoles.wait_log("g", len(kept.log())))
+        waiting = asyncio.ensure_future(kept.lab.consoles.wait_log("g", "con0", len(kept.log())))
         for _ in range(100):
             while True:
                 try:
-                    kept.lab.consoles.terminal("g", "con1").write(text)
+                    (await kept.lab.consoles.terminal("g", "con1")).write(text)
                     break
                 except LimitReached:
                     await asyncio.sleep(0.01)
@@ -126,17 +126,17 @@ class TestLife:
         whole = kept.log().encode()
         total = len(whole)
         assert total > TAIL_SIZE + 1000
-        assert kept.lab.consoles.log("g", 5, 10) == kept.lab.consoles.log("g", 5 - total, 10)
-        assert kept.lab.consoles.log("g", 5, 10).data == whole[5:15]
-        assert kept.lab.consoles.log("g", -10, 100).data == whole[-10:]
+        assert kept.lab.consoles.log("g", "con0", 5, 10) == kept.lab.consoles.log("g", "con0", 5 - total, 10)
+        assert kept.lab.consoles.log("g", "con0", 5, 10).data == whole[5:15]
+        assert kept.lab.consoles.log("g", "con0", -10, 100).data == whole[-10:]
         assert (
-            kept.lab.consoles.log("g", total + 9, 5).start,
-            kept.lab.consoles.log("g", total, 5).data,
+            kept.lab.consoles.log("g", "con0", total + 9, 5).start,
+            kept.lab.consoles.log("g", "con0", total, 5).data,
         ) == (total, b"")
         # As on a full disk: the file has ended before, the latest is there.
         os.truncate(kept.state / "g" / "console.log", 100)
-        assert kept.lab.consoles.log("g", 90, 100).data == whole[90:100]
-        late = kept.lab.consoles.log("g", 100, 1 << 20)
+        assert kept.lab.consoles.log("g", "con0", 90, 100).data == whole[90:100]
+        late = kept.lab.consoles.log("g", "con0", 100, 1 << 20)
         assert (late.start, late.data) == (total - TAIL_SIZE, whole[-TAIL_SIZE:])
 
     async def test_stop_ends_all_guests_at_the_same_time(self, kept: KeptLab) -> None:
@@ -158,11 +158,14 @@ class TestTakenOver:
         assert not await kept.lab.put_guest(kept.spec())
         assert kept.log() == f"console of {pid}\n"
         # Its terminal shows what it showed and goes both ways, and what it prints goes on in the log.
-        viewer = kept.lab.consoles.terminal("g", "con1").attach()
-        assert f"terminal of {pid}" in (await viewer.read()).decode()
-        kept.lab.consoles.terminal("g", "con1").write(b"typed\n")
+        assert f"terminal of {pid}" in (await kept.lab.consoles.screen("g", "con1")).lines
+        terminal = await kept.lab.consoles.terminal("g", "con1")
+        viewer = terminal.attach()
+        assert await viewer.read() == (24, 80)
+        assert f"terminal of {pid}".encode() in await viewer.read()
+        terminal.write(b"typed\n")
         await wait_until_async(lambda: kept.log() == f"console of {pid}\ntyped\n", 10, "the echo")
-        kept.lab.consoles.terminal("g", "con1").detach(viewer)
+        terminal.detach(viewer)
         assert events(kept) == ["guest_resumed"]
         # A third one as well, and it can end it.
         await kept.restart()

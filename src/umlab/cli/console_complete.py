@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
 from prompt_toolkit.document import Document
@@ -16,6 +16,9 @@ from umlab.mconsole.sysrq import KEYS
 #: A line that is about to name a file.
 _FILE = re.compile(r"\s*(?:@\S*\s+)?log\s+-f\s+(.*)")
 
+#: A line that is about to name a process of the present guest.
+_PROCESS = re.compile(r"\s*stack\s")
+
 
 @dataclass(frozen=True, slots=True)
 class Known:
@@ -24,10 +27,12 @@ class Known:
     Attributes:
         guests: Guests, each with where it is.
         devices: Devices of the present guest, each with what it is.
+        processes: Processes of the present guest, each pid with its name.
     """
 
     guests: Mapping[str, str]
     devices: Mapping[str, str]
+    processes: Mapping[str, str] = field(default_factory=dict)
 
 
 def candidates(text: str, known: Known) -> tuple[str, dict[str, str]]:
@@ -73,7 +78,7 @@ def _arguments(verb: str, known: Known) -> Mapping[str, str]:
         case "log":
             return {"-f": "the lines of a file"}
         case "stack":
-            return {"1": "init"}
+            return known.processes
         case _:
             return {}
 
@@ -87,11 +92,22 @@ class ConsoleCompleter(Completer):
 
     Args:
         known: Returns what can be named now.
+        look: Looks for the processes of the present guest, which are known afterwards if it tells them.
     """
 
-    def __init__(self, known: Callable[[], Known]) -> None:
+    def __init__(self, known: Callable[[], Known], look: Callable[[], Awaitable[None]]) -> None:
         self._known = known
+        self._look = look
         self._paths = PathCompleter(expanduser=True)
+
+    async def get_completions_async(
+        self, document: Document, complete_event: CompleteEvent
+    ) -> AsyncGenerator[Completion, None]:
+        """Yield what `get_completions` returns; nobody waits for it who types on."""
+        if _PROCESS.match(document.text_before_cursor):
+            await self._look()
+        for completion in self.get_completions(document, complete_event):
+            yield completion
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
         """Return what the word before the cursor may become."""

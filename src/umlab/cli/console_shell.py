@@ -61,11 +61,12 @@ class Shell:
         self._runner = Runner(guests, replace(manner, confirm=self._confirm if asks else None))
         self._states: dict[str, GuestState] = {}
         self._devices: dict[str, Mapping[str, str]] = {}
+        self._processes: dict[str, Mapping[str, str]] = {}
         self._changed = asyncio.Event()
         depth = ColorDepth.MONOCHROME if os.environ.get("NO_COLOR") else None
         self._session: PromptSession[str] = PromptSession(
             history=_history(),
-            completer=ConsoleCompleter(self._known),
+            completer=ConsoleCompleter(self._known, self._look_for_processes),
             complete_while_typing=True,
             bottom_toolbar=self._toolbar,
             style=_STYLE,
@@ -104,7 +105,8 @@ class Shell:
 
     def _known(self) -> Known:
         guests = {name: shown_name(guest.place) for name, guest in self._guests.known.items()}
-        return Known(guests, self._devices.get(self._guests.present, {}))
+        devices = self._devices.get(self._guests.present, {})
+        return Known(guests, devices, self._processes.get(self._guests.present, {}))
 
     async def _confirm(self, question: str) -> bool:
         try:
@@ -138,6 +140,15 @@ class Shell:
             self._devices[name] = {}
             with contextlib.suppress(UmlabError):
                 self._devices[name] = {each.name: shown_name(each.setting) for each in await guest.devices()}
+
+    async def _look_for_processes(self) -> None:
+        name, guest = self._guests.present, self._present()
+        if guest is not None:
+            found = []
+            # Without an agent nobody knows.
+            with contextlib.suppress(UmlabError):
+                found = await guest.processes()
+            self._processes[name] = {str(each.pid): shown_name(each.name) for each in found}
 
 
 def _history() -> History:

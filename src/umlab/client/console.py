@@ -22,7 +22,7 @@ from umlab.mconsole.discover import discover
 from umlab.mconsole.endpoint import check_listening
 
 if TYPE_CHECKING:
-    from umlab.daemon.view import DeviceView
+    from umlab.daemon.view import DeviceView, ProcessView
     from umlab.mconsole.command import Command
 
 __all__ = ["GuestConsole", "find_console", "labelled", "running_guests"]
@@ -87,6 +87,13 @@ class GuestConsole:
         Raises what `run` raises.
         """
         return [] if self.lab is None else await AsyncClient(self.lab).devices(self.name)
+
+    async def processes(self) -> list[ProcessView]:
+        """Return its processes, as its agent tells them to its lab's daemon; none outside labs.
+
+        Raises what `umlab.client.aio.AsyncClient.processes` raises.
+        """
+        return [] if self.lab is None else await AsyncClient(self.lab).processes(self.name)
 
 
 def find_console(name: str, uml_dirs: Sequence[str] = ()) -> GuestConsole:

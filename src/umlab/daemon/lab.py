@@ -20,6 +20,7 @@ from umlab.daemon.event_log import EventLog
 from umlab.daemon.guest_console import GuestConsoles
 from umlab.daemon.guest_device import GuestDevices
 from umlab.daemon.guest_kernel import GuestKernels
+from umlab.daemon.guest_process import GuestProcesses
 from umlab.daemon.guest_set import GuestSet
 from umlab.daemon.hook import HookSet
 from umlab.daemon.spec import SwitchSpec, resolve_listen
@@ -58,7 +59,8 @@ class LabService:
         guest_set: Its guests,
         consoles: what they print and read,
         devices: what is plugged into them,
-        kernels: and what their kernels tell.
+        kernels: what their kernels tell,
+        processes: and what runs in them.
         hooks: What is run when something happens to one.
         captures: Its captures.
     """
@@ -73,6 +75,7 @@ class LabService:
         self.consoles = GuestConsoles(self.guest_set)
         self.devices = GuestDevices(self.guest_set, self.switch_set)
         self.kernels = GuestKernels(self.guest_set)
+        self.processes = GuestProcesses(self.guest_set)
         self.hooks = HookSet(name, state, keeper, self.events)
         self.captures = CaptureSet(self.switch_set, self.events)
         self._started_at = time.time()

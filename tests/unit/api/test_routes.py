@@ -268,6 +268,14 @@ async def test_mconsole_takes_any_command(api: ApiLab) -> None:
         assert answer.error == "InvalidRequest", timeout
 
 
+async def test_processes_where_an_agent_answers(api: ApiLab) -> None:
+    target = "/v1/guests/left/processes"
+    assert (await api.call("GET", target)).json == [{"pid": 1, "name": "init"}, {"pid": 42, "name": "sh"}]
+    api.lab.held("left").state = "booting"
+    assert (await api.call("GET", target)).error == "StateError"
+    assert (await api.call("GET", "/v1/guests/none/processes")).error == "NoSuchGuest"
+
+
 async def test_vitals(api: ApiLab) -> None:
     shown = (await api.call("GET", "/v1/guests/left/vitals")).json
     assert shown == {

@@ -11,8 +11,14 @@ from prompt_toolkit.document import Document
 from umlab.cli.console_complete import ConsoleCompleter, Known, candidates
 
 KNOWN = Known(
-    {"web1": "lan/web1", "web2": "lan/web2", "bad\x1b": "x"}, {"ubda": "/srv/left.img", "eth7": "daemon"}
+    {"web1": "lan/web1", "web2": "lan/web2", "bad\x1b": "x"},
+    {"ubda": "/srv/left.img", "eth7": "daemon"},
+    {"1": "init", "42": "sh"},
 )
+
+
+async def nothing() -> None:
+    raise AssertionError("no processes are asked for")
 
 
 def words(text: str) -> list[str]:
@@ -35,7 +41,8 @@ def words(text: str) -> list[str]:
         ("remove ubd", ["ubda", "ubdb", "ubdc", "ubdd"]),
         ("help sw", ["switch"]),
         ("log ", ["-f"]),
-        ("stack ", ["1"]),
+        ("stack ", ["1", "42"]),
+        ("stack 4", ["42"]),
         ("version ", []),
         ("nonsense x", []),
     ],
@@ -53,14 +60,31 @@ def test_keys_and_devices_say_what_they_are() -> None:
 
 
 def test_menu_replaces_what_is_typed() -> None:
-    completer = ConsoleCompleter(lambda: KNOWN)
+    completer = ConsoleCompleter(lambda: KNOWN, nothing)
     (found,) = completer.get_completions(Document("@all proc load"), CompleteEvent())
     assert (found.text, found.start_position) == ("loadavg", -4)
 
 
 def test_files_are_completed_for_the_log(short_dir: Path) -> None:
     (short_dir / "notes.txt").touch()
-    completer = ConsoleCompleter(lambda: KNOWN)
+    completer = ConsoleCompleter(lambda: KNOWN, nothing)
     for front in ("log -f ", "@web1  log  -f "):
         (found,) = completer.get_completions(Document(f"{front}{short_dir}/no"), CompleteEvent())
         assert found.text == "tes.txt"
+
+
+async def test_processes_are_looked_for_when_they_are_to_be_named() -> None:
+    known = [Known({}, {})]
+
+    async def look() -> None:
+        known[0] = KNOWN
+
+    completer = ConsoleCompleter(lambda: known[0], look)
+
+    async def complete(text: str) -> list[str]:
+        found = completer.get_completions_async(Document(text), CompleteEvent())
+        return [each.text async for each in found]
+
+    assert await complete("sta") == ["stack"]
+    assert known == [Known({}, {})]
+    assert await complete("stack ") == ["1", "42"]

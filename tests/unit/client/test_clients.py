@@ -33,6 +33,7 @@ from umlab.daemon.view import (
     LogPiece,
     LogTime,
     PortView,
+    ProcessView,
     ScreenView,
     SwitchView,
 )
@@ -174,6 +175,14 @@ CALLS: list[tuple[str, tuple[Any, ...], str, Any, Any, Any]] = [
     ("remove_device", ("left", "eth0"), "DELETE /v1/guests/left/devices/eth0", None, CHANGED, CHANGED),
     ("stack", ("left", 1), "POST /v1/guests/left/stack", {"pid": 1}, {"output": "a\n"}, "a\n"),
     ("sysrq", ("left", "m"), "POST /v1/guests/left/sysrq", {"letter": "m"}, {"output": "ok"}, "ok"),
+    (
+        "processes",
+        ("left",),
+        "GET /v1/guests/left/processes",
+        None,
+        [{"pid": 1, "name": "init"}],
+        [ProcessView(1, "init")],
+    ),
     ("vitals", ("left",), "GET /v1/guests/left/vitals", None, VITALS, VITALS),
     (
         "mconsole",

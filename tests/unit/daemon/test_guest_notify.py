@@ -16,6 +16,7 @@ import pytest
 from support.deadline import wait_until_async
 from support.kept_lab import KeptLab
 from umlab._clock import ManualClock
+from umlab.daemon import guest_notify
 from umlab.daemon.event_log import EventLog
 from umlab.daemon.guest_notify import GuestNotify, notify_path
 from umlab.errors import LabError
@@ -148,8 +149,9 @@ BAD = {
 
 
 async def test_malformed_ones_are_counted_and_logged_once(
-    said: Said, caplog: pytest.LogCaptureFixture
+    said: Said, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(guest_notify, "_TELL_TIME", 0.1)
     for data in BAD.values():
         send(said.path, data)
     said.say(USER, b"good")

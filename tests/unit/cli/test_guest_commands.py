@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import sys
+import threading
+import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from support.cli_run import Run
 from support.fake_api import Asked, FakeApi, Reply, refused
+from support.fake_lab import FakeLab
 from support.lab_thread import LabThread
 from umlab.cli.main import main
-from umlab.daemon.view import LabView
+from umlab.daemon.view import LabView, LogTime
+from umlab.testing import SimulatedGuests
 
 HOSTILE = b"\x1b]0;title\x07\xff\r\nlogin: "
 
@@ -28,6 +33,17 @@ def test_guest_is_found_in_any_lab(run: Run, runtime: Path) -> None:
         assert run("guest", "logs", "nobody").status == 3
         assert run("guest", "logs", "lan/nobody").status == 3
         assert run("guest", "logs", "gone/left").status == 3
+
+
+def test_guest_outside_labs_has_no_log(run: Run, runtime: Path) -> None:
+    with SimulatedGuests(runtime) as guests:
+        path = str(guests.add("other").path)
+        done = run("guest", "logs", path)
+    assert done.status == 1
+    assert done.err == (
+        f"umlab: no lab's daemon speaks for the guest {path}, only its management console: "
+        f"umlab console {path}\n"
+    )
 
 
 @pytest.mark.parametrize("follow", [(), ("--follow",)])
@@ -67,6 +83,59 @@ def test_raw_log_is_not_for_a_terminal(run: Run, monkeypatch: pytest.MonkeyPatch
     assert done.status == 2
     assert "not for a terminal" in done.err
     assert run("guest", "logs", "left", "--raw", "--json").status == 2
+
+
+def test_log_says_when_each_line_was_printed(
+    run: Run, runtime: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def printed(lab: FakeLab) -> None:
+        guest = lab.guest_by_name["left"]
+        guest.log[:] = b"Linux\nfirst, second\n\xff\n"
+        guest.times["con0"][:] = [
+            LogTime(3, 1000.0),
+            LogTime(13, 1001.5),
+            LogTime(20, 1002.25),
+            LogTime(22, 9e9),
+        ]
+
+    with LabThread(runtime, "lan", guests=("left",)) as daemon:
+        daemon.call(printed)
+        records = run("guest", "logs", "left", "-t", "--json").records
+        shown = run("guest", "logs", "left", "--timestamps").out.splitlines()
+        monkeypatch.setattr(time, "time", lambda: 1061.0)
+        recent = run("guest", "logs", "left", "--since", "1min", "--json").records
+        none = run("guest", "logs", "left", "--since", "1ms", "--tail", "5")
+        last = run("guest", "logs", "left", "--tail", "2", "--json", "-t").records
+    lines = ["Linux", "first, second", "\\xff"]
+    assert records == [
+        {"at": at, "line": line} for at, line in zip((None, 1000.0, 1002.25), lines, strict=True)
+    ]
+    stamp = datetime.fromtimestamp(1002.25).strftime("%Y-%m-%d %H:%M:%S.250")
+    assert shown == [f"{'':25}Linux", shown[1], f"{stamp}  \\xff"]
+    assert [each["line"] for each in recent] == ["second", "\\xff"]
+    assert (none.status, none.out) == (0, "")
+    assert last == records[1:]
+
+
+def test_times_of_a_log_that_goes_on_come_with_it(run: Run, runtime: Path) -> None:
+    with LabThread(runtime, "lan", guests=("left",)) as daemon:
+        guest = daemon.call(lambda lab: lab.guest_by_name["left"])
+        printing = threading.Timer(0.1, lambda: daemon.call(lambda _: [guest.print(b"late\n"), guest.end()]))
+        printing.start()
+        records = run("guest", "logs", "left", "--follow", "-t", "--json").records
+        printing.join()
+        assert [each["line"] for each in records] == ["Linux version 6.1", "late"]
+        assert records[1]["at"] == guest.times["con0"][-1].at
+
+
+def test_log_of_the_terminal(run: Run, runtime: Path) -> None:
+    with LabThread(runtime, "lan", guests=("left",)) as daemon:
+        daemon.call(lambda lab: lab.guest_by_name["left"].terminal_log.extend(b"a\n" * 100_000 + b"b"))
+        assert run("guest", "logs", "left", "--console", "con1", "--tail", "3").out == "a\na\nb\n"
+        assert run("guest", "logs", "left", "--console", "con1", "--tail", "200000").out.count("a") == 100_000
+        assert run("guest", "logs", "left", "--console", "con9").status == 1
+        for words in (("--since", "soon"), ("--tail", "0"), ("--raw", "-t")):
+            assert run("guest", "logs", "left", *words).status == 2
 
 
 def test_devices_are_managed(run: Run, runtime: Path) -> None:

@@ -109,7 +109,6 @@ class TestInALab:
         silent = threading.Event()
         await kept.lab.put_guest(kept.spec())
         assert kept.lab.guest("g").answers is None
-        await kept.ready()
         path = Path(kept.lab.guest("g").mconsole)
 
         def state() -> bool | None:

@@ -11,12 +11,14 @@ from umlab.api.error import RequestError
 
 #: Answers that are kept, whatever their age.
 MAX_KEPT = 256
+#: Characters of text in them; a guest may have answered with megabytes.
+MAX_KEPT_TEXT = 16 << 20
 
 
 class AnswerMemory:
     """Runs what a key names once, and has its outcome for everybody who comes with that key later.
 
-    The oldest key that is not at work any more is forgotten when there are too many.
+    The oldest key that is not at work any more is forgotten when there are too many, or too much text.
     """
 
     def __init__(self) -> None:
@@ -42,7 +44,7 @@ class AnswerMemory:
         if known is None:
             # A task of its own: a caller who leaves does not take it from the others.
             task = asyncio.get_running_loop().create_task(work())
-            task.add_done_callback(_retrieve)
+            task.add_done_callback(lambda _: self._forget())
             self._kept[key] = known = (request, task)
             self._forget()
         if known[0] != request:
@@ -52,12 +54,21 @@ class AnswerMemory:
         return await asyncio.shield(known[1])
 
     def _forget(self) -> None:
-        for key in list(self._kept)[: max(0, len(self._kept) - MAX_KEPT)]:
-            if self._kept[key][1].done():
-                del self._kept[key]
+        over = len(self._kept) - MAX_KEPT
+        done = {key: _text(task) for key, (_, task) in self._kept.items() if task.done()}
+        text = sum(done.values())
+        for key, size in done.items():
+            if over <= 0 and text <= MAX_KEPT_TEXT:
+                return
+            del self._kept[key]
+            over -= 1
+            text -= size
 
 
-def _retrieve(task: asyncio.Task[Any]) -> None:
-    """Take a failure that nobody may be there for any more."""
-    if not task.cancelled():
-        task.exception()
+def _text(task: asyncio.Task[Any]) -> int:
+    """Return the characters of an outcome, a failure's too; nobody else may be there any more to take it."""
+    if task.cancelled():
+        return 0
+    error = task.exception()
+    values = (task.result(),) if error is None else error.args
+    return sum(len(value) for value in values if isinstance(value, str))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 
 from support.api_lab import ApiLab
 from support.deadline import wait_until_async
 from umlab.api.error import RequestError
-from umlab.api.idempotency import MAX_KEPT, AnswerMemory
-from umlab.errors import StateError
+from umlab.api.idempotency import MAX_KEPT, MAX_KEPT_TEXT, AnswerMemory
+from umlab.errors import MconsoleTimeout, StateError
 
 
 async def test_same_key_is_answered_without_being_done_again(api: ApiLab) -> None:
@@ -90,3 +91,29 @@ async def test_memory_is_bounded_and_keeps_what_is_at_work() -> None:
     for waiting in (slow, memory.run("slow", "slow", wait)):
         with pytest.raises(StateError, match="too late"):
             await waiting
+
+
+async def test_long_answers_and_failures_are_forgotten_sooner() -> None:
+    """A hostile guest's megabytes stayed for as long as nobody else asked."""
+    memory, done = AnswerMemory(), 0
+    piece = "x" * (MAX_KEPT_TEXT // 4 - 100)
+
+    async def work() -> str:
+        nonlocal done
+        done += 1
+        if done % 2:
+            raise MconsoleTimeout("left", "proc x", piece)
+        return piece
+
+    async def ask(number: int) -> None:
+        with contextlib.suppress(MconsoleTimeout):
+            await memory.run(f"key {number}", number, work)
+
+    for number in range(8):
+        await ask(number)
+    assert done == 8
+    for number in range(4, 8):
+        await ask(number)
+    assert done == 8
+    await ask(3)
+    assert done == 9

@@ -19,6 +19,7 @@ from integration.peers.minimal_guest import MinimalGuest, minimal_guest
 from integration.peers.uml_kernel import debian_kernel
 from support.deadline import scaled, wait_until
 from umlab.client import Client
+from umlab.client import Client
 from umlab.mconsole.discover import discover
 from umlab.mconsole.prune import prune
 
@@ -157,6 +158,10 @@ def test_guest_is_managed(terminal: Terminal, short_dir: Path, monkeypatch: pyte
     assert re.fullmatch(r"\d+\.\d+ \d+\.\d+\n", answer["output"])
     assert terminal.run("console", "left", typed="stop\nversion\ngo\n").startswith("stopped\nLinux ")
     assert "Unknown command" in terminal.run("console", "left", "--", "bogus", status=1)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(short_dir))
+    with Client("ring") as client:
+        processes = {each.pid: each.name for each in client.processes("left")}
+    assert (processes[1], processes[2]) == ("init", "kthreadd")
     assert "daemon" in terminal.run("switch", "args", "ring/core")
     assert terminal.run("switch", "stop", "ring") == "ring: stopped\n"
     assert terminal.guests("ring") == []

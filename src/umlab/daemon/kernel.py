@@ -10,10 +10,10 @@ from collections.abc import AsyncIterator
 from umlab.daemon.pace import Pace
 from umlab.daemon.view import GuestVitals
 from umlab.daemon.vitals import Vitals
-from umlab.errors import MconsoleError, MconsoleUnreachable, UmlabError
+from umlab.errors import MconsoleError, MconsoleTimeout, MconsoleUnreachable, UmlabError
 from umlab.mconsole import command as commands
 from umlab.mconsole.aio import AsyncMconsole
-from umlab.mconsole.command import Command
+from umlab.mconsole.command import QUICK_TIMEOUT, Command
 from umlab.mconsole.session import Answer
 
 #: Seconds for reading and for setting the log level of the guest's console,
@@ -99,7 +99,11 @@ class Kernel:
     async def _aloud(self, command: Command) -> str:
         with self._pace.caller():
             async with self._level():
-                level = await self._read_level()
+                try:
+                    level = await self._read_level()
+                except MconsoleTimeout:
+                    # A hung kernel may still serve interrupts; these answer soon or never.
+                    return await self._ask(command, min(command.timeout, QUICK_TIMEOUT))
                 if level is None or level >= _ALL:
                     return await self._ask(command)
                 try:
@@ -111,14 +115,17 @@ class Kernel:
                         await self._ask(commands.sysrq(str(level)), LEVEL_TIMEOUT)
 
     async def _read_level(self) -> int | None:
-        """Return the level, ``None`` where the kernel does not tell it: a hung one may serve interrupts only.
+        """Return the level, ``None`` where the kernel does not serve it or what it says makes no sense.
 
         Source: Linux kernel/printk; the first of four numbers is the console's level.
         """
         try:
-            return int((await self._ask(commands.proc("sys/kernel/printk"), LEVEL_TIMEOUT)).split()[0])
+            level = int((await self._ask(commands.proc("sys/kernel/printk"), LEVEL_TIMEOUT)).split()[0])
+        except MconsoleTimeout:
+            raise
         except (MconsoleError, ValueError, IndexError):
             return None
+        return level if level >= 0 else None
 
     @contextlib.asynccontextmanager
     async def _level(self) -> AsyncIterator[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -59,9 +60,7 @@ async def test_level_that_lets_all_through_is_left_alone(kernel: Kernel, guest: 
         assert guest.requests == [b"proc sys/kernel/printk", b"sysrq m"]
 
 
-@pytest.mark.parametrize(
-    "fault", [[], answer(b"none", 1), answer(b"loud\n"), answer(b""), garbage()(b"", [])]
-)
+@pytest.mark.parametrize("fault", [[], answer(b"none", 1), answer(b"-3 4"), answer(b""), garbage()(b"", [])])
 async def test_level_that_nobody_knows_is_not_touched(
     fault: Sequence[Step], kernel: Kernel, guest: SimulatedGuest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -70,6 +69,19 @@ async def test_level_that_nobody_knows_is_not_touched(
     guest.set_fault(only(b"proc sys/kernel/printk", fault))
     assert await kernel.run_aloud(commands.sysrq("m")) == "sysrq: Show Memory\n"
     assert guest.requests == [b"proc sys/kernel/printk", b"sysrq m"]
+
+
+async def test_silent_guest_is_not_waited_for_long(
+    kernel: Kernel, guest: SimulatedGuest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LEVEL_TIMEOUT", 0.05)
+    monkeypatch.setattr(module, "QUICK_TIMEOUT", 0.05)
+    guest.pause()
+    began = time.monotonic()
+    with pytest.raises(MconsoleTimeout, match="did not answer 'stack 1' in time"):
+        await kernel.run_aloud(commands.stack(1))
+    assert time.monotonic() - began < scaled(5)
+    assert kernel.heard_at == 0
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from umlab.client import labs
+from umlab.client.find import find_guest
 from umlab.client.sync import Client
-from umlab.errors import ApiError, LabError, LabNotRunning, NoSuchGuest, NoSuchSwitch, SwitchError
+from umlab.errors import LabError, NoSuchSwitch, SwitchError
 
 
 def split(name: str) -> tuple[str | None, str]:
@@ -28,28 +28,13 @@ def missing_switch(client: Client, error: NoSuchSwitch) -> LabError | SwitchErro
 
 
 def guest_place(name: str) -> tuple[str, str]:
-    """Return lab and guest; a guest without its lab is looked for in all labs that run.
+    """Return lab and guest, for what only a lab's daemon can do.
 
-    Raises:
-        NoSuchGuest: No lab has it.
-        LabError: Several have.
+    Raises what `umlab.client.find.find_guest` does; its LabError, too, where the guest is outside labs.
     """
-    lab, guest = split(name)
-    if lab is not None:
-        return lab, guest
-    found = [each for each in labs() if guest in _guests(each)]
-    if not found:
-        raise NoSuchGuest(guest)
-    if len(found) > 1:
-        names = " or ".join(f"{each}/{guest}" for each in found)
-        raise LabError(f"{guest}: several labs have a guest of that name; write {names}")
-    return found[0], guest
-
-
-def _guests(lab: str) -> tuple[str, ...]:
-    try:
-        with Client(lab) as client:
-            return client.lab().guests
-    except (LabNotRunning, ApiError):
-        # It has ended since it was listed, or hangs.
-        return ()
+    place = find_guest(name)
+    if place.lab is None:
+        raise LabError(
+            f"no lab's daemon speaks for the guest {name}, only its management console: umlab console {name}"
+        )
+    return place.lab, place.umid

@@ -16,7 +16,7 @@ from support.require import ROOT
 from umlab import errors
 from umlab.cli.main import app
 from umlab.compat.uml_switch import usage
-from umlab.daemon import capture, guest_set, place, spec
+from umlab.daemon import capture, guest_notify, guest_set, hook, place, spec, watchdog
 from umlab.daemon import switch as service
 from umlab.mconsole import command, fleet, reading
 from umlab.switch import counters, events
@@ -60,12 +60,20 @@ def test_every_event_and_each_of_its_fields_has_its_line() -> None:
 
 
 def test_every_event_of_a_guest_has_its_line_with_its_fields() -> None:
-    published = re.findall(r'publish\((\{"event": "guest_.*?\})\)', inspect.getsource(guest_set))
-    assert len(published) > 4
+    sources = "".join(map(inspect.getsource, (guest_set, guest_notify, watchdog)))
+    published = re.findall(r'publish\((\{"event": "guest_.*?\})\)', sources)
+    kinds = {re.findall(r'"(\w+)"', words)[1] for words in published}
+    assert kinds == set(hook.GUEST_EVENTS)
     text = (REFERENCE / "events-and-counters.md").read_text()
     for words in published:
         kind, *fields = [word for word in re.findall(r'"(\w+)"', words) if word != "event"]
         assert f"| `{kind}` | {', '.join(f'`{field}`' for field in fields)} |" in text
+
+
+def test_every_event_of_a_hook_has_its_line() -> None:
+    published = re.findall(r'"event": "(hook_\w+)"', inspect.getsource(hook))
+    assert len(published) > 2
+    assert missing("events-and-counters.md", published) == []
 
 
 def test_every_event_of_a_capture_has_its_line() -> None:

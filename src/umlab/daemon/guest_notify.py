@@ -176,10 +176,10 @@ class GuestNotify:
             self._tell = self._loop.call_later(_TELL_TIME, self._tell_dropped)
 
     def _tell_dropped(self) -> None:
-        guest, over_limit, malformed = self._umid, self._over_limit, self._malformed
+        guest, publish = self._umid, self._events.publish
+        over, bad = self._over_limit, self._malformed
         self._tell, self._over_limit, self._malformed = None, 0, 0
-        counts = {"over_limit": over_limit, "malformed": malformed}
-        self._events.publish({"event": "guest_notify_dropped", "guest": guest, **counts})
+        publish({"event": "guest_notify_dropped", "guest": guest, "over_limit": over, "malformed": bad})
 
 
 class _Allowance:

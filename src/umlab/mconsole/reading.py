@@ -54,6 +54,8 @@ __all__ = [
 
 _MAX_TEXT = 65536
 """Characters of a file; no UML kernel's has so many, and a hostile guest could keep its reader busy."""
+_MAX_NAME = 64
+"""Characters of a name in a kernel's version (Linux include/uapi/linux/utsname.h)."""
 
 _TICKS_PER_SECOND = 100
 """The kernel's USER_HZ, whatever its own HZ."""
@@ -263,7 +265,7 @@ def parse_version(text: str) -> Version:
     rest, _, machine = rest.rpartition(" ")
     rest, sign, build = rest.rpartition(" #")
     nodename, _, release = rest.rpartition(" ")
-    if not (system and release and build and machine):
+    if not all(0 < len(name) <= _MAX_NAME for name in (system, release, build, machine)):
         raise RemoteProtocolError(f"{text[:80]!r} is not a kernel's version")
     return Version(system, nodename, release, sign.strip() + build, machine)
 

@@ -71,7 +71,12 @@ def test_version_is_read_whatever_the_host_name(nodename: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "Linux", "Linux (none) 6.1.176 x86_64", " a 6.1 #1 x86_64", "Linux #1 x"]
+    "text",
+    [
+        *("", "Linux", "Linux (none) 6.1.176 x86_64", " a 6.1 #1 x86_64", "Linux #1 x"),
+        # A kernel has 64 bytes for each.
+        *(f"Linux (none) {'6' * 65} #1 x86_64", f"Linux (none) 6.1 #{'1' * 65} x86_64"),
+    ],
 )
 def test_what_is_no_version_is_refused(text: str) -> None:
     with pytest.raises(RemoteProtocolError, match="is not a kernel's version"):

@@ -24,7 +24,7 @@ from umlab.errors import ApiError, LabNotRunning, NoSuchSwitch, StateError, Umla
 
 #: Guests whose vitals are asked for at the same time, and seconds for all of them.
 _ASKED_AT_ONCE = 16
-_VITALS_TIME = 0.5
+_VITALS_TIME = 0.75
 
 
 async def tell(names: Sequence[str] | None, interval: float, output: Output, *, once: bool) -> None:

@@ -23,10 +23,13 @@ class Window:
         rows: The terminal's height; its last line is for the status.
         columns: Its width.
         status: What the last line says, printable.
+
+    Attributes:
+        status: What the last line says.
     """
 
     def __init__(self, rows: int, columns: int, status: str) -> None:
-        self._status = status
+        self.status = status
         self._top = self._left = 0
         self.resize(rows, columns)
 
@@ -46,7 +49,7 @@ class Window:
         rows = [self._row(screen, y) for y in range(self._top, min(self._top + self._rows, height))]
         rows += [[] for _ in range(self._rows - len(rows))]
         if self._has_status:
-            text = self._status[: self._columns].ljust(self._columns)
+            text = self.status[: self._columns].ljust(self._columns)
             rows.append([_STATUS._replace(data=char) for char in text])
         out = ["\x1b[?25l"]
         if self._drawn is None:

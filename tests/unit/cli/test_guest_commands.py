@@ -120,7 +120,12 @@ def test_log_says_when_each_line_was_printed(
 def test_times_of_a_log_that_goes_on_come_with_it(run: Run, runtime: Path) -> None:
     with LabThread(runtime, "lan", guests=("left",)) as daemon:
         guest = daemon.call(lambda lab: lab.guest_by_name["left"])
-        printing = threading.Timer(0.1, lambda: daemon.call(lambda _: [guest.print(b"late\n"), guest.end()]))
+
+        def print_and_end(_: FakeLab) -> None:
+            guest.print(b"late\n")
+            guest.end()
+
+        printing = threading.Timer(0.1, lambda: daemon.call(print_and_end))
         printing.start()
         records = run("guest", "logs", "left", "--follow", "-t", "--json").records
         printing.join()

@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from support.fake_api import FakeApi, Reply
 from support.lab_thread import LabThread
-from umlab.cli.complete import guest_names, lab_names, setting_names, switch_names
+from umlab.cli.complete import console_names, guest_names, lab_names, setting_names, switch_names
+from umlab.testing import SimulatedGuests
 
 
 def test_names_of_running_labs(runtime: Path) -> None:
@@ -22,6 +25,22 @@ def test_names_of_running_labs(runtime: Path) -> None:
         assert guest_names("") == ["lan/both", "left", "ring/both"]
         assert guest_names("l") == ["lan/both", "left"]
         assert guest_names("lan/") == ["lan/both", "lan/left"]
+
+
+def test_names_for_the_console_are_those_of_all_guests(
+    runtime: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = runtime / "other"
+    other.mkdir()
+    monkeypatch.setattr("umlab.client.find.guest_roots", lambda: [str(other)])
+    with SimulatedGuests(other) as guests, LabThread(runtime, "lan", guests=("left",)):
+        for name in ("left", "last", "dead"):
+            guests.add(name)
+        (other / "lost\x1b").mkdir()
+        guests.add("dead\x1b")
+        (other / "dead/mconsole").unlink()
+        assert console_names("") == ["left", "last"]
+        assert console_names("la") == ["last"]
 
 
 def test_nonsense_from_a_daemon_is_no_error(runtime: Path) -> None:

@@ -40,8 +40,8 @@ Examples:
 _NO_STACK = "Received SIGSEGV in SIGSEGV handler"
 #: and what that means.  Source: Linux arch/um/kernel/sysrq.c.
 _NO_STACK_MEANS = (
-    "the guest was busy: its kernel took the request on its signal stack, where it takes a look at any stack for "
-    "a fault of its own. Nothing is wrong; ask when it idles, or between the commands stop and go of its console"
+    "the guest was busy: its kernel took the request on its signal stack, where it takes a look at any stack "
+    "for a fault of its own. Nothing is wrong; ask when it idles, or between stop and go of its console"
 )
 
 

@@ -22,7 +22,7 @@ T = TypeVar("T")
 #: Seconds for which a reading is good.
 MAX_AGE = 2.0
 #: Seconds that a caller waits for a new one.
-PATIENCE = 1.0
+PATIENCE = 0.5
 #: Seconds for the answer to one question; a silent guest is asked once in twice the time, and so on,
 #: because its socket takes eleven questions that nobody reads.
 ASK_TIMEOUT = 5.0

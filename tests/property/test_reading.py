@@ -15,7 +15,7 @@ from umlab.mconsole import reading
 from umlab.mconsole.reading import DiskSetting, Interrupt, LineSetting, Version
 
 COUNTS = st.integers(0, 2**64 - 1)
-WORDS = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=65)
+WORDS = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=64)
 NAMES = WORDS.filter(lambda word: "," not in word and word != "none")
 LOADS = st.integers(0, 10**6).map(lambda hundredths: hundredths / 100)
 

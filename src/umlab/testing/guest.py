@@ -15,21 +15,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import heapq
-import itertools
+import functools
 import os
 import select
 import shutil
 import socket
 import struct
-import threading
-import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 
 from umlab.testing.fault import DEATH, Fault, Step
 from umlab.testing.kernel import Effect, SimulatedKernel
+from umlab.testing.loop import Loop
 from umlab.wire import mconsole as wire
 
 __all__ = ["SimulatedGuest", "SimulatedGuests"]
@@ -55,17 +53,17 @@ class SimulatedGuest:
     """
 
     def __init__(
-        self, owner: SimulatedGuests, umid: str, kernel: SimulatedKernel, pid: int, notify: str | None
+        self, loop: Loop, run_directory: Path, kernel: SimulatedKernel, pid: int, notify: str | None
     ) -> None:
-        self.umid = umid
-        self.run_directory = owner.directory / umid
+        self.umid = run_directory.name
+        self.run_directory = run_directory
         self.path = self.run_directory / "mconsole"
         self.pid = pid
         self.kernel = kernel
         self.requests: list[bytes] = []
         self.boots = 0
         self.running = False
-        self._owner = owner
+        self._loop = loop
         self._notify_path = notify
         self._fault: Fault | None = None
         self._paused = False
@@ -82,13 +80,13 @@ class SimulatedGuest:
 
     def pause(self) -> None:
         """Read no more requests, as a guest whose process is stopped; they wait until `resume`."""
-        with self._owner.lock:
+        with self._loop.lock:
             self._paused = True
             self._watch(0)
 
     def resume(self) -> None:
         """Go on after `pause`, with what has come in the meantime."""
-        with self._owner.lock:
+        with self._loop.lock:
             self._paused = False
             self._watch(select.EPOLLOUT)
 
@@ -118,12 +116,12 @@ class SimulatedGuest:
 
     def die(self) -> None:
         """End without a word: the run directory stays behind, and nobody listens on the socket."""
-        with self._owner.lock:
+        with self._loop.lock:
             self._stop()
 
     def end(self) -> None:
         """End in order: the run directory goes away."""
-        with self._owner.lock:
+        with self._loop.lock:
             self._stop()
             # Never that of somebody else, for whom we could not start.
             if self.boots:
@@ -135,7 +133,7 @@ class SimulatedGuest:
         Raises:
             OSError: The run directory cannot be made, or the socket's path is too long or another guest's.
         """
-        with self._owner.lock:
+        with self._loop.lock:
             self._stop()
             self.run_directory.mkdir(exist_ok=True)
             if _listens(self.path):
@@ -151,19 +149,22 @@ class SimulatedGuest:
             self.kernel.boot()
             self.boots += 1
             self.running = True
+            self._paused = False
             self._steps = iter(())
+            self._waiting = None
+            self._effect = Effect.NONE
             self._interest = select.EPOLLIN
-            self._owner.watch(self._socket.fileno(), self, self._interest)
+            self._loop.watch(self._socket.fileno(), self._serve, self._interest)
             self.notify(wire.SOCKET, os.fsencode(self.path))
 
     def _stop(self) -> None:
         if self.running:
             self.running = False
-            self._owner.forget(self._socket.fileno())
+            self._loop.forget(self._socket.fileno())
             self._socket.close()
 
-    def serve(self) -> None:
-        """Take the next request, or go on with the answer; called by the thread with the lock held."""
+    def _serve(self) -> None:
+        """Take the next request, or go on with the answer."""
         if not self.running or self._paused:
             return
         if self._interest == select.EPOLLIN:
@@ -193,10 +194,15 @@ class SimulatedGuest:
                     break
             else:
                 self._watch(0)
-                self._owner.wake_at(time.monotonic() + step, self)
+                self._loop.call_later(step, functools.partial(self._go_on, self._steps))
                 return
         # As soon as there is room, which may be at once: the others have their turn before.
         self._watch(select.EPOLLOUT)
+
+    def _go_on(self, steps: Iterator[Step]) -> None:
+        # It may have died and be in another life by now.
+        if steps is self._steps:
+            self._serve()
 
     def _send(self, datagram: bytes) -> bool:
         """Send, or keep the datagram and return false, if there is no room for what we have sent.
@@ -236,7 +242,7 @@ class SimulatedGuest:
     def _watch(self, interest: int) -> None:
         if self.running and interest != self._interest:
             self._interest = interest
-            self._owner.change(self._socket.fileno(), interest)
+            self._loop.change(self._socket.fileno(), interest)
 
 
 def _listens(path: Path) -> bool:
@@ -249,37 +255,27 @@ class SimulatedGuests:
 
     Attributes:
         directory: Their ``uml_dir``; exists before.
-        lock: Held by the thread while it works, and by whoever changes a guest.
 
     Args:
-        directory: Where the run directories are made.
+        directory: See above.
     """
 
     def __init__(self, directory: str | Path) -> None:
         self.directory = Path(directory)
-        self.lock = threading.RLock()
         self._guests: dict[str, SimulatedGuest] = {}
-        self._serving: dict[int, SimulatedGuest] = {}
-        self._waking: list[tuple[float, int, SimulatedGuest]] = []
-        self._order = itertools.count()
-        self._thread = threading.Thread(target=self._serve, name="simulated-guests", daemon=True)
+        self._loop = Loop()
 
     def __enter__(self) -> SimulatedGuests:
-        self._epoll = select.epoll()
-        self._closing = os.eventfd(0, os.EFD_CLOEXEC)
-        self._epoll.register(self._closing, select.EPOLLIN)
-        self._thread.start()
+        self._loop.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        os.eventfd_write(self._closing, 1)
-        self._thread.join()
+        self._loop.stop()
         for guest in self._guests.values():
             guest.end()
-        self._epoll.close()
-        os.close(self._closing)
+        self._loop.close()
 
     def add(
         self,
@@ -311,39 +307,9 @@ class SimulatedGuests:
             raise ValueError(f"guest {umid} runs already")
         kernel = SimulatedKernel(release, nodename, memory)
         place = None if notify is None else os.fspath(notify)
-        guest = SimulatedGuest(self, umid, kernel, os.getpid() if pid is None else pid, place)
+        pid = os.getpid() if pid is None else pid
+        guest = SimulatedGuest(self._loop, self.directory / umid, kernel, pid, place)
         guest.set_fault(fault)
         self._guests[umid] = guest
         guest.start()
         return guest
-
-    def watch(self, descriptor: int, guest: SimulatedGuest, interest: int) -> None:
-        """Serve a guest's socket; for guests."""
-        self._serving[descriptor] = guest
-        self._epoll.register(descriptor, interest)
-
-    def change(self, descriptor: int, interest: int) -> None:
-        """Serve a guest's socket when something else is ready; for guests."""
-        self._epoll.modify(descriptor, interest)
-
-    def forget(self, descriptor: int) -> None:
-        """Serve a guest's socket no more; for guests."""
-        del self._serving[descriptor]
-        self._epoll.unregister(descriptor)
-
-    def wake_at(self, instant: float, guest: SimulatedGuest) -> None:
-        """Serve a guest at an instant of the monotonic clock; for guests."""
-        heapq.heappush(self._waking, (instant, next(self._order), guest))
-
-    def _serve(self) -> None:
-        while True:
-            left = max(self._waking[0][0] - time.monotonic(), 0) if self._waking else None
-            ready = self._epoll.poll(left)
-            with self.lock:
-                for descriptor, _ in ready:
-                    if descriptor == self._closing:
-                        return
-                    if guest := self._serving.get(descriptor):
-                        guest.serve()
-                while self._waking and self._waking[0][0] <= time.monotonic():
-                    heapq.heappop(self._waking)[2].serve()

@@ -175,6 +175,17 @@ def test_late_answer_goes_to_who_asked(guests: SimulatedGuests) -> None:
     assert _client(web).help().startswith("Commands:")
 
 
+def test_wait_of_an_earlier_life_does_not_cut_another_one_short(guests: SimulatedGuests) -> None:
+    web = guests.add("web", fault=late(0.1))
+    with _asker("web", guests):
+        wait_until(lambda: web.requests, 5, "the request")
+    web.start()
+    web.set_fault(late(0.3))
+    began = time.monotonic()
+    assert _client(web).version().startswith("Linux")
+    assert time.monotonic() - began > 0.29
+
+
 def test_slow_answer_is_whole(guests: SimulatedGuests) -> None:
     web = guests.add("web", fault=slow(0.01))
     assert _client(web).help().endswith("specified pid\n")

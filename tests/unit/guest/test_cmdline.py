@@ -46,6 +46,21 @@ def test_terminal_is_the_second_console() -> None:
     assert arguments.index("con1=fd:4") > arguments.index("con=null")
 
 
+def test_socket_for_notifications_is_told_before_what_the_guest_is_given_besides() -> None:
+    spec = GuestSpec("g", extra=("mconsole=notify:/mine",))
+    words = kernel_arguments(spec, uml_dir="/run/g", initrd="/i", notify="/run/.g")
+    assert [word for word in words if word.startswith("mconsole")] == [
+        "mconsole=notify:/run/.g",
+        "mconsole=notify:/mine",
+    ]
+
+
+@pytest.mark.parametrize("path", ["relative", "/a b", "/" + "x" * 107])
+def test_unusable_socket_for_notifications_is_refused(path: str) -> None:
+    with pytest.raises(LabError, match="notify"):
+        kernel_arguments(GuestSpec("g"), uml_dir="/run/g", initrd="/i", notify=path)
+
+
 def test_disk_root_is_ubd0_with_its_backing() -> None:
     assert arguments(root=DiskRoot("/d/cow", "/d/base"))[8:] == [
         "ubd0=/d/cow,/d/base",

@@ -208,7 +208,7 @@ DEVICE_BODY = JsonBody(
         **_DEVICES,
         "as the kernel takes it": {"setting": "daemon,,unix,/run/user/1000/lan.ctl"},
         "memory": {"memory": "96M"},
-        "a console": {"console": "pty"},
+        "a console": {"console": "pts"},
     },
 )
 NEW_DEVICE_BODY = JsonBody(DeviceOrder, _DEVICES)

@@ -128,7 +128,7 @@ def add(
         str | None, typer.Option(help="Of a disk: where its changes go, made if it is not there.")
     ] = None,
     read_only: Annotated[bool, typer.Option("--read-only", help="Of a disk: it cannot be written.")] = False,
-    to: Annotated[str | None, typer.Option(help="Of a console: its channel.  [default: pty]")] = None,
+    to: Annotated[str | None, typer.Option(help="Of a console: its channel.  [default: pts]")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Plug a NIC, a disk or a console into a running guest, and print the name that it has there."""
@@ -231,7 +231,7 @@ def _disk(file: str | None, cow: str | None, read_only: bool) -> DeviceOrder:
 def _console(channel: str | None) -> DeviceOrder:
     from umlab.daemon.device_order import DeviceOrder
 
-    return DeviceOrder(console=channel or "pty")
+    return DeviceOrder(console=channel or "pts")
 
 
 def _page(lab: str, guest: str, devices: list[DeviceView]) -> Page:

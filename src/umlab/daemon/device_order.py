@@ -44,7 +44,7 @@ class DeviceOrder:
         nic: A NIC on a switch of the lab.
         disk: A disk ``ubdN``.
         memory: How much memory the guest has, such as ``96M``, at most what it was started with.
-        console: Where a console goes, such as ``pty``.
+        console: Where a console goes, such as ``pts``.
     """
 
     setting: str | None = None

@@ -10,20 +10,18 @@ Source: Linux net/unix/af_unix.c ``unix_find_other``.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import socket
 import stat
 from collections.abc import Sequence
 
-from umlab.errors import LabError
+from umlab.errors import LabError, RemoteProtocolError
 from umlab.guest.cmdline import DaemonNic
 from umlab.guest.device import Console, Disk, LegacyNic, Setting
 from umlab.guest.vector import VectorNic
+from umlab.wire.cow import MAX_HEADER, parse_cow_header
 
-#: How a COW file begins, in either order of bytes.
-_COW_MAGIC = (b"OOOM", b"MOOO")
 #: A connection of these types to the other one is refused, and tells whether somebody is there.
 _OTHER_TYPE = {socket.SOCK_STREAM: socket.SOCK_SEQPACKET, socket.SOCK_SEQPACKET: socket.SOCK_STREAM}
 
@@ -55,30 +53,6 @@ def check_plug(setting: Setting, writable: Sequence[str] | None) -> None:
             _check_console(setting, writable)
 
 
-def opened(pid: int, path: str) -> bool | None:
-    """Say how a process has a file open.
-
-    Returns:
-        ``True`` if it can write to it, ``False`` if it cannot, ``None`` if it does not have it open.
-
-    Raises:
-        OSError: The file is not there, or the process cannot be looked into.
-    """
-    wanted = os.stat(path)
-    found: bool | None = None
-    for number in os.listdir(f"/proc/{pid}/fd"):
-        with contextlib.suppress(OSError):
-            if os.path.samestat(os.stat(f"/proc/{pid}/fd/{number}"), wanted):
-                found = bool(found) or _can_write(pid, number)
-    return found
-
-
-def _can_write(pid: int, number: str) -> bool:
-    with open(f"/proc/{pid}/fdinfo/{number}") as file:
-        flags = next((line.split()[1] for line in file if line.startswith("flags:")), "0")
-    return int(flags, 8) & os.O_ACCMODE != os.O_RDONLY
-
-
 def _check_served(path: str, kind: socket.SocketKind) -> None:
     """Refuse a path where nobody serves a socket of a type."""
     for other in (socket.SOCK_DGRAM, _OTHER_TYPE[kind]):
@@ -104,13 +78,27 @@ def _check_disk(disk: Disk, writable: Sequence[str] | None) -> None:
             _check_writable(folder, writable, "make a COW file there")
             return
         _check_image("COW file", disk.file)
-        with open(disk.file, "rb") as file:
-            if file.read(4) not in _COW_MAGIC:
-                raise LabError(f"{disk.file} is there and is no COW file; name another one")
+        _check_cow(disk.file, disk.backing)
     else:
         _check_image("image", disk.file)
     if not disk.read_only:
         _check_writable(disk.file, writable, "write to it; plug it read-only, or with a COW file")
+
+
+def _check_cow(path: str, backing: str) -> None:
+    """Refuse a COW file that the kernel would refuse with this backing image, or die of."""
+    with open(path, "rb") as file:
+        start = file.read(MAX_HEADER)
+    try:
+        header = parse_cow_header(start)
+    except RemoteProtocolError as error:
+        raise LabError(f"{path} is there and is no COW file of use: {error}; name another one") from None
+    status = os.stat(backing)
+    if header.size != status.st_size or header.mtime != int(status.st_mtime) & 0xFFFFFFFF:
+        raise LabError(
+            f"the COW file {path} is of another image than {backing}, or this one was changed since: size "
+            f"{header.size} and time {header.mtime} there, {status.st_size} and {int(status.st_mtime)} here"
+        )
 
 
 def _check_image(what: str, path: str) -> None:
@@ -129,6 +117,8 @@ def _check_console(console: Console, writable: Sequence[str] | None) -> None:
         kind, _, path = channel.partition(":")
         if kind == "fd":
             raise LabError(f"{channel}: a descriptor is inherited, a running guest cannot be given one")
+        if kind == "pty" and not any(name.startswith("pty") for name in os.listdir("/dev")):
+            raise LabError("this host has no pseudo-terminals of the BSD kind, which pty is; write pts")
         if kind == "tty":
             if not os.path.exists(path) or not stat.S_ISCHR(os.stat(path).st_mode):
                 raise LabError(f"{path} is no terminal")

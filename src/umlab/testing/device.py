@@ -115,6 +115,8 @@ class Devices:
             if transport == "daemon" and not _switch_listens(options):
                 # The kernel says OK to a device that it could not connect and gave up.
                 return _DONE
+        elif any(part.count("=") > 1 for part in value.split(",")):
+            return Verdict(-errno.EINVAL, "vector_config failed to parse parameters")
         return self._put(device, value)
 
     def _set_disk(self, rest: str) -> Verdict:

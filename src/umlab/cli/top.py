@@ -44,7 +44,8 @@ def top(
     """Show what switches, ports and guests do, and who talks most, again and again; "q" leaves.
 
     Rates are seen from the switch: IN is from guests, OUT is to them. CPU is what a guest uses of one
-    processor of this machine.
+    processor of this machine. LOAD, MEMORY (used, and all that there is) and UPTIME are its kernel's words,
+    which need nothing else in the guest.
     """
     from umlab.cli.interrupt import run_interruptible
     from umlab.cli.top_watch import show, tell

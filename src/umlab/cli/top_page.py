@@ -154,7 +154,7 @@ def _guest_row(
     lab: str, guest: GuestView, share: float | None, vitals: GuestVitals | None, rate: Rate
 ) -> tuple[str, ...]:
     state, load, used, total, uptime = guest.state, "-", "-", guest.memory, "-"
-    if vitals is not None and vitals.state == "silent":
+    if (guest.answers is False) if vitals is None else (vitals.state == "silent"):
         state = f"{state}, silent"
     # The last that a guest has said before is not how it is.
     if vitals is not None and vitals.state == "answers":

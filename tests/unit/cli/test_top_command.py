@@ -24,6 +24,8 @@ from umlab.switch.model import SwitchConfig
 
 LAN = SwitchView("lan", "native", SwitchConfig(), (), 2, 0, {})
 LEFT = GuestView("left", "ready", 7, None, "/usr/bin/linux", 64 << 20, 1.0, (), "/x")
+#: One that the daemon itself knows to be silent.
+HUNG = dataclasses.replace(LEFT, answers=False)
 VITALS = GuestVitals("left", "answers", 0.5, "6.1.176", 7300.0, (1.5, 0.5, 0.25), 60 << 20, 24 << 20, 0.2)
 TALKERS = Talkers(
     10.0,
@@ -76,17 +78,21 @@ def test_first_look_has_everything_but_rates() -> None:
 
 
 @pytest.mark.parametrize(
-    ("vitals", "shown"),
+    ("known", "shown"),
     [
         (None, "left lan ready - - -/64 MiB - - -"),
+        (HUNG, "left lan ready, silent - - -/64 MiB - - -"),
         (GuestVitals("left", "answers"), "left lan ready - - -/64 MiB - - -"),
         (GuestVitals("left", "unreachable"), "left lan ready - - -/64 MiB - - -"),
         (dataclasses.replace(VITALS, state="silent", age=90.0), "left lan ready, silent - - -/64 MiB - - -"),
     ],
 )
-def test_what_a_kernel_does_not_tell_now_is_not_shown(vitals: GuestVitals | None, shown: str) -> None:
-    told = {} if vitals is None else {"left": vitals}
-    (table,) = page(None, Look({"lan": LabLook(7, guests=(LEFT,), vitals=told)})).parts
+def test_what_a_kernel_does_not_tell_now_is_not_shown(
+    known: GuestVitals | GuestView | None, shown: str
+) -> None:
+    told = {"left": known} if isinstance(known, GuestVitals) else {}
+    guest = known if isinstance(known, GuestView) else LEFT
+    (table,) = page(None, Look({"lan": LabLook(7, guests=(guest,), vitals=told)})).parts
     assert isinstance(table, Table)
     assert plain_table(table).splitlines()[1].split() == shown.split()
 
@@ -151,7 +157,6 @@ def test_silent_guests_do_not_delay_the_page(
     monkeypatch.setattr("umlab.cli.top_watch._VITALS_TIME", 0.3)
     names = [f"g{number:02}" for number in range(20)]
     with LabThread(runtime, "lan", ("lan",), ("left", *names)) as lan:
-
         gate = lan.call(lambda _: asyncio.Event())
 
         def hang(lab: FakeLab) -> None:

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from support.deadline import scaled, wait_until_async
+from umlab._clock import ManualClock
 from umlab.daemon import kernel as module
 from umlab.daemon.kernel import Kernel
-from umlab.daemon.pace import MAX_CALLERS
+from umlab.daemon.pace import BURST, MAX_CALLERS, RATE, Pace
 from umlab.errors import GuestBusy, MconsoleError, MconsoleTimeout, MconsoleUnreachable
 from umlab.mconsole import command as commands
 from umlab.mconsole.command import Command
@@ -169,6 +170,21 @@ async def test_nobody_waits_behind_a_request_without_an_answer(kernel: Kernel, g
     assert "Call Trace" in await kernel.run_aloud(commands.stack(1))
     assert not slow.done()
     slow.cancel()
+
+
+async def test_everybody_who_asks_shares_one_pace(guest: SimulatedGuest) -> None:
+    pace = Pace("left", ManualClock())
+    kernel = Kernel(str(guest.path), guest.umid, pace)
+    await kernel.run(commands.version())
+    await kernel.run_aloud(commands.stack(1))
+    await kernel.vitals()
+    asked = len(guest.requests)
+    assert asked == 10
+    assert sum(pace.reserve() == 0 for _ in range(BURST)) == BURST - asked
+    # The clock stands still: what comes now has its turn when those before it have had theirs.
+    began = time.monotonic()
+    await kernel.run(commands.version())
+    assert time.monotonic() - began >= 11 / RATE
 
 
 async def test_hung_guest_has_a_bounded_number_of_callers(kernel: Kernel, guest: SimulatedGuest) -> None:

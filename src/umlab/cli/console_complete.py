@@ -16,8 +16,8 @@ from umlab.mconsole.sysrq import KEYS
 #: A line that is about to name a file.
 _FILE = re.compile(r"\s*(?:@\S*\s+)?log\s+-f\s+(.*)")
 
-#: A line that is about to name a process of the present guest.
-_PROCESS = re.compile(r"\s*stack\s")
+#: A line that is about to name a process of the present guest: it is looked for once, not for each digit.
+_PROCESS = re.compile(r"\s*stack\s+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ class ConsoleCompleter(Completer):
         self, document: Document, complete_event: CompleteEvent
     ) -> AsyncGenerator[Completion, None]:
         """Yield what `get_completions` returns; nobody waits for it who types on."""
-        if _PROCESS.match(document.text_before_cursor):
+        if _PROCESS.fullmatch(document.text_before_cursor):
             await self._look()
         for completion in self.get_completions(document, complete_event):
             yield completion

@@ -32,10 +32,11 @@ class Guests:
         """Look for guests, unless the user has named some; the present one stays, whatever became of it."""
         if self._named:
             return
-        before = self.known.get(self.present)
         running = await running_guests(self._uml_dirs)
-        self._know([*running, *([before] if before else [])], before)
-        if not before and len(self.known) == 1:
+        # Looked up now: the user may have switched meanwhile.
+        present = self.known.get(self.present)
+        self._know([*running, *([present] if present else [])], present)
+        if present is None and len(self.known) == 1:
             self.present = next(iter(self.known))
 
     async def choose(self, patterns: Iterable[str]) -> dict[str, GuestConsole]:

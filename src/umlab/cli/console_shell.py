@@ -91,7 +91,8 @@ class Shell:
                 self._changed.set()
         finally:
             looking.cancel()
-            await asyncio.gather(looking, return_exceptions=True)
+            with contextlib.suppress(asyncio.CancelledError):
+                await looking
 
     def _prompt(self) -> str:
         return f"{shown_name(self._guests.present) or '(no guest)'}> "
@@ -118,8 +119,10 @@ class Shell:
     async def _keep_looking(self) -> None:
         while True:
             self._changed.clear()
-            await self._guests.refresh()
-            await self._look()
+            # What cannot be seen now, since there are no descriptors left, may be seen later.
+            with contextlib.suppress(UmlabError, OSError):
+                await self._guests.refresh()
+                await self._look()
             self._session.app.invalidate()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_INTERVAL):

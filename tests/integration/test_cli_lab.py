@@ -19,7 +19,6 @@ from integration.peers.minimal_guest import MinimalGuest, minimal_guest
 from integration.peers.uml_kernel import debian_kernel
 from support.deadline import scaled, wait_until
 from umlab.client import Client
-from umlab.client import Client
 from umlab.mconsole.discover import discover
 from umlab.mconsole.prune import prune
 
@@ -148,6 +147,9 @@ def test_guest_is_managed(terminal: Terminal, short_dir: Path, monkeypatch: pyte
     control = short_dir / "umlab/ring/core.ctl"
     assert terminal.run("guest", "device", "set", "left", "eth1", f"daemon,,unix,{control}")
     assert {record["name"] for record in terminal.records("guest", "device", "ls", "left")} >= {"eth1"}
+    wait_until(lambda: terminal.guests("ring")[0]["load"], 20, "the guest's kernel to tell its load")
+    (left,) = terminal.guests("ring")
+    assert {nic["name"] for nic in left["nics"]} >= {"eth0", "eth1"}
     assert terminal.run("guest", "device", "rm", "left", "eth1") == "left: eth1 unplugged\n"
     _check_kernel(terminal)
     assert terminal.run("console", "left", "--", "version").startswith("Linux ")
@@ -180,6 +182,7 @@ def test_guest_that_was_started_by_hand_is_seen_until_what_it_left_is_removed(
             )
             return record
 
+        wait_until(lambda: seen()["release"], 20, "the guest's kernel to tell what it is")
         record = seen()
         assert (record["name"], record["state"]) == ("byhand", "answers")
         assert record["pid"] == guest.process.pid

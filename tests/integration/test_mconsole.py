@@ -24,6 +24,8 @@ from support.deadline import scaled, wait_until
 from umlab.cli.console_state import look
 from umlab.cli.console_verb import PROC_FILES
 from umlab.client.console import find_console
+from umlab.daemon import vitals
+from umlab.daemon.kernel import Kernel
 from umlab.errors import MconsoleError, MconsoleTimeout, MconsoleUnreachable
 from umlab.mconsole import command as commands
 from umlab.mconsole import reading
@@ -243,6 +245,46 @@ def test_sysrq_and_stack_arrive_whole(call: Call) -> None:
     assert memory[-1].endswith("pages reserved")
     # A 6.1 kernel gives a trace up now and then, and says so.
     assert call("stack", 1).startswith(("Stack:", "Received SIGSEGV in SIGSEGV handler"))
+
+
+async def test_level_of_the_console_is_what_it_was(guest: Peer) -> None:
+    """However many press keys at once, and whoever of them leaves before he has his answer."""
+    kernel = Kernel(str(guest.socket), guest.umid)
+    await kernel.sysrq("4")
+    assert "Mem-Info" not in await kernel.run(commands.sysrq("m"))
+    callers = [asyncio.create_task(kernel.sysrq("m")) for _ in range(12)]
+    await asyncio.sleep(0)
+    for leaving in callers[::3]:
+        leaving.cancel()
+    answers = await asyncio.gather(*callers, return_exceptions=True)
+    assert [isinstance(each, str) and "Mem-Info" in each for each in answers] == 4 * [False, True, True]
+    with pytest.raises(MconsoleError, match="Couldn't find that pid"):
+        await kernel.stack(4_000_000)
+    assert (await kernel.run(proc("sys/kernel/printk"))).split()[0] == "4"
+    await kernel.sysrq("7")
+
+
+async def test_deaf_guest_is_silent_and_then_answers(guest: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vitals, "MAX_AGE", 0.0)
+    kernel = Kernel(str(guest.socket), guest.umid)
+    before = await kernel.vitals()
+    assert (before.state, before.load is None, before.cpu is None) == ("answers", False, False)
+    assert f" {before.release} " in await kernel.run(commands.version())
+    guest.pause()
+    try:
+        during = await kernel.vitals()
+        began = time.monotonic()
+        assert {(await kernel.vitals()).state for _ in range(20)} == {"silent"}
+        assert time.monotonic() - began < scaled(1)
+    finally:
+        guest.resume()
+    assert (during.state, during.uptime) == ("silent", before.uptime)
+    assert (during.age or 0) >= vitals.PATIENCE
+    async with asyncio.timeout(scaled(20)):
+        while (after := await kernel.vitals()).state != "answers":
+            pass
+    assert (after.uptime or 0) >= (before.uptime or 0)
+    await kernel.close()
 
 
 def test_long_proc_file_is_whole(call: Call) -> None:

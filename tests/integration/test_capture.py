@@ -27,7 +27,7 @@ from umlab.daemon.capture import CAPACITY
 from umlab.engine.select import ENGINE_VARIABLE
 from umlab.errors import CaptureError, NoSuchPort, NoSuchSwitch
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.any_user]
 
 #: What tshark is asked of each frame.
 FIELDS = ("frame.interface_name", "frame.packet_flags_direction", "frame.comment", "frame.len")

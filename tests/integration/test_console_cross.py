@@ -16,7 +16,7 @@ from support.deadline import scaled
 from umlab.guest.cmdline import DaemonNic
 from umlab.guest.process import HALT_STATUSES
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.any_user]
 
 
 @pytest.mark.parametrize(

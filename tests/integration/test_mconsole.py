@@ -23,7 +23,7 @@ from umlab.mconsole.session import Answer, MconsoleSession
 from umlab.mconsole.sync import Mconsole
 from umlab.wire import mconsole as wire
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.any_user]
 
 Call = Callable[..., str]
 

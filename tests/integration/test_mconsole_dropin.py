@@ -14,7 +14,7 @@ from support.mconsole_differences import listed_differences
 from support.require import require_program
 from umlab.guest.process import HALT_STATUSES
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.any_user]
 
 DIFFERENCES = listed_differences()
 LIVE = [case for case in CASES if not (case.silent or case.destructive)]

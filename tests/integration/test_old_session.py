@@ -18,7 +18,7 @@ from integration.peers.uml_switch import PROGRAMS, uml_switch
 from support.require import require_program
 from umlab.guest.process import HALT_STATUSES
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.any_user]
 
 _SIZE = "24M"
 

@@ -20,11 +20,13 @@ demo: ## two guests on one switch, from nothing: sets everything up, then runs `
 	@tools/setup demo
 	@.venv/bin/umlab demo
 
-# pytest's summary of the main run comes last; as root, the other user's run comes before it.
+# pytest's summary of the main run comes last; as root, the other user's run comes before it, and has had what is
+# the same for both.
 test: ## every test that is not slow; as root, the integration tests as a plain user as well
 	@tools/setup test
-	@if [ "$$(id -u)" = 0 ]; then tools/test-unprivileged; fi
-	@.venv/bin/python -m pytest $(PARALLEL)
+	@if [ "$$(id -u)" != 0 ]; then exec .venv/bin/python -m pytest $(PARALLEL); fi; \
+		tools/test-unprivileged && \
+		.venv/bin/python -m pytest $(PARALLEL) -m "not slow and (needs_root or not any_user)"
 
 test-unprivileged: ## the integration tests as the user nobody (root only)
 	@tools/setup test

@@ -19,7 +19,7 @@ from support.fake_lab import FakeLab
 from umlab.api.app import create_app
 from umlab.daemon.place import API_SOCKET
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.any_user]
 
 #: Streams that do not end, the end of the lab, and what makes things out of random words on this machine.
 LEFT_OUT = {

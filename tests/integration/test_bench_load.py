@@ -19,7 +19,7 @@ from support.engines import ENGINES, WHY_NOT_NATIVE
 from support.process import is_gone
 from support.require import require_program, unavailable
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.any_user]
 
 Measure = Callable[[Bed, float], dict[str, float]]
 

@@ -18,7 +18,7 @@ from support.require import require_program, unavailable
 from umlab.switch.bpf import MEMORY_WORDS, Instruction, Program, parse_ddd, run
 from umlab.wire.pcapng import INBOUND, serialize_interface, serialize_packet, serialize_section
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.any_user]
 
 _INSTRUCTION = struct.Struct("=HBBI")
 #: Linux include/uapi/asm-generic/socket.h.

@@ -25,7 +25,7 @@ from support.deadline import scaled
 from support.require import require_program
 from support.terminal_session import TerminalSession
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.any_user]
 
 LAB = """
 segments:

@@ -21,7 +21,7 @@ from support.require import require_program
 from umlab.switch.counters import DropReason
 from umlab.switch.model import SwitchConfig
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.any_user]
 
 LEFT, RIGHT = mac(1), mac(2)
 VECTORS = Path(__file__).parents[1] / "vectors"

@@ -15,7 +15,7 @@ from support.deadline import scaled
 from support.engines import ENGINES
 from support.unix_http import request
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.any_user]
 
 UMLAB = Path(sys.executable).with_name("umlab")
 BEST = "native" if "native" in ENGINES else "py"

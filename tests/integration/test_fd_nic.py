@@ -25,7 +25,7 @@ from umlab.daemon.switch import SwitchService
 from umlab.guest.cmdline import FdNic, GuestSpec
 from umlab.switch.model import SwitchConfig
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.any_user]
 
 MTU = 16_000
 #: Bytes that each of two guests sends the other at once.

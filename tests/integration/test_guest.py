@@ -20,7 +20,7 @@ from umlab.daemon import guest as daemon_guest
 from umlab.daemon.guest import GuestService
 from umlab.errors import CommandTimeout, GuestFailed, LabError
 from umlab.guest.cmdline import DiskRoot, GuestSpec, TinyRoot
-from umlab.guest.process import Guest, Rung
+from umlab.guest.process import HALT_STATUSES, Guest, Rung
 from umlab.guest.watch import group_members
 from umlab.mconsole.aio import AsyncMconsole
 
@@ -50,7 +50,8 @@ async def test_guest_boots_runs_commands_and_halts(short_dir: Path, choice: Kern
         assert len(binary.output) == 300_000 + 36
         assert (await guest.run("echo " + "x" * 20_000 + " | wc -c", LONG)).output == b"20001\n"
         report = await guest.stop()
-    assert (report.rung, report.status) == ("halt", 0)
+    assert report.rung == "halt"
+    assert report.status in HALT_STATUSES
     assert "umlab: guest is down" in guest.guest.console.text
     assert_gone(guest.guest, short_dir)
 
@@ -98,7 +99,8 @@ async def test_guest_that_ignores_cad_is_halted(short_dir: Path, monkeypatch: py
         deaf = "(trap '' INT; while :; do sleep 1; done) >/dev/null 2>&1 & echo $! >/proc/sys/kernel/cad_pid"
         assert (await guest.run(deaf, LONG)).status == 0
         report = await guest.stop()
-    assert (report.rung, report.status) == ("halt", 0)
+    assert report.rung == "halt"
+    assert report.status in HALT_STATUSES
     assert "guest is down" not in guest.guest.console.text
     assert_gone(guest.guest, short_dir)
 

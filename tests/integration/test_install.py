@@ -13,7 +13,7 @@ import pytest
 
 from support.require import ROOT
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.any_user]
 
 ENGINE = (
     "from umlab.engine.select import create_engine\n"

@@ -14,7 +14,7 @@ from umlab.errors import LabError
 from umlab.guest.cmdline import BessNic, DaemonNic
 from umlab.guest.kernel_config import read_kernel_config, transports_of
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.any_user]
 
 
 def test_debians_kernel_has_every_transport() -> None:

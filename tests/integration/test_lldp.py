@@ -16,7 +16,7 @@ from support.deadline import scaled, wait_until
 from umlab.client import Client
 from umlab.switch.control.lldp import Neighbour
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.any_user]
 
 VECTORS = Path(__file__).parents[1] / "vectors"
 

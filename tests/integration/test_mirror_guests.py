@@ -18,7 +18,7 @@ from umlab.switch.model import MirrorSession
 from umlab.switch.vlan import PortVlan, VidSet
 from umlab.wire.ethernet import format_mac
 
-pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.integration, pytest.mark.any_user, pytest.mark.asyncio(loop_scope="module")]
 
 #: ``m`` is to see the copies.
 NICS = {"a": ("eth",), "b": ("vec",), "m": ("vec", "vec")}

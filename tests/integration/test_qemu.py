@@ -36,7 +36,7 @@ from umlab.transports import qemu
 from umlab.transports.registry import parse_listen
 from umlab.wire.ethernet import format_mac
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.any_user]
 
 #: NICs by what carries them, in their order, with the kind of their ports.
 NICS = ("unix stream", "TCP stream", "old TCP stream", "QEMU listens", "unix datagrams", "UDP", "multicast")

@@ -14,7 +14,7 @@ from umlab.daemon.guest import GuestService
 from umlab.daemon.switch import SessionClosed, SwitchService
 from umlab.guest.cmdline import BessNic, DaemonNic
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.any_user]
 
 STRICT_ARP = "cd /proc/sys/net/ipv4/conf/all && echo 1 >arp_ignore && echo 2 >arp_announce"
 

@@ -18,7 +18,7 @@ from umlab.switch.counters import DropReason
 from umlab.switch.model import PortConfig, ReservedPolicy
 from umlab.switch.vlan import PortVlan, VidSet
 
-pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.integration, pytest.mark.any_user, pytest.mark.asyncio(loop_scope="module")]
 
 #: Each guest has two NICs for a bridge and two for a bond; the one guest's are ports 1 to 4.
 NICS = {"left": ("vec",) * 4, "right": ("vec",) * 4}

@@ -26,7 +26,7 @@ from integration.peers.uml_switch import PROGRAMS, is_socket, listens, program_c
 from support.deadline import scaled, wait_until
 from support.require import require_program
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.any_user]
 
 ETH_P_ALL = socket.htons(3)
 NOBODY = 65534

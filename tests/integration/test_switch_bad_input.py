@@ -35,7 +35,7 @@ from umlab.switch.events import FdbFull
 from umlab.switch.model import SwitchConfig
 from umlab.transports.control import MAX_SILENT
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.any_user]
 
 NAME = b"\0somebody".ljust(108, b"\x07")
 

@@ -23,7 +23,7 @@ from umlab.errors import ApiError, SwitchError
 from umlab.switch.model import MirrorSession, PortConfig, ReservedPolicy
 from umlab.switch.vlan import PortVlan, VidSet
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.any_user]
 
 UMLAB = Path(sys.executable).with_name("umlab")
 ACCESS = PortConfig(PortVlan.access(10))

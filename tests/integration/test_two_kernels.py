@@ -21,7 +21,7 @@ from umlab.guest.cmdline import BessNic, DaemonNic
 from umlab.switch.counters import DropReason
 from umlab.wire.ethernet import HEADER_SIZE, format_mac
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.any_user]
 
 FLOODER = bytes.fromhex("02000000aaaa")
 

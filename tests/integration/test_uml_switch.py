@@ -24,7 +24,7 @@ from integration.peers.fake_guest import BROADCAST, FakeGuest, attach_request, a
 from integration.peers.uml_switch import is_socket, listens, program_path, uml_switch
 from support.deadline import scaled, wait_until, wait_until_async
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.any_user]
 
 
 def owner_of(path: Path) -> int:

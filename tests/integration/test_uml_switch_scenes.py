@@ -9,7 +9,7 @@ from integration.peers.uml_switch_scenarios import SCENARIOS
 from integration.peers.uml_switch_scene import play
 from support.uml_switch_differences import differing_parts, listed_differences
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.any_user]
 
 DIFFERENCES = listed_differences()
 SCENES = [

@@ -36,7 +36,7 @@ from umlab.transports.contract import Access
 from umlab.transports.tap import open_tap
 from umlab.transports.vde import VdeListener
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.any_user]
 
 BROADCAST = b"\xff" * 6
 ARP, IPV4 = b"\x08\x06", b"\x08\x00"

@@ -28,7 +28,7 @@ from support.deadline import scaled, wait_until_async
 from support.require import require_program
 from support.uml_switch_differences import differing_parts, listed_differences
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.any_user]
 
 DIFFERENCES = listed_differences("vde_switch")
 SCENES = [

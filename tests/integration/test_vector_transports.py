@@ -31,7 +31,7 @@ from umlab.transports.contract import Listener
 from umlab.transports.registry import parse_listen
 from umlab.wire import gre, l2tpv3
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.any_user]
 
 #: Runs a command in a guest, which must succeed, and returns its output.
 Shell = Callable[[str], Awaitable[str]]

@@ -17,7 +17,7 @@ from umlab.switch.counters import DropReason
 from umlab.switch.vlan import STAG, PortVlan, VidSet
 from umlab.wire.ethernet import format_mac
 
-pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.integration, pytest.mark.any_user, pytest.mark.asyncio(loop_scope="module")]
 
 #: The guests' NICs: ``a`` is on the daemon transport, the others are on bess; and their ports.
 NICS = {"a": ("eth",), "b": ("vec", "vec"), "c": ("vec",)}

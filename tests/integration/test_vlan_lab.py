@@ -13,7 +13,7 @@ from integration.peers.uml_kernel import debian_kernel
 from support.deadline import scaled
 from umlab.guest.cmdline import FdNic, GuestSpec, TinyRoot
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.any_user]
 
 UMLAB = Path(sys.executable).with_name("umlab")
 ADDRESS = {"one": "10.0.0.1", "two": "10.0.0.2"}

@@ -18,6 +18,7 @@ from umlab.daemon.switch import SwitchService
 from umlab.errors import GuestFailed, LabError, UmlabError
 from umlab.guest.cmdline import BessNic, DaemonNic, GuestSpec
 from umlab.guest.console import escape
+from umlab.guest.process import HALT_STATUSES
 from umlab.guest.watch import group_members
 from umlab.switch.model import SwitchConfig
 from umlab.transports.bess import BessListener
@@ -185,13 +186,15 @@ class Scenario:
     async def _halt(self, name: str) -> str:
         guest = self._guests[name]
         await guest.mconsole.halt()
+        begin = time.monotonic()
         try:
             status = await asyncio.wait_for(guest.guest.wait(), _COMMAND_TIMEOUT)
         except TimeoutError:
             raise StepFailed(f"{name} did not end after halt") from None
-        if status != 0:
+        seconds = time.monotonic() - begin
+        if status not in HALT_STATUSES:
             raise GuestFailed(name, status, guest.guest.console.text)
-        return f"exit status {status}"
+        return f"ended {seconds:.1f} s later"
 
     async def _command(self, name: str, command: str) -> str:
         """Run a command in a guest and return its output; a status other than 0 fails the step."""

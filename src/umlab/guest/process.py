@@ -27,6 +27,10 @@ _log = logging.getLogger(__name__)
 
 #: Seconds that a guest's kernel has to end itself after SIGTERM.
 TERM_TIMEOUT = 5.0
+#: How a kernel ends that was told to halt: when everything is done it lets signals that wait be handled, in
+#: what is no kernel any more, and rarely aborts of one.
+#: Source: Linux arch/um/os-Linux/main.c ``unblock_signals``.
+HALT_STATUSES = frozenset({0, -signal.SIGABRT})
 #: Seconds after which processes that were killed are given up (:mod:`umlab.guest.watch` waits 10).
 _KILL_TIMEOUT = 15.0
 _READ_SIZE = 64 * 1024

@@ -71,6 +71,7 @@ cdef class NativeCapture:
         self._ports = order.ports
         self._tallies = {}
         self.ring.capacity = order.capacity
+        self.ring.ready_size = order.ready_size
         self.ring.snap_length = order.snap_length
         self.ring.overwrite = order.overwrite
         self.ring.epoch_offset_ns = order.epoch_offset_ns
@@ -94,7 +95,7 @@ cdef class NativeCapture:
         return list(self._tallies)
 
     def ready_fd(self):
-        """Return a descriptor that is readable while a quarter of the memory is used, and after ``close``."""
+        """Return a descriptor that is readable while ``ready_size`` bytes are used, and after ``close``."""
         return self.ring.ready_fd
 
     def read(self, size_t most):
@@ -154,14 +155,14 @@ cdef class NativeCapture:
         cdef uint64_t end = load_u64(&self.ring.head.position, __ATOMIC_ACQUIRE)
         with nogil:
             # A reader that is not late has all that guests can have received.
-            if end - self.ring.tail.position < self.ring.quarter:
+            if end - self.ring.tail.position < self.ring.ready_size:
                 loop_await_burst_end(loop)
                 end = load_u64(&self.ring.head.position, __ATOMIC_ACQUIRE)
             span = capture_span(&self.ring, &self.ring.tail, end, most)
         data = PyBytes_FromStringAndSize(NULL, span.size)
         to = <uint8_t *><char *>data
         with nogil:
-            capture_copy(&self.ring, &self.ring.tail, &span, to)
+            capture_copy(&self.ring, &span, to)
             if consumed:
                 capture_release(&self.ring, &span.after)
         return data

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import termios
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from support.deadline import scaled, wait_until
 from support.fake_lab import FakeLab
+from support.hostile_output import HOSTILE, OURS
 from support.lab_thread import LabThread
+from support.require import require_program
 from support.terminal_session import TerminalSession
 
 pytestmark = pytest.mark.integration
@@ -139,8 +143,29 @@ def test_input_that_is_no_terminal_is_sent_and_the_answer_drained(how: str, shor
     assert typed == source.read_bytes()
 
 
-def test_daemon_that_ends_is_told(short_dir: Path) -> None:
-    argv = [UMLAB, "guest", "attach", "left"]
+def test_viewer_waits_for_the_next_daemon(short_dir: Path) -> None:
+    argv = [UMLAB, "guest", "attach", "left", "--detach-key", "^A"]
+    with LabThread(short_dir, "lan", guests=("left",)) as daemon:
+        session = TerminalSession(argv, environment(short_dir), (7, 50))
+        session.wait_for("umlab: left con1; Ctrl-A leaves")
+        line_of(daemon)
+    with session:
+        session.wait_for("\r\numlab: lan: the daemon has ended; waiting for the next one")
+        with LabThread(short_dir, "lan", guests=("left",)) as daemon:
+            line = line_of(daemon)
+            wait_until(lambda: tuple(os.get_terminal_size(line)) == (50, 7), 20, "the window's size")
+            os.write(line, b"back again")
+            session.wait_for("back again")
+            session.type("\x1d")
+            assert os.read(line, 9) == b"\x1d"
+            session.type("\x01")
+            session.wait_for("umlab: detached from left")
+            assert session.wait() == 0
+
+
+def test_daemon_that_does_not_come_back_is_told(short_dir: Path) -> None:
+    script = "from umlab.cli import attach_session, main; attach_session.RETRY_TIME = 0.5; main.main()"
+    argv = [sys.executable, "-c", script, "guest", "attach", "left"]
     with LabThread(short_dir, "lan", guests=("left",)) as daemon:
         session = TerminalSession(argv, environment(short_dir))
         session.wait_for("leaves")
@@ -148,6 +173,115 @@ def test_daemon_that_ends_is_told(short_dir: Path) -> None:
     with session:
         session.wait_for("\r\numlab: lan: the daemon ended, the guest left may run on")
         assert session.wait() == 1
+
+
+def test_viewer_that_only_looks_is_driven_by_nobody(short_dir: Path) -> None:
+    """What reaches the terminal is of our making, and nothing that is typed reaches the guest."""
+    argv = [UMLAB, "guest", "attach", "left", "--read-only"]
+    with LabThread(short_dir, "lan", guests=("left",)) as daemon:
+        daemon.call(lambda lab: lab.guest_by_name["left"].open_terminal().resize(10, 100))
+        line = line_of(daemon)
+        with TerminalSession(argv, environment(short_dir), (6, 40)) as session:
+            before = session.modes()
+            session.wait_for("left: only looking; Ctrl-] leaves")
+            for each in HOSTILE:
+                os.write(line, each + b"\x18\r\n")
+            os.write(line, b"\x1b[2J\x1b[9;80Hthe end")
+            session.wait_for("the end")
+            session.resize(12, 30)
+            session.wait_for("the end")
+            session.type("rm -rf /\r\x03\x1d")
+            session.wait_for("umlab: detached from left")
+            assert session.wait() == 0
+            assert session.modes() == before
+        os.set_blocking(line, False)
+        with pytest.raises(BlockingIOError):
+            os.read(line, 1)
+        assert tuple(os.get_terminal_size(line)) == (100, 10)
+    drawn, _, rest = session.shown.decode().partition("\x1b[?1049l")
+    assert OURS.fullmatch(drawn)
+    assert rest == "\r\numlab: detached from left\r\n"
+    for words in (
+        ("--read-only",),
+        ("--detach-key", "q"),
+        ("--all",),
+        ("--all", "--tmux", "--console", "con1"),
+    ):
+        done = subprocess.run(
+            [UMLAB, "guest", "attach", "left", *words], stdin=subprocess.DEVNULL, check=False
+        )
+        assert done.returncode == 2
+
+
+@pytest.fixture
+def tmux(short_dir: Path) -> Iterator[dict[str, str]]:
+    """Return an environment in which there is a tmux of its own; it ends with the test."""
+    program = require_program("tmux")
+    env = environment(short_dir) | {
+        "TMUX_TMPDIR": str(short_dir),
+        "HOME": str(short_dir),
+        "LC_ALL": "C.UTF-8",
+    }
+    env.pop("TMUX", None)
+    yield env
+    found = subprocess.run(
+        [program, "display-message", "-p", "#{pid}"], env=env, capture_output=True, text=True, check=False
+    )
+    subprocess.run([program, "kill-server"], env=env, capture_output=True, check=False)
+    if found.stdout.strip():
+        server = Path(f"/proc/{found.stdout.strip()}")
+        wait_until(lambda: not server.exists(), 20, "tmux to end")
+
+
+def test_lab_is_laid_out_in_tmux(short_dir: Path, tmux: dict[str, str]) -> None:
+    """A pane per guest with its name; typed keys go to one; inside of tmux the client goes there."""
+    guests = tuple(f"g{number}" for number in range(5))
+    argv = [UMLAB, "guest", "attach", "--all", "--tmux"]
+    with LabThread(short_dir, "lan", guests=guests) as daemon:
+        with TerminalSession([*argv, "lan"], tmux, (40, 120)) as session:
+            session.wait_for("[umlab-lan")
+            wait_until(
+                lambda: daemon.call(lambda lab: all(lab.guest_by_name[name].line >= 0 for name in guests)),
+                30,
+                "a viewer of each guest",
+            )
+            line = daemon.call(lambda lab: lab.guest_by_name["g3"].line)
+            os.write(line, b"hello from g3")
+            # Of two windows the first one is shown.
+            session.wait_for("hello from g3")
+            assert all(f" {name} " in session.shown.decode() for name in guests[:4])
+            assert " g4 " not in session.shown.decode()
+            first = daemon.call(lambda lab: lab.guest_by_name["g0"].line)
+            session.type("for g0\r")
+            assert os.read(first, 9) == b"for g0\n"
+        listed = subprocess.run(
+            ["tmux", "list-panes", "-s", "-t", "umlab-lan", "-F", "#{window_name} #{pane_title}"],
+            env=tmux,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert listed.stdout.splitlines() == ["g0 g0", "g0 g1", "g0 g2", "g0 g3", "g4 g4"]
+        inside = shlex.join(["tmux", "new-session", "-s", "mine", shlex.join(argv)])
+        with TerminalSession(["/bin/sh", "-c", inside], tmux, (40, 120)) as session:
+            session.wait_for("hello from g3")
+            session.wait_for("[umlab-lan")
+
+
+def test_tmux_that_is_missing_or_has_nothing_to_show(short_dir: Path) -> None:
+    def said(env: dict[str, str], *words: str) -> str:
+        argv = [UMLAB, "guest", "attach", "--all", "--tmux", *words]
+        done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == (3 if "gone" in words else 1)
+        return done.stderr
+
+    env = environment(short_dir)
+    assert said(env) == "umlab: no lab runs\n"
+    assert "gone" in said(env, "gone")
+    with LabThread(short_dir, "lan"), LabThread(short_dir, "ring"):
+        assert said(env) == "umlab: write the lab's name, one of lan, ring\n"
+        assert said(env, "lan") == "umlab: lan: no guest runs\n"
+        assert "Debian package tmux" in said(env | {"PATH": str(short_dir)}, "lan")
 
 
 def test_table_fits_a_narrow_terminal(short_dir: Path) -> None:

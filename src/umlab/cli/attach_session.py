@@ -66,9 +66,10 @@ class Session:
                 ended = await self._converse()
         finally:
             self._face.close()
-        # The guest's prompt stands on the last line.
+            # The guest's prompt stands on the last line.
+            print(file=sys.stderr)
         text = f"{self._guest} has ended" if ended else f"detached from {self._guest}"
-        print(f"\numlab: {text}", file=sys.stderr)
+        print(f"umlab: {text}", file=sys.stderr)
 
     async def _converse(self) -> bool:
         """Pass bytes both ways until the user leaves or the guest ends; say whether the guest has ended."""

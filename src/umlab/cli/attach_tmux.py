@@ -74,16 +74,16 @@ def _lay_out(program: str, session: str, lab: str, guests: tuple[str, ...], opti
     """Make the session: windows of up to four guests, each pane with its guest's name."""
     environment = [f"-e{name}={os.environ[name]}" for name in _VARIABLES if name in os.environ]
     size = shutil.get_terminal_size()
-    window = ""
+    window = pane = ""
     for number, guest in enumerate(guests):
         if not number:
-            where = ["new-session", "-d", "-s", session, "-n", guest, f"-x{size.columns}", f"-y{size.lines}"]
+            where = ["new-session", "-s", session, "-n", guest, f"-x{size.columns}", f"-y{size.lines}"]
         elif number % PANES:
-            where = ["split-window", "-t", window]
+            where = ["split-window", "-t", pane]
         else:
             where = ["new-window", "-t", f"={session}:", "-n", guest]
         command = [*_UMLAB, "guest", "attach", f"{lab}/{guest}", *options]
-        made = _tmux(program, *where, *environment, "-PF#{window_id} #{pane_id}", "--", *command)
+        made = _tmux(program, *where, "-d", *environment, "-PF#{window_id} #{pane_id}", "--", *command)
         window, pane = made.split()
         if not number % PANES:
             for option, value in _OPTIONS:

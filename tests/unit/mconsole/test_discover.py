@@ -161,6 +161,7 @@ def test_another_users_link_is_not_followed(short_dir: Path) -> None:
     assert discover([str(link)]) == []
 
 
+@pytest.mark.integration
 @pytest.mark.needs_plain_user
 def test_own_directory_that_keeps_us_out_is_shown(short_dir: Path, held: ExitStack) -> None:
     held.enter_context(listen(run_directory(short_dir, "closed")))

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -62,15 +63,19 @@ def test_late_answers_are_nobodys(ask: Ask, guest: SimulatedGuest) -> None:
 
 
 def test_answer_that_is_cut_by_the_limit_does_not_go_on_in_the_next(ask: Ask, guest: SimulatedGuest) -> None:
+    given_up = threading.Event()
+
     def in_two(request: bytes, _: list[bytes]) -> Iterator[Step]:
         first, second = answer(request.ljust(600, b"."))
         yield first
-        yield 0.05
+        while not given_up.is_set():
+            yield 0.01
         yield second
 
     guest.set_fault(in_two)
     with pytest.raises(MconsoleTimeout) as caught:
-        ask("log cut", 0.03)
+        ask("log cut", scaled(0.2))
+    given_up.set()
     assert caught.value.output == "log cut".ljust(511, ".")
     assert ask("log whole", scaled(10)) == "log whole".ljust(600, ".")
 

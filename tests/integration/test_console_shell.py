@@ -97,7 +97,7 @@ def test_interrupt_stops_waiting_and_not_the_shell(short_dir: Path, guests: Simu
         session.wait_for_line(lambda line: line == " hung  no lab  silent", "toolbar")
         # Typing goes on while the toolbar's question waits for its answer.
         session.type("@all proc version\r")
-        session.wait_for_line(lambda line: line.startswith("1 of 2 answered in 1 s"), "progress")
+        session.wait_for_line(lambda line: line.startswith("1 of 2 answered in "), "progress")
         session.type("\x03")
         session.wait_for_line(lambda line: line == "hung  ERR  not waited for", "what came until then")
         session.wait_for_line(lambda line: line.startswith("web1  OK   Linux version"), "the other answer")

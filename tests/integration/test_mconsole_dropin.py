@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,10 +16,14 @@ from support.mconsole_cases import CASES, OURS, Case, Outcome, Place
 from support.mconsole_differences import listed_differences
 from support.require import require_program
 from umlab.guest.process import HALT_STATUSES
+from umlab.testing import SimulatedGuests
 
 pytestmark = [pytest.mark.integration, pytest.mark.any_user]
 
 DIFFERENCES = listed_differences()
+RECORDINGS: dict[str, dict[str, Any]] = json.loads(
+    (Path(__file__).parent / "recorded/uml_mconsole/recordings.json").read_text()
+)
 LIVE = [case for case in CASES if not (case.silent or case.destructive)]
 
 
@@ -110,3 +117,23 @@ def test_halt_ends_the_guest_in_order(place: Place) -> None:
         assert (again.status, again.stdout) == (1, b"")
         assert b"does not run: nothing at" in again.stderr
         assert again.stderr.count(b"\n") == 1
+
+
+def test_original_takes_a_simulated_guest_for_a_real_one(short_dir: Path) -> None:
+    """Everything that it was recorded doing with a kernel, it does with the double."""
+    program = [str(require_program("uml_mconsole"))]
+    place = Place(short_dir / "p")
+    compared = []
+    with SimulatedGuests(place.socket.parents[1]) as guests:
+        guests.add(place.socket.parent.name)
+        for case in LIVE:
+            recording = RECORDINGS[case.name]
+            # Where the original waits for ever, so does this.
+            if recording["status"] is None or case.typed is not None or not recording["exchanges"]:
+                continue
+            outcome = _comparable(case, place.run(program, case))
+            expected = [recording[stream].encode("latin-1") for stream in ("stdout", "stderr")]
+            recorded = _comparable(case, Outcome(*expected, recording["status"], recording["signalled"]))
+            assert outcome == recorded, case.name
+            compared.append(case.name)
+    assert len(compared) > 50

@@ -53,7 +53,7 @@ def parse_cow_header(data: bytes) -> CowHeader:
             divides by that, and dies.
     """
     if len(data) < _START_BE.size:
-        raise TruncatedMessage(f"a COW file of {len(data)} bytes")
+        raise TruncatedMessage(_START_BE.size, len(data))
     alignment = 1
     if _START_LE.unpack_from(data) == (_MAGIC, 1):
         version = 1
@@ -61,14 +61,14 @@ def parse_cow_header(data: bytes) -> CowHeader:
     else:
         magic, version = _START_BE.unpack_from(data)
         if magic != _MAGIC:
-            raise BadMagic("it does not begin as a COW file does")
+            raise BadMagic(magic)
         if version == 2:
             backing, mtime, size, sector_size = _V2.unpack(_whole(data, _V2))
         elif version == 3:
             layout = _V3 if data[_V3_PATH : _V3_PATH + 4] != bytes(4) else _BROKEN_V3
             mtime, size, sector_size, alignment, _, backing = layout.unpack(_whole(data, layout))
         else:
-            raise UnsupportedVersion(f"a COW file of version {version}")
+            raise UnsupportedVersion(version)
     if not sector_size or not alignment:
         raise RemoteProtocolError("a COW file with sectors or an alignment of no bytes")
     return CowHeader(version, backing.partition(b"\0")[0], mtime, size, sector_size)
@@ -76,5 +76,5 @@ def parse_cow_header(data: bytes) -> CowHeader:
 
 def _whole(data: bytes, layout: struct.Struct) -> bytes:
     if len(data) < layout.size:
-        raise TruncatedMessage(f"the header of a COW file has {layout.size} bytes, there are {len(data)}")
+        raise TruncatedMessage(layout.size, len(data))
     return data[: layout.size]

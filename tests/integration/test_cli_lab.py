@@ -18,6 +18,7 @@ from integration.peers.fake_guest import FakeGuest, frame, mac
 from integration.peers.minimal_guest import MinimalGuest, minimal_guest
 from integration.peers.uml_kernel import debian_kernel
 from support.deadline import scaled, wait_until
+from support.screen_session import ScreenSession
 from umlab.client import Client
 from umlab.mconsole.discover import discover
 from umlab.mconsole.prune import prune
@@ -39,7 +40,7 @@ class Terminal:
     """Runs commands in one user's surroundings."""
 
     def __init__(self, directory: Path) -> None:
-        self._environment = os.environ | {
+        self.environment = os.environ | {
             "XDG_RUNTIME_DIR": str(directory),
             "XDG_STATE_HOME": str(directory / "state"),
         }
@@ -52,7 +53,7 @@ class Terminal:
             capture_output=True,
             text=True,
             timeout=scaled(90),
-            env=self._environment,
+            env=self.environment,
             check=False,
         )
         assert done.returncode == status, (words, done.stdout, done.stderr)
@@ -75,7 +76,7 @@ def terminal(short_dir: Path) -> Iterator[Terminal]:
     for name in ("lan", "ring"):
         # 3: it has ended already, as it should.
         subprocess.run(
-            [UMLAB, "switch", "stop", name], env=terminal._environment, capture_output=True, check=False
+            [UMLAB, "switch", "stop", name], env=terminal.environment, capture_output=True, check=False
         )
 
 
@@ -140,6 +141,7 @@ def test_guest_is_managed(terminal: Terminal, short_dir: Path, monkeypatch: pyte
     assert "mmapper_init" in terminal.run("guest", "logs", "left")
     answer = terminal.run("guest", "attach", "left", typed="echo $((6 * 7))\n")
     assert "\n42" in answer.replace("\r", "")
+    _check_terminals(terminal)
     devices = {
         record["name"]: record["setting"] for record in terminal.records("guest", "device", "ls", "left")
     }
@@ -234,3 +236,48 @@ def _check_kernel(terminal: Terminal) -> None:
         assert left["vitals"]["uptime"] >= (vitals.uptime or 0) > 0
         assert (left["rx_frames"], left["vitals"]["state"]) == (0, "answers")
     terminal.run("guest", "attach", "left", typed="echo 0 > /run/c/f/cgroup.freeze\n")
+
+
+def _check_terminals(terminal: Terminal) -> None:
+    """An editor in a guest, for one viewer that types and a late one that looks; a console of its own."""
+    attach = [str(UMLAB), "guest", "attach", "left"]
+    client = Client("ring")
+    with ScreenSession(attach, terminal.environment, (12, 40)) as writer:
+        # Answers of the terminal itself are no keys of the editor's.
+        writer.wait_for_line(_is_prompt, "a prompt")
+        writer.type("vi /tmp/poem\r")
+        writer.wait_for_line(lambda line: "/tmp/poem" in line and line.startswith("-"), "the editor")
+        writer.type("iroses are red\x1b")
+        writer.wait_for_line(lambda line: line == "roses are red", "what was typed")
+        with ScreenSession([*attach, "--read-only"], terminal.environment, (13, 40)) as reader:
+            reader.wait_for_line(lambda line: line == "roses are red", "the late viewer's picture")
+            writer.type("oviolets too\x1b")
+            for each in (reader, writer):
+                each.wait_for_line(lambda line: line == "violets too", "the second line")
+            screen = client.screen("left", "con1")
+            assert (screen.rows, screen.columns) == (12, 40)
+            assert list(screen.lines) == writer.lines == reader.lines[:12]
+            assert [(each.writers, each.readers) for each in client.consoles("left")] == [(0, 0), (1, 1)]
+            reader.type("dd\x1d")
+            assert reader.wait() == 0
+        writer.type(":q!\r\x1d")
+        assert writer.wait() == 0
+    assert list(client.screen("left", "con1").lines)[:1] != ["roses are red"]
+    lines = terminal.records("guest", "logs", "left", "--console", "con1", "--since", "10min", "-t")
+    assert any("vi /tmp/poem" in record["line"] and record["at"] for record in lines)
+
+    assert "left" in terminal.run("guest", "device", "set", "left", "con4", "pts")
+    terminal.run("guest", "attach", "left", typed="setsid sh -c 'exec sh -i <>/dev/tty4 >&0 2>&1' &\n")
+    with ScreenSession([*attach, "--console", "con4"], terminal.environment, (12, 40)) as writer:
+        writer.wait_for_line(_is_prompt, "a prompt")
+        writer.type("echo fourth-$((2 * 2))\r")
+        writer.wait_for_line(lambda line: line == "fourth-4", "the shell of the fourth console")
+        assert [each.name for each in client.consoles("left")] == ["con0", "con1", "con4"]
+        writer.type("exit\r")
+        terminal.run("guest", "device", "rm", "left", "con4")
+        writer.wait_for("umlab: left con4 has ended")
+    assert "con4" in terminal.run("guest", "attach", "left", "--console", "con4", status=1)
+
+
+def _is_prompt(line: str) -> bool:
+    return line.endswith(":~#")

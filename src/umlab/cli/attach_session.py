@@ -40,6 +40,8 @@ class Session:
         self._lab = lab
         self._guest = guest
         self._console = console
+        # The first terminal ends with its guest, others may end before.
+        self._ending = guest if console is None else f"{guest} {console}"
         self._key = key
         self._read_only = read_only
         self._terminal: AsyncTerminal | None = None
@@ -68,7 +70,7 @@ class Session:
             self._face.close()
             # The guest's prompt stands on the last line.
             print(file=sys.stderr)
-        text = f"{self._guest} has ended" if ended else f"detached from {self._guest}"
+        text = f"{self._ending} has ended" if ended else f"detached from {self._guest}"
         print(f"umlab: {text}", file=sys.stderr)
 
     async def _converse(self) -> bool:

@@ -39,8 +39,9 @@ def shell(short_dir: Path, names: Sequence[str], **environment: str) -> ScreenSe
 
 def test_a_day_at_the_console(short_dir: Path, guests: SimulatedGuests) -> None:
     """Completion, answers in colour, the toolbar, fan-out, confirmation, history, and leaving."""
-    web1, _, db = (guests.add(name) for name in ("web1", "web2", "db"))
-    with shell(short_dir, ["web1", "web2", "db"]) as session:
+    web1, _, db, evil = (guests.add(name) for name in ("web1", "web2", "db", "evil"))
+    evil.set_fault(escapes)
+    with shell(short_dir, ["web1", "web2", "db", "evil"]) as session:
         before = session.modes()
         session.wait_for_line(lambda line: line == "web1>", "prompt")
         session.wait_for_line(
@@ -63,6 +64,10 @@ def test_a_day_at_the_console(short_dir: Path, guests: SimulatedGuests) -> None:
         session.wait_for_line(lambda line: "web2" in line and ".uml/web2/mconsole" in line, "guests")
         session.type("\x15@web* version\r")
         session.wait_for_line(lambda line: line == f"web1, web2  OK   {VERSION}", "answers side by side")
+
+        session.type("@evil version\r")
+        session.wait_for_line(lambda line: "\\x1b]0;owned\\x07\\x1b[2J" in line, "words of a hostile guest")
+        assert b"\x1b]0;owned" not in session.shown
 
         session.type("switch db\r")
         session.wait_for_line(lambda line: line == "db>", "prompt of the other guest")
@@ -94,8 +99,7 @@ def test_interrupt_stops_waiting_and_not_the_shell(short_dir: Path, guests: Simu
     guests.add("web1")
     hung = guests.add("hung", fault=silent)
     with shell(short_dir, ["hung", "web1"]) as session:
-        session.wait_for_line(lambda line: line == " hung  no lab  silent", "toolbar")
-        # Typing goes on while the toolbar's question waits for its answer.
+        # The toolbar's question waits for its answer, and nothing else does.
         session.type("@all proc version\r")
         session.wait_for_line(lambda line: line.startswith("1 of 2 answered in "), "progress")
         session.type("\x03")
@@ -107,17 +111,6 @@ def test_interrupt_stops_waiting_and_not_the_shell(short_dir: Path, guests: Simu
         session.wait_for_line(lambda line: line == f"OK {VERSION}", "answer")
         session.type("quit\r")
         assert session.wait() == 0
-
-
-def test_guests_words_do_not_drive_the_terminal(short_dir: Path, guests: SimulatedGuests) -> None:
-    guests.add("evil", fault=escapes)
-    with shell(short_dir, ["evil"]) as session:
-        session.type("version\r")
-        session.wait_for_line(lambda line: "\\x1b]0;owned\\x07\\x1b[2J" in line, "escaped answer")
-        session.wait_for_line(lambda line: line.startswith(" evil  no lab  "), "toolbar")
-        session.type("\x04")
-        assert session.wait() == 0
-        assert b"\x1b]0;owned" not in session.shown
 
 
 def test_terminal_is_put_back_when_a_signal_ends_the_shell(short_dir: Path, guests: SimulatedGuests) -> None:

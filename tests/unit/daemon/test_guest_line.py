@@ -1,0 +1,56 @@
+"""Terminals that a guest's kernel has opened itself, and those that it only says are its own."""
+
+from __future__ import annotations
+
+import os
+import tty
+
+import pytest
+
+from umlab.daemon.guest_line import device_of, open_line
+from umlab.errors import StateError
+
+
+def test_lines_have_names_in_the_guest() -> None:
+    assert [device_of(line) for line in ("con1", "con15", "ssl0", "ssl07")] == [
+        "tty1",
+        "tty15",
+        "ttyS0",
+        "ttyS7",
+    ]
+    assert [device_of(line) for line in ("", "con", "con123", "eth0", "con1\n", "../con1")] == [None] * 6
+
+
+def test_terminal_of_the_guest_is_opened_raw() -> None:
+    master, slave = os.openpty()
+    try:
+        fd = open_line(os.getpid(), f"pts:{os.ttyname(slave)}")
+        assert not tty.tcgetattr(fd)[3] & tty.ECHO
+        os.write(master, b"hello")
+        assert os.read(fd, 9) == b"hello"
+        os.close(fd)
+    finally:
+        os.close(master)
+        os.close(slave)
+
+
+def test_terminal_of_somebody_else_is_not_believed() -> None:
+    """The other side is this process's, which is not the guest."""
+    master, slave = os.openpty()
+    child = os.fork()
+    if not child:
+        os.close(master)
+        os.read(slave, 1)
+        os._exit(0)
+    try:
+        name = os.ttyname(slave)
+        for setting in (f"pts:{name}", "pts:/dev/pts/../tty", "pts:/etc/passwd", "pts", "", f"pts:{name}\n"):
+            with pytest.raises(StateError, match="no terminal open"):
+                open_line(child, setting)
+        with pytest.raises(StateError):
+            open_line(1 << 30, f"pts:{name}")
+    finally:
+        os.write(master, b"\n")
+        os.waitpid(child, 0)
+        os.close(master)
+        os.close(slave)

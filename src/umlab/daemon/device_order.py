@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Literal
 
+from umlab.daemon.spec import attached_nic
 from umlab.errors import LabError
 from umlab.guest.cmdline import nic_settings
 from umlab.guest.device import DeviceName, Disk, Kind, Setting, parse_setting, serialize_setting
-from umlab.lab.schema import attached_nic
 
 #: The device that each transport of a lab's switch makes.
 _NIC_KINDS: dict[Literal["daemon", "bess"], Kind] = {"daemon": "eth", "bess": "vec"}

@@ -9,6 +9,7 @@ from pathlib import Path
 import umlab.daemon.port_schema  # noqa: F401 (an order is JSON)
 from umlab.engine.contract import MAX_CAPTURE, MIN_CAPTURE
 from umlab.errors import TransportError
+from umlab.guest.cmdline import BessNic, DaemonNic, FdNic, Nic
 from umlab.switch.model import SwitchConfig
 from umlab.transports.contract import PRIVATE, Access
 from umlab.transports.registry import TRANSPORTS
@@ -66,6 +67,31 @@ def default_listen(kind: str, segment: str, runtime: Path) -> str:
         raise TransportError(f"the socket path {path} has a comma, which ends it where a guest is told")
     check_socket_path(path)
     return f"{kind}:{path}"
+
+
+def attached_nic(
+    transport: str,
+    segment: str,
+    listening: tuple[str, ...],
+    mac: str | None = None,
+    mtu: int | None = None,
+) -> Nic | None:
+    """Return a NIC on the first of a segment's places that takes it, or ``None`` where there is none.
+
+    Args:
+        transport: ``daemon`` or ``bess``, or ``fd``, which needs no place.
+        segment: The segment's name.
+        listening: Where the segment listens, with absolute paths.
+        mac: As in :class:`DaemonNic`.
+        mtu: As in :class:`BessNic`; a :class:`DaemonNic` has none.
+    """
+    if transport == "fd":
+        return FdNic(segment, mac, mtu)
+    for spec in listening:
+        kind, _, place = spec.partition(":")
+        if kind == transport:
+            return DaemonNic(place.partition(",")[0], mac) if kind == "daemon" else BessNic(place, mac, mtu)
+    return None
 
 
 def resolve_listen(spec: str, segment: str, runtime: Path, folder: str | os.PathLike[str] | None = "") -> str:

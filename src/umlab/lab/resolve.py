@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from umlab.daemon.spec import SwitchSpec
+from umlab.daemon.spec import SwitchSpec, attached_nic
 from umlab.guest.cmdline import DiskRoot, GuestSpec, Nic, TinyRoot
 from umlab.lab.port import mirror_sessions, port_configs
-from umlab.lab.schema import Guest, Segment, attached_nic
+from umlab.lab.schema import Guest, Segment
 from umlab.switch.model import SwitchConfig
 from umlab.transports.contract import Access
 

@@ -15,10 +15,9 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationInfo
 
 from umlab.daemon.access import find_group, find_user, read_mode
-from umlab.daemon.spec import DEFAULT_KINDS, DEFAULT_RECORDER, SwitchSpec, resolve_listen
+from umlab.daemon.spec import DEFAULT_KINDS, DEFAULT_RECORDER, SwitchSpec, attached_nic, resolve_listen
 from umlab.errors import LabError, TransportError
-from umlab.guest import cmdline
-from umlab.guest.cmdline import BessNic, DaemonNic, DiskRoot, FdNic, GuestSpec, TinyRoot
+from umlab.guest.cmdline import BessNic, DiskRoot, GuestSpec, TinyRoot
 from umlab.lab.port import Mirrors, Ports
 from umlab.lab.text import read_count, read_size, read_text, read_time, read_truth
 from umlab.switch.model import MAX_AGEING_NS, SECOND_NS, SwitchConfig
@@ -131,31 +130,6 @@ def _by_guest(field_name: str, make: Callable[[Any], Any]) -> AfterValidator:
         return value
 
     return AfterValidator(check)
-
-
-def attached_nic(
-    transport: str,
-    segment: str,
-    listening: tuple[str, ...],
-    mac: str | None = None,
-    mtu: int | None = None,
-) -> cmdline.Nic | None:
-    """Return a NIC on the first of a segment's places that takes it, or ``None`` where there is none.
-
-    Args:
-        transport: ``daemon`` or ``bess``, or ``fd``, which needs no place.
-        segment: The segment's name.
-        listening: Where the segment listens, with absolute paths.
-        mac: As in :class:`DaemonNic`.
-        mtu: As in :class:`BessNic`; a :class:`DaemonNic` has none.
-    """
-    if transport == "fd":
-        return FdNic(segment, mac, mtu)
-    for spec in listening:
-        kind, _, place = spec.partition(":")
-        if kind == transport:
-            return DaemonNic(place.partition(",")[0], mac) if kind == "daemon" else BessNic(place, mac, mtu)
-    return None
 
 
 def _check_segment(name: str, info: ValidationInfo) -> str:

@@ -58,8 +58,7 @@ class GuestLog:
 
     def times_since(self, since: float, limit: int) -> list[LogTime]:
         """Return where output begins that is not older than a time, and what follows."""
-        entries = self._times.since(max(0, int(since * 1e9)), limit)
-        return [LogTime(offset, moment / 1e9) for offset, moment in entries]
+        return [LogTime(offset, moment / 1e9) for offset, moment in self._times.since(since, limit)]
 
     def close(self) -> None:
         """Close the files."""

@@ -55,12 +55,14 @@ class LogTimes:
         first = max(0, bisect_right(self._offsets, offset) - 1)
         return self._entries(first, limit)
 
-    def since(self, moment: int, limit: int) -> list[tuple[int, int]]:
+    def since(self, moment: float, limit: int) -> list[tuple[int, int]]:
         """Return the first entry that is not older than a time, and those behind it, at most so many.
+
+        The time is in seconds: what was told in seconds finds its entry again.
 
         The clock may have been set back since: then older ones may follow.
         """
-        first = next((at for at, each in enumerate(self._times) if each >= moment), len(self._times))
+        first = next((at for at, each in enumerate(self._times) if each / 1e9 >= moment), len(self._times))
         return self._entries(first, limit)
 
     def _entries(self, first: int, limit: int) -> list[tuple[int, int]]:

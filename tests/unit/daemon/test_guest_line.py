@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-import tty
+import subprocess
+import termios
 
 import pytest
 
@@ -25,7 +26,7 @@ def test_terminal_of_the_guest_is_opened_raw() -> None:
     master, slave = os.openpty()
     try:
         fd = open_line(os.getpid(), f"pts:{os.ttyname(slave)}")
-        assert not tty.tcgetattr(fd)[3] & tty.ECHO
+        assert not termios.tcgetattr(fd)[3] & termios.ECHO
         os.write(master, b"hello")
         assert os.read(fd, 9) == b"hello"
         os.close(fd)
@@ -37,20 +38,22 @@ def test_terminal_of_the_guest_is_opened_raw() -> None:
 def test_terminal_of_somebody_else_is_not_believed() -> None:
     """The other side is this process's, which is not the guest."""
     master, slave = os.openpty()
-    child = os.fork()
-    if not child:
-        os.close(master)
-        os.read(slave, 1)
-        os._exit(0)
     try:
         name = os.ttyname(slave)
-        for setting in (f"pts:{name}", "pts:/dev/pts/../tty", "pts:/etc/passwd", "pts", "", f"pts:{name}\n"):
-            with pytest.raises(StateError, match="no terminal open"):
-                open_line(child, setting)
+        with subprocess.Popen(["cat"], stdin=slave, stdout=subprocess.DEVNULL) as guest:
+            for setting in (
+                f"pts:{name}",
+                "pts:/dev/pts/../tty",
+                "pts:/etc/passwd",
+                "pts",
+                "",
+                f"pts:{name}\n",
+            ):
+                with pytest.raises(StateError, match="no terminal open"):
+                    open_line(guest.pid, setting)
+            guest.terminate()
         with pytest.raises(StateError):
             open_line(1 << 30, f"pts:{name}")
     finally:
-        os.write(master, b"\n")
-        os.waitpid(child, 0)
         os.close(master)
         os.close(slave)

@@ -166,6 +166,19 @@ class TestTakenOver:
         terminal.write(b"typed\n")
         await wait_until_async(lambda: kept.log() == f"console of {pid}\ntyped\n", 10, "the echo")
         terminal.detach(viewer)
+        # What the terminal printed is in a log of its own, with the times of both daemons.
+        await wait_until_async(
+            lambda: b"typed" in kept.lab.consoles.log("g", "con1", 0, 999).data, 10, "its log"
+        )
+        printed = kept.lab.consoles.log("g", "con1", 0, 999).data
+        assert printed.startswith(f"terminal of {pid}".encode())
+        times = kept.lab.consoles.log_times("g", "con1", 0, None, 99)
+        assert times[0].offset == 0
+        assert len(times) >= 2
+        assert before.started_at - 1 < times[0].at <= times[-1].at
+        assert kept.lab.consoles.log_times("g", "con1", 0, times[-1].at, 99) == times[-1:]
+        with pytest.raises(NoSuchConsole):
+            kept.lab.consoles.log("g", "con4", 0, 9)
         assert events(kept) == ["guest_resumed"]
         # A third one as well, and it can end it.
         await kept.restart()

@@ -37,9 +37,9 @@ def test_each_part_has_its_time() -> None:
     assert times.from_offset(9, 1) == [(0, 1 * MS)]
     assert times.from_offset(10, 9) == times.from_offset(19, 9) == [(10, 5 * MS), (20, 9 * MS)]
     assert times.from_offset(500, 9) == [(20, 9 * MS)]
-    assert times.since(5 * MS, 9) == [(10, 5 * MS), (20, 9 * MS)]
-    assert times.since(6 * MS, 1) == [(20, 9 * MS)]
-    assert times.since(10 * MS, 9) == []
+    assert times.since(0.005, 9) == [(10, 5 * MS), (20, 9 * MS)]
+    assert times.since(0.006, 1) == [(20, 9 * MS)]
+    assert times.since(0.01, 9) == []
     assert len(file.getvalue()) == 3 * 16
 
 

@@ -213,9 +213,9 @@ async def test_devices(api: ApiLab) -> None:
 
 
 async def test_devices_in_the_words_of_the_lab(api: ApiLab) -> None:
-    bess = {"nic": {"switch": "lan", "transport": "bess", "mtu": 9000}}
+    bess = {"nic": {"switch": "wan", "transport": "bess", "mtu": 9000}}
     at = "/v1/guests/left/devices"
-    await api.call("PUT", "/v1/switches/lan", {"config": {}, "listen": ["daemon:/x/c", "bess:/x/b"]})
+    await api.call("PUT", "/v1/switches/wan", {"config": {}, "listen": ["daemon:/x/c", "bess:/x/b"]})
     added = await api.call("POST", at, bess)
     assert (added.json["name"], added.json["setting"]) == ("vec0", "transport=bess,dst=/x/b,mtu=9000")
     assert (await api.call("PUT", f"{at}/vec0", bess)).json == {"changed": False}
@@ -225,9 +225,10 @@ async def test_devices_in_the_words_of_the_lab(api: ApiLab) -> None:
     assert (await api.call("GET", f"{at}/ubdb")).json["setting"] == "/srv/a.cow,/srv/a.img"
     assert (await api.call("PUT", f"{at}/mem", {"memory": "96M"})).json == {"changed": True}
     for device, body, error in (
+        ("vec1", {"nic": {"switch": "lan"}}, "LabError"),
         ("eth1", bess, "LabError"),
         ("vec1", {"nic": {"switch": "none"}}, "NoSuchSwitch"),
-        ("eth1", {"nic": {"switch": "lan", "mtu": 9000}}, "LabError"),
+        ("eth1", {"nic": {"switch": "wan", "mtu": 9000}}, "LabError"),
         ("ubdb", {"memory": "96M"}, "LabError"),
         ("ubdb", {"disk": {"file": "relative"}}, "LabError"),
         ("ubdb", {"disk": {"file": "/x", "cow": "/y"}}, "InvalidRequest"),

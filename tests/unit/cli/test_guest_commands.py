@@ -185,7 +185,7 @@ def test_devices_are_added(run: Run, runtime: Path, monkeypatch: pytest.MonkeyPa
             f"r={runtime}/a.img"
         )
         done = run(*add, "nic", "--switch", "none")
-        assert (done.status, done.err) == (1, "umlab: no switch none\n")
+        assert (done.status, done.err) == (3, "umlab: no switch none\n")
     for words in (
         ("nic",),
         ("disk",),

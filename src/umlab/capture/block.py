@@ -63,7 +63,7 @@ def serialize(packet: Packet) -> bytes:
     return head + body + _LENGTH.pack(size)
 
 
-def count_packets(blocks: bytes) -> Counter[int]:
+def count_packets(blocks: bytes | memoryview) -> Counter[int]:
     """Return how many packet blocks there are of each interface, among blocks of any type."""
     found: Counter[int] = Counter()
     words = _words(blocks)

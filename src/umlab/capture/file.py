@@ -28,6 +28,9 @@ _MODE = 0o600
 _NONE = CaptureCount()
 _NOTHING: Mapping[int, int] = {}
 
+#: Blocks as they came.
+Blocks = bytes | memoryview
+
 
 class _File:
     """One file.  What is ``pending`` comes next in it and is not written yet."""
@@ -38,12 +41,15 @@ class _File:
         self._section = Section(subject)
         #: Bytes that are written: whole blocks.
         self.size = 0
-        self.pending = self._section.header()
+        self.pending: Blocks = self._section.header()
         #: Where the statistics of each interface are.
         self._statistics: list[int] = []
 
-    def add(self, blocks: bytes, ports: Sequence[int]) -> None:
-        """Have blocks follow, and before them what describes the interfaces that are new."""
+    def add(self, blocks: Blocks, ports: Sequence[int]) -> None:
+        """Have blocks follow, and before them what describes the interfaces that are new.
+
+        They have to be there until all is written, or `keep` has been called.
+        """
         parts = [self.pending] if self.pending else []
         end = self.size + len(self.pending)
         for description in self._section.describe(ports):
@@ -53,8 +59,7 @@ class _File:
             parts += (description, statistics)
             self._statistics.append(end + len(description))
             end += len(description) + len(statistics)
-        # What is joined alone is not copied.
-        self.pending = b"".join([*parts, blocks] if blocks else parts)
+        self.pending = b"".join([*parts, blocks]) if parts else blocks
 
     def flush(self) -> None:
         """Write what is pending.
@@ -74,6 +79,10 @@ class _File:
             raise
         self.size += written
         self.pending = b""
+
+    def keep(self) -> None:
+        """Make what is pending independent of what it was given as."""
+        self.pending = bytes(self.pending)
 
     def write_statistics(self, counts: Mapping[int, CaptureCount]) -> None:
         """Write counts over those that are there.  Raises OSError."""
@@ -163,7 +172,7 @@ class CaptureFiles:
             return most
         return min(most, max(self._request.rotate_size - self._file.size, 1))
 
-    def write(self, packets: bytes) -> None:
+    def write(self, packets: Blocks) -> None:
         """Write packet blocks, to the next file if that is due."""
         if self._request.is_rotating:
             if self._packets and self._is_due(len(packets)):
@@ -173,6 +182,7 @@ class CaptureFiles:
             self._packets.update(self._by_port(packets))
         self._file.add(packets, self._ports())
         self.retry()
+        self._file.keep()
 
     def retry(self) -> None:
         """Try to write what waits."""
@@ -243,7 +253,7 @@ class CaptureFiles:
                 os.unlink(self._kept.popleft())
         return file
 
-    def _by_port(self, blocks: bytes) -> Counter[int]:
+    def _by_port(self, blocks: Blocks) -> Counter[int]:
         numbers = count_packets(blocks)
         ports = self._ports() if numbers else ()
         return Counter({ports[number]: count for number, count in numbers.items()})

@@ -161,8 +161,11 @@ class FileSession:
 
     def _move(self, files: CaptureFiles, until: float) -> None:
         """Write what waits, as far as it can be, and for so long."""
-        while packets := self._capture.read(files.room(WRITE_SIZE)):
-            files.write(packets)
+        while True:
+            with self._capture.lend(files.room(WRITE_SIZE)) as packets:
+                if not packets:
+                    return
+                files.write(packets)
             if files.is_blocked or time.monotonic() >= until:
                 return
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from umlab.engine.contract import MAX_CAPTURES, CaptureCount, CaptureOrder
@@ -76,6 +77,11 @@ class PyCapture:
                 size += len(taken[-1])
             self._tell()
             return b"".join(taken)
+
+    @contextlib.contextmanager
+    def lend(self, most: int) -> Iterator[memoryview]:
+        """Have what `read` takes, in a context."""
+        yield memoryview(self.read(most))
 
     def copy(self) -> bytes:
         """Return all blocks that are held, oldest first, and leave them there."""

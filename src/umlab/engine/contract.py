@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -102,9 +103,9 @@ class CaptureCount:
 class Capture(Protocol):
     """Frames of some ports as blocks of pcapng, from ``Engine.capture`` to ``close``.
 
-    ``read`` may be called from one thread while control goes on in another.  Every frame that a counter
-    of a port counts is seen once, at the moment when it is counted: as it came (inbound), as it was sent
-    (outbound), or dropped, with the reason; so what is kept and lost adds up to the port's counters.
+    ``read`` and ``lend`` may be called from one thread while control goes on in another.  Every frame that a
+    counter of a port counts is seen once, at the moment when it is counted: as it came (inbound), as it was
+    sent (outbound), or dropped, with the reason; so what is kept and lost adds up to the port's counters.
 
     Blocks are Enhanced Packet Blocks as ``umlab.wire.pcapng.serialize_packet`` writes them.  Their interface
     is the place of the port's number in ``interfaces``.  A frame that is too long is what was read of it,
@@ -128,6 +129,14 @@ class Capture(Protocol):
         """Take the oldest whole blocks, of ``most`` bytes together, or one if it alone is larger.
 
         Every interface that they name is in ``interfaces`` by then.  Nothing when there is nothing.
+        """
+
+    def lend(self, most: int) -> AbstractContextManager[memoryview]:
+        """Have what `read` takes without a copy, or the first part of it.
+
+        Returns:
+            A context, which yields the blocks; they are there until it ends, and may take room until then.
+            Nothing else reads meanwhile.
         """
 
     def copy(self) -> bytes:

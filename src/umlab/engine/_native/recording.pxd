@@ -1,6 +1,6 @@
 """Captures as control sees them, and the memory that they live in."""
 
-from umlab.engine._native.capture cimport CaptureRing
+from umlab.engine._native.capture cimport CaptureRing, Place, Span
 from umlab.engine._native.loop cimport Loop
 from umlab.engine._native.owned cimport Attachment, Registry
 from umlab.engine._native.tally cimport Tally
@@ -28,6 +28,8 @@ cdef class NativeCapture:
     cdef int admit(self, Attachment attachment) except -1
     cdef bytes _take(self, size_t most, bint consumed)
     cdef bytes _take_from_reader(self, size_t most, bint consumed)
+    cdef Span _oldest(self, size_t most) noexcept
+    cdef void _release(self, const Place *place) noexcept
     cdef bytes _take_by_steps(self, size_t most, bint consumed)
 
 

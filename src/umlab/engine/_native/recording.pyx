@@ -5,16 +5,20 @@ is room again.  Where they drive out the old ones, two would be at the same end 
 engine's thread takes them out itself, in steps.
 """
 
+import contextlib
 import os
 import threading
 
+from cpython.buffer cimport PyBUF_READ
 from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdint cimport uint8_t, uint64_t
 from libc.stdlib cimport free
 
 from umlab.engine._native.bpf cimport bpf_copy
 from umlab.engine._native.capture cimport (
     LONGEST_BLOCK,
+    Place,
     Span,
     capture_close,
     capture_copy,
@@ -102,6 +106,24 @@ cdef class NativeCapture:
         """Take the oldest whole blocks, of ``most`` bytes together, or one if it alone is larger."""
         return self._take(most, True)
 
+    @contextlib.contextmanager
+    def lend(self, size_t most):
+        """Have what ``read`` takes without a copy, or the first part of it, in a context."""
+        cdef Span span
+        cdef Place after
+        if self.ring.overwrite:
+            yield memoryview(self.read(most))
+            return
+        # The lock is not held meanwhile: whoever ends the capture would wait for a disk.
+        with self._reading:
+            span = self._oldest(most)
+        after.position = self.ring.tail.position + span.first
+        after.offset = span.after.offset if span.first == span.size else 0
+        with PyMemoryView_FromMemory(<char *>self.ring.memory + span.offset, span.first, PyBUF_READ) as blocks:
+            yield blocks
+        with self._reading:
+            self._release(&after)
+
     def copy(self):
         """Return all blocks that are held, oldest first, and leave them there."""
         return self._take(self.ring.capacity, False)
@@ -148,10 +170,18 @@ cdef class NativeCapture:
             return self._take_from_reader(most, consumed)
 
     cdef bytes _take_from_reader(self, size_t most, bint consumed):
+        cdef Span span = self._oldest(most)
+        cdef bytes data = PyBytes_FromStringAndSize(NULL, span.size)
+        cdef uint8_t *to = <uint8_t *><char *>data
+        with nogil:
+            capture_copy(&self.ring, &span, to)
+        if consumed:
+            self._release(&span.after)
+        return data
+
+    cdef Span _oldest(self, size_t most) noexcept:
         cdef Loop *loop = self._open._loop
         cdef Span span
-        cdef bytes data
-        cdef uint8_t *to
         cdef uint64_t end = load_u64(&self.ring.head.position, __ATOMIC_ACQUIRE)
         with nogil:
             # A reader that is not late has all that guests can have received.
@@ -159,13 +189,11 @@ cdef class NativeCapture:
                 loop_await_burst_end(loop)
                 end = load_u64(&self.ring.head.position, __ATOMIC_ACQUIRE)
             span = capture_span(&self.ring, &self.ring.tail, end, most)
-        data = PyBytes_FromStringAndSize(NULL, span.size)
-        to = <uint8_t *><char *>data
+        return span
+
+    cdef void _release(self, const Place *place) noexcept:
         with nogil:
-            capture_copy(&self.ring, &span, to)
-            if consumed:
-                capture_release(&self.ring, &span.after)
-        return data
+            capture_release(&self.ring, place)
 
     cdef bytes _take_by_steps(self, size_t most, bint consumed):
         cdef Loop *loop = self._open._loop

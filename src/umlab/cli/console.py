@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperCommand
 
 from umlab.cli import complete
-from umlab.cli.option import AsJson
+from umlab.cli.option import AsJson, UmlDirs
 
 EPILOG = """
 Examples:
@@ -58,15 +58,7 @@ def console(
         ),
     ] = None,
     everyone: Annotated[bool, typer.Option("--all", help="Ask all guests that run.")] = False,
-    uml_dir: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--uml-dir",
-            metavar="DIR",
-            help="Look for guests in this directory as well; may be given several times.",
-            show_default=False,
-        ),
-    ] = None,
+    uml_dir: UmlDirs = None,
     timeout: Annotated[
         float | None,
         typer.Option(

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from umlab.cli.console_line import select
 from umlab.client.console import GuestConsole, find_console, labelled, running_guests
+from umlab.client.find import Lookup
 from umlab.errors import LabError
 
 
@@ -62,7 +63,7 @@ class Guests:
         await self.refresh()
         guest = self.known.get(name)
         if guest is None:
-            guest = await asyncio.to_thread(find_console, name, self._uml_dirs)
+            guest = await asyncio.to_thread(find_console, name, Lookup(self._uml_dirs))
         await guest.check()
         self._know([*self.known.values(), guest], guest)
 

@@ -11,7 +11,13 @@ from typing import Any
 
 from umlab.cli.output import Output
 from umlab.client.console import GuestConsole
-from umlab.errors import MconsoleError, MconsoleTimeout, MconsoleUnreachable, UmlabError
+from umlab.errors import (
+    MconsoleError,
+    MconsoleProtocolError,
+    MconsoleTimeout,
+    MconsoleUnreachable,
+    UmlabError,
+)
 from umlab.guest.console import escape
 from umlab.mconsole.fleet import Console, Outcome
 
@@ -58,8 +64,9 @@ def reason(error: UmlabError) -> str:
         return f"did not answer in time, it may be hung or stopped{f'; it said: {said}' if said else ''}"
     if isinstance(error, MconsoleUnreachable):
         return error.output
-    # Those below it have more to say than what the guest said.
-    if type(error) is MconsoleError:
+    if isinstance(error, MconsoleProtocolError):
+        return f"the answer makes no sense: {error.reason}"
+    if isinstance(error, MconsoleError):
         return error.output or "failed without a reason"
     return str(error)
 

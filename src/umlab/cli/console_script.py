@@ -17,6 +17,7 @@ from umlab.cli.console_run import Manner, Runner
 from umlab.cli.exit_status import EXIT_ERROR, EXIT_NOT_RUNNING
 from umlab.client.aio import readable
 from umlab.client.console import find_console, labelled, running_guests
+from umlab.client.find import Lookup
 from umlab.errors import LabNotRunning, MconsoleUnreachable, NoSuchGuest, UmlabError
 from umlab.mconsole.command import Command
 from umlab.mconsole.fleet import Console, Outcome
@@ -47,9 +48,10 @@ async def ask(names: Sequence[str], uml_dirs: Sequence[str], text: str, manner: 
     """
     missing: dict[str, Console] = {}
     found = [] if names else await running_guests(uml_dirs)
+    lookup = Lookup(uml_dirs)
     for name in names:
         try:
-            found.append(find_console(name, uml_dirs))
+            found.append(find_console(name, lookup))
         except UmlabError as error:
             missing[name] = _Unfound(error)
     guests: dict[str, Console] = {**labelled(found), **missing}
@@ -69,7 +71,8 @@ async def run_lines(names: Sequence[str], uml_dirs: Sequence[str], manner: Manne
         uml_dirs: Directories to look in beside the usual ones.
         manner: How lines are run.
     """
-    guests = Guests([find_console(name, uml_dirs) for name in names], uml_dirs)
+    lookup = Lookup(uml_dirs)
+    guests = Guests([find_console(name, lookup) for name in names], uml_dirs)
     await guests.refresh()
     runner = Runner(guests, manner)
     status = 0

@@ -22,6 +22,7 @@ from umlab.cli.console_page import shown_name
 from umlab.cli.console_run import Manner, Runner
 from umlab.cli.console_state import GuestState, look, toolbar
 from umlab.client.console import GuestConsole, find_console
+from umlab.client.find import Lookup
 from umlab.daemon.place import state_base
 from umlab.errors import LabError, UmlabError
 
@@ -42,7 +43,8 @@ async def run_shell(names: Sequence[str], uml_dirs: Sequence[str], manner: Manne
         manner: How lines are run.
         asks: Whether the user is asked before what is deadly.
     """
-    guests = Guests([find_console(name, uml_dirs) for name in names], uml_dirs)
+    lookup = Lookup(uml_dirs)
+    guests = Guests([find_console(name, lookup) for name in names], uml_dirs)
     await Shell(guests, replace(manner, is_shell=True), asks=asks).run()
     return 0
 

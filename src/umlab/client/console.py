@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from umlab.client.aio import AsyncClient
-from umlab.client.find import find_guest, guest_roots, lab_of
+from umlab.client.find import Lookup, guest_roots, lab_of
 from umlab.client.survey import labs
 from umlab.errors import LabError, LocalProtocolError
 from umlab.mconsole.aio import AsyncMconsole
@@ -96,9 +96,14 @@ class GuestConsole:
         return [] if self.lab is None else await AsyncClient(self.lab).processes(self.name)
 
 
-def find_console(name: str, uml_dirs: Sequence[str] = ()) -> GuestConsole:
-    """Return the guest of a name; takes and raises what `umlab.client.find.find_guest` does."""
-    place = find_guest(name, uml_dirs)
+def find_console(name: str, lookup: Lookup | None = None) -> GuestConsole:
+    """Return the guest of a name; raises what `umlab.client.find.find_guest` does.
+
+    Args:
+        name: As `umlab.client.find.find_guest` takes it.
+        lookup: What has looked, or will look, for several; by default the usual places are looked at now.
+    """
+    place = (lookup or Lookup()).find(name)
     return GuestConsole(place.umid, place.lab, place.path)
 
 

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from umlab.client.survey import Survey, survey
 from umlab.daemon.place import GUESTS, runtime_base
@@ -14,7 +15,7 @@ from umlab.errors import LabError, MconsoleUnreachable, NoSuchGuest
 from umlab.mconsole.discover import Found, discover, process_roots, usual_roots
 from umlab.mconsole.locate import SOCKET_NAME
 
-__all__ = ["GuestPlace", "find_guest", "guest_roots", "lab_of"]
+__all__ = ["GuestPlace", "Lookup", "find_guest", "guest_roots", "lab_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,30 +46,50 @@ def find_guest(name: str, uml_dirs: Sequence[str] = ()) -> GuestPlace:
         LabError: There are several, or it is another user's, who is reached by path alone.
         MconsoleUnreachable: The path has nothing.
     """
-    if name.startswith(("/", ".")):
-        return _at(name)
-    lab, sign, umid = name.rpartition("/")
-    if sign:
-        return GuestPlace(umid, lab, None)
-    answers = _guests_of_labs(survey())
-    labs = [each for each, guests in answers.items() if name in guests]
-    if len(labs) == 1:
-        return GuestPlace(name, labs[0], None)
-    if labs:
-        names = " or ".join(f"{each}/{name}" for each in labs)
-        raise LabError(f"{name}: several labs have a guest of that name; write {names}")
-    found = [
-        each for each in discover(guest_roots(uml_dirs)) if each.umid == name and lab_of(each) not in answers
-    ]
-    found = [each for each in found if each.state == "listening"] or found
-    if not found:
-        raise NoSuchGuest(name)
-    if len(found) > 1:
-        paths = " or ".join(each.path for each in found)
-        raise LabError(f"{name}: several guests have that name; write {paths}")
-    if found[0].state == "another user's":
-        raise LabError(f"guest {name} is another user's; to reach it all the same, write {found[0].path}")
-    return GuestPlace(name, None, found[0].path)
+    return Lookup(uml_dirs).find(name)
+
+
+class Lookup:
+    """Finds guests by their names, any number of them by one look at labs and directories.
+
+    Args:
+        uml_dirs: Directories to look in beside those of `guest_roots`.
+    """
+
+    def __init__(self, uml_dirs: Sequence[str] = ()) -> None:
+        self._uml_dirs = uml_dirs
+
+    def find(self, name: str) -> GuestPlace:
+        """Return where a guest was at the first look; takes and raises what `find_guest` does."""
+        if name.startswith(("/", ".")):
+            return _at(name)
+        lab, sign, umid = name.rpartition("/")
+        if sign:
+            return GuestPlace(umid, lab, None)
+        labs = [each for each, guests in self._labs.items() if name in guests]
+        if len(labs) == 1:
+            return GuestPlace(name, labs[0], None)
+        if labs:
+            names = " or ".join(f"{each}/{name}" for each in labs)
+            raise LabError(f"{name}: several labs have a guest of that name; write {names}")
+        found = [each for each in self._found if each.umid == name]
+        found = [each for each in found if each.state == "listening"] or found
+        if not found:
+            raise NoSuchGuest(name)
+        if len(found) > 1:
+            paths = " or ".join(each.path for each in found)
+            raise LabError(f"{name}: several guests have that name; write {paths}")
+        if found[0].state == "another user's":
+            raise LabError(f"guest {name} is another user's; to reach it all the same, write {found[0].path}")
+        return GuestPlace(name, None, found[0].path)
+
+    @cached_property
+    def _labs(self) -> dict[str, list[str]]:
+        return _guests_of_labs(survey())
+
+    @cached_property
+    def _found(self) -> list[Found]:
+        return [each for each in discover(guest_roots(self._uml_dirs)) if lab_of(each) not in self._labs]
 
 
 def guest_roots(uml_dirs: Sequence[str] = ()) -> list[str]:

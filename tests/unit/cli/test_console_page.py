@@ -9,7 +9,14 @@ import pytest
 from umlab.cli.console_page import Spans, answer, answers, reason, record, shown_name, write
 from umlab.cli.output import Output
 from umlab.client.console import GuestConsole
-from umlab.errors import LabError, MconsoleError, MconsoleTimeout, MconsoleUnreachable, UmlabError
+from umlab.errors import (
+    LabError,
+    MconsoleError,
+    MconsoleProtocolError,
+    MconsoleTimeout,
+    MconsoleUnreachable,
+    UmlabError,
+)
 from umlab.mconsole.fleet import Outcome
 
 DEAD = MconsoleUnreachable("db", "version", "does not run: nothing at /tmp/db")
@@ -82,6 +89,7 @@ def test_what_a_guest_says_cannot_drive_the_terminal() -> None:
             MconsoleTimeout("a", "x", "Lin"),
             "did not answer in time, it may be hung or stopped; it said: Lin",
         ),
+        (MconsoleProtocolError("a", "x", "", "bad length"), "the answer makes no sense: bad length"),
         (DEAD, "does not run: nothing at /tmp/db"),
         (LabError("hm"), "hm"),
     ],

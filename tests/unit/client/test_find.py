@@ -12,7 +12,7 @@ import pytest
 
 from support.guest_roots import only_guests_in
 from support.lab_thread import LabThread
-from umlab.client.find import GuestPlace, find_guest, guest_roots, lab_of
+from umlab.client.find import GuestPlace, Lookup, find_guest, guest_roots, lab_of
 from umlab.errors import LabError, MconsoleUnreachable, NoSuchGuest
 from umlab.mconsole.discover import Found, discover, process_roots, usual_roots
 from umlab.testing.guest import SimulatedGuests
@@ -94,6 +94,21 @@ def test_further_directories_are_looked_at(runtime: Path, guests: SimulatedGuest
     dead.start()
     with pytest.raises(LabError, match=f"several guests have that name; write {dead.path} or {path}"):
         find_guest("left", [str(runtime / "srv")])
+
+
+def test_many_names_cost_one_look(
+    runtime: Path, guests: SimulatedGuests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lookup = Lookup()
+    path = guests.add("other").path
+    with LabThread(runtime, "lan", guests=("left",)):
+        assert lookup.find("left") == GuestPlace("left", "lan", None)
+    monkeypatch.setattr("umlab.client.find.survey", None)
+    assert lookup.find("other") == GuestPlace("other", None, str(path))
+    monkeypatch.setattr("umlab.client.find.discover", None)
+    assert lookup.find("left") == GuestPlace("left", "lan", None)
+    with pytest.raises(NoSuchGuest):
+        lookup.find("right")
 
 
 @pytest.mark.needs_root

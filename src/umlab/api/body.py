@@ -198,6 +198,18 @@ class MconsoleBody:
     timeout: typing.Annotated[float, Field(gt=0, le=300)] | None = None
 
 
+@with_config(_CLOSED)
+@dataclasses.dataclass(frozen=True, slots=True)
+class ResetBody:
+    """How a NIC is plugged anew.
+
+    Attributes:
+        down: Whether the guest's agent sets it down before, which the kernel wants.
+    """
+
+    down: bool = False
+
+
 _DEVICES = {
     "a NIC": {"nic": {"switch": "lan", "transport": "bess", "mtu": 9000}},
     "a disk with a COW file": {"disk": {"file": "/srv/left.cow", "backing": "/srv/data.img"}},
@@ -212,6 +224,7 @@ DEVICE_BODY = JsonBody(
     },
 )
 NEW_DEVICE_BODY = JsonBody(DeviceOrder, _DEVICES)
+RESET_BODY = JsonBody(ResetBody, {"one that is up": {"down": True}})
 STACK_BODY = JsonBody(StackBody, {"init": {"pid": 1}})
 SYSRQ_BODY = JsonBody(SysrqBody, {"memory": {"letter": "m"}})
 MCONSOLE_BODY = JsonBody(MconsoleBody, {"memory": {"command": "proc meminfo"}})
@@ -237,5 +250,5 @@ CAPTURE_ORDER = JsonBody(
 #: Every body, for the document.
 BODIES = (
     *(SWITCH_BODY, SWITCH_PATCH, GUEST_BODY, DEVICE_BODY),
-    *(STACK_BODY, SYSRQ_BODY, MCONSOLE_BODY, HOOK_BODY, CAPTURE_ORDER),
+    *(RESET_BODY, STACK_BODY, SYSRQ_BODY, MCONSOLE_BODY, HOOK_BODY, CAPTURE_ORDER),
 )

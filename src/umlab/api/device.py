@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
 
-from umlab.api.body import DEVICE_BODY, NEW_DEVICE_BODY
+from umlab.api.body import DEVICE_BODY, NEW_DEVICE_BODY, RESET_BODY
 from umlab.api.error import error_responses
 from umlab.api.guest import MCONSOLE_ERRORS, IdempotencyKey
 from umlab.api.idempotency import AnswerMemory
@@ -63,17 +63,16 @@ def device_routes(service: LabService, answers: AnswerMemory) -> APIRouter:
         """Unplug a device, if it is there; `mem` becomes as much as at the start."""
         return Change(await service.devices.remove(guest, device, down=down))
 
-    @router.post("/{device}/reset", responses=error_responses(*_UNPLUG, "NoSuchDevice"))
+    @router.post(
+        "/{device}/reset",
+        responses=error_responses(*_UNPLUG, "NoSuchDevice"),
+        openapi_extra=RESET_BODY.documented(),
+    )
     async def reset_device(
-        guest: GuestName,
-        device: DeviceName,
-        down: Down = False,
-        idempotency_key: IdempotencyKey = None,
+        guest: GuestName, device: DeviceName, body: Annotated[Any, Depends(RESET_BODY)]
     ) -> Change:
         """Unplug a NIC and plug it again as it was: for one that is connected to nothing any more."""
-        request = ("reset", guest, device, down)
-        reset = service.devices.reset
-        await answers.run(idempotency_key, request, lambda: reset(guest, device, down=down))
+        await service.devices.reset(guest, device, down=body.down)
         return Change(True)
 
     return router

@@ -344,8 +344,8 @@ def reset_device(guest: str, device: str, *, down: bool = False) -> Call[Change]
     The guest has to give it its addresses anew.  Takes and raises what :func:`remove_device` does, and
     raises NoSuchDevice.
     """
-    path = _path("guests", guest, "devices", device, "reset", down="true" if down else None)
-    return Call(_keyed(path, None), _value(Change), GUEST_TIMEOUT)
+    path = _path("guests", guest, "devices", device, "reset")
+    return Call(Request("POST", path, json.dumps({"down": down}).encode()), _value(Change), GUEST_TIMEOUT)
 
 
 def vitals(guest: str) -> Call[GuestVitals]:
@@ -455,10 +455,9 @@ def _post(path: str, body: dict[str, Any], timeout: float) -> Call[str]:
     return Call(_keyed(path, body), lambda response: str(json.loads(response.body)["output"]), timeout)
 
 
-def _keyed(path: str, body: dict[str, Any] | None) -> Request:
+def _keyed(path: str, body: dict[str, Any]) -> Request:
     """Return a request that does its work once, also where it is sent again."""
-    data = b"" if body is None else json.dumps(body).encode()
-    return Request("POST", path, data, {"idempotency-key": str(uuid.uuid4())})
+    return Request("POST", path, json.dumps(body).encode(), {"idempotency-key": str(uuid.uuid4())})
 
 
 def _order_body(order: DeviceOrder | str) -> dict[str, Any]:

@@ -219,7 +219,7 @@ async def test_devices_in_the_words_of_the_lab(api: ApiLab) -> None:
     added = await api.call("POST", at, bess)
     assert (added.json["name"], added.json["setting"]) == ("vec0", "transport=bess,dst=/x/b,mtu=9000")
     assert (await api.call("PUT", f"{at}/vec0", bess)).json == {"changed": False}
-    assert (await api.call("POST", f"{at}/vec0/reset?down=true", None)).json == {"changed": True}
+    assert (await api.call("POST", f"{at}/vec0/reset", {"down": True})).json == {"changed": True}
     disk = {"disk": {"file": "/srv/a.cow", "backing": "/srv/a.img"}}
     assert (await api.call("PUT", f"{at}/ubd1", disk)).json == {"changed": True}
     assert (await api.call("GET", f"{at}/ubdb")).json["setting"] == "/srv/a.cow,/srv/a.img"
@@ -239,7 +239,7 @@ async def test_devices_in_the_words_of_the_lab(api: ApiLab) -> None:
     ):
         assert (await api.call("PUT", f"{at}/{device}", body)).error == error, body
     assert (await api.call("POST", at, {"setting": "daemon,,unix,/x"})).error == "LabError"
-    assert (await api.call("POST", f"{at}/eth9/reset", None)).error == "NoSuchDevice"
+    assert (await api.call("POST", f"{at}/eth9/reset", {})).error == "NoSuchDevice"
 
 
 async def test_stack_and_sysrq(api: ApiLab) -> None:

@@ -26,6 +26,7 @@ FLOORS = {
     "_name": 0,
     "_notify": 0,
     "_peer_credentials": 0,
+    "_readable": 0,
     "wire": 1,
     "switch": 2,
     "engine": 3,

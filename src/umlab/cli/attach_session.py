@@ -12,8 +12,9 @@ import time
 import tty
 from collections.abc import AsyncIterator, Iterator
 
+from umlab._readable import readable
 from umlab.cli.attach_face import Face, Plain, Shared, Watched
-from umlab.client.aio import AsyncClient, readable
+from umlab.client.aio import AsyncClient
 from umlab.client.event import RETRY_INTERVAL, RETRY_TIME
 from umlab.client.terminal import AsyncTerminal
 from umlab.errors import ApiTimeout, ConnectionLost, LabError, LabNotRunning, LimitReached, NoSuchConsole

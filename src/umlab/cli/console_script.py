@@ -10,12 +10,12 @@ from dataclasses import replace
 
 import typer
 
+from umlab._readable import readable
 from umlab.cli.console_guest import Guests
 from umlab.cli.console_line import ALL, Line
 from umlab.cli.console_page import shown_name
 from umlab.cli.console_run import Manner, Runner
 from umlab.cli.exit_status import EXIT_ERROR, EXIT_NOT_RUNNING
-from umlab.client.aio import readable
 from umlab.client.console import find_console, labelled, running_guests
 from umlab.client.find import Lookup
 from umlab.errors import LabNotRunning, MconsoleUnreachable, NoSuchGuest, UmlabError

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from umlab.cli import complete
 from umlab.cli.exit_status import EXIT_NOT_RUNNING
 from umlab.cli.hook import event_kinds, event_names
-from umlab.cli.option import AsJson
+from umlab.cli.option import AsJson, LabNames
 from umlab.cli.output import Output, event_text
 
 if TYPE_CHECKING:
@@ -33,15 +32,7 @@ Examples:
 
 
 def events(
-    names: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="LAB",
-            help="Labs; all that run now unless given.",
-            autocompletion=complete.lab_names,
-            show_default=False,
-        ),
-    ] = None,
+    names: LabNames = None,
     follow: Annotated[
         bool, typer.Option("--follow/--no-follow", "-f", help="Go on with what happens.")
     ] = True,

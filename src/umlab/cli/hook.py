@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from umlab.cli import complete
-from umlab.cli.option import AsJson
+from umlab.cli.option import AsJson, LabNames
 from umlab.cli.output import Output
 
 app = typer.Typer(help="Commands that are run when something happens to a guest.", no_args_is_help=True)
@@ -114,15 +114,7 @@ def set_(
 
 @app.command("ls", epilog=_LS_EPILOG)
 def ls(
-    names: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="LAB",
-            help="Labs; all that run now unless given.",
-            autocompletion=complete.lab_names,
-            show_default=False,
-        ),
-    ] = None,
+    names: LabNames = None,
     as_json: AsJson = False,
 ) -> None:
     """List the hooks of labs, and where each logs what it prints."""

@@ -25,6 +25,15 @@ Watch = Annotated[
         show_default=False,
     ),
 ]
+LabNames = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="LAB",
+        help="Labs; all that run now unless given.",
+        autocompletion=complete.lab_names,
+        show_default=False,
+    ),
+]
 SwitchName = Annotated[
     str,
     typer.Argument(

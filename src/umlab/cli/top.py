@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from umlab.cli import complete
-from umlab.cli.option import AsJson
+from umlab.cli.option import AsJson, LabNames
 from umlab.cli.output import Output
 
 EPILOG = """
@@ -26,15 +25,7 @@ _ONCE = 1.0
 
 
 def top(
-    names: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="LAB",
-            help="Labs; all that run unless given.",
-            autocompletion=complete.lab_names,
-            show_default=False,
-        ),
-    ] = None,
+    names: LabNames = None,
     interval: Annotated[
         float, typer.Option("--interval", metavar="SECONDS", min=0.2, help="Look again so often.")
     ] = 2,

@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
 
+from umlab._readable import readable
 from umlab.client import call as calls
 from umlab.client.connection import Connections
 from umlab.client.event import SILENCE_TIME, Event, EventFeed, Start
@@ -226,14 +227,3 @@ class AsyncClient:
     hook = _awaited(calls.hook)
     put_hook = _awaited(calls.put_hook)
     remove_hook = _awaited(calls.remove_hook)
-
-
-async def readable(fd: int) -> None:
-    """Wait until a descriptor that can be waited for is readable; nobody watches it afterwards."""
-    loop = asyncio.get_running_loop()
-    ready = asyncio.Event()
-    loop.add_reader(fd, ready.set)
-    try:
-        await ready.wait()
-    finally:
-        loop.remove_reader(fd)

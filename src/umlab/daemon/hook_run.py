@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from umlab._readable import readable
 from umlab.errors import CommandTimeout
 from umlab.keeper.link import KeeperLink, Thing
 from umlab.keeper.message import close_all
@@ -61,7 +62,7 @@ async def run_command(guest: str, command: HookCommand, limit: float, keeper: Ke
         pidfd = os.pidfd_open(process.pid)
         keeper.put(key, {}, (pidfd,))
         async with asyncio.timeout(limit):
-            await _readable(pidfd)
+            await readable(pidfd)
     except TimeoutError:
         raise CommandTimeout(guest, " ".join(command.words), limit) from None
     finally:
@@ -70,7 +71,7 @@ async def run_command(guest: str, command: HookCommand, limit: float, keeper: Ke
         if pidfd >= 0:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_KILL_TIME):
-                    await _readable(pidfd)
+                    await readable(pidfd)
             os.close(pidfd)
             keeper.drop(key)
         status = process.poll()
@@ -117,14 +118,3 @@ def _kill(group: int) -> None:
     # Nobody is left, or it has become somebody else.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, signal.SIGKILL)
-
-
-async def _readable(fd: int) -> None:
-    """Wait until a process has ended."""
-    loop = asyncio.get_running_loop()
-    ready = asyncio.Event()
-    loop.add_reader(fd, ready.set)
-    try:
-        await ready.wait()
-    finally:
-        loop.remove_reader(fd)

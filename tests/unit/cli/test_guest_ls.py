@@ -13,7 +13,7 @@ import pytest
 
 from support.cli_run import Run
 from support.fake_lab import FakeGuest
-from support.guest_roots import only_guests_in
+from support.guest_roots import guests_outside_labs
 from support.lab_thread import LabThread
 from umlab.cli.guest_ls import HEADINGS, SPARE
 from umlab.cli.page import Table, fitted
@@ -25,10 +25,7 @@ from umlab.testing.guest import SimulatedGuests
 @pytest.fixture
 def guests(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimulatedGuests]:
     """The guests outside labs."""
-    directory = runtime / "uml"
-    directory.mkdir()
-    only_guests_in(directory, monkeypatch)
-    with SimulatedGuests(directory) as guests:
+    with guests_outside_labs(runtime, monkeypatch) as guests:
         yield guests
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from support.deadline import scaled
-from support.guest_roots import only_guests_in
+from support.guest_roots import guests_outside_labs
 from support.kernel_process import kernel_process
 from support.lab_thread import LabThread
 from umlab.client.census import Census, GuestStatus, take_census
@@ -32,10 +32,7 @@ UML, MAC = 4711, "02:00:00:00:00:01"
 @pytest.fixture
 def guests(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimulatedGuests]:
     """The guests outside labs."""
-    directory = runtime / "uml"
-    directory.mkdir()
-    only_guests_in(directory, monkeypatch)
-    with SimulatedGuests(directory) as guests:
+    with guests_outside_labs(runtime, monkeypatch) as guests:
         yield guests
 
 

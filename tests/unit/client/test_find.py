@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from support.guest_roots import only_guests_in
+from support.guest_roots import guests_outside_labs
 from support.lab_thread import LabThread
 from umlab.client.find import GuestPlace, Lookup, find_guest, guest_roots, lab_of
 from umlab.errors import LabError, MconsoleUnreachable, NoSuchGuest
@@ -23,10 +23,7 @@ STRANGER = 65534
 @pytest.fixture
 def guests(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimulatedGuests]:
     """The guests outside labs."""
-    directory = runtime / "uml"
-    directory.mkdir()
-    only_guests_in(directory, monkeypatch)
-    with SimulatedGuests(directory) as guests:
+    with guests_outside_labs(runtime, monkeypatch) as guests:
         yield guests
 
 

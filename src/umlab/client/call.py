@@ -34,6 +34,7 @@ from umlab.daemon.view import (
     SwitchView,
 )
 from umlab.errors import ApiError, ApiTimeout
+from umlab.mconsole.command import timeout_of
 
 if TYPE_CHECKING:
     from umlab.daemon.device_order import DeviceOrder
@@ -48,6 +49,8 @@ QUICK_TIMEOUT = 10.0
 #: for what a guest has to answer, and longer where that has to wait for another's answer,
 GUEST_TIMEOUT = 40.0
 TURN_TIMEOUT = 60.0
+#: at most for that wait alone,
+TURN_TIME = 15.0
 #: and for starting and stopping guests.
 LIFE_TIMEOUT = 90.0
 #: Bytes of a guest's log that one call returns unless told otherwise.
@@ -386,7 +389,8 @@ def mconsole(guest: str, command: str, timeout: float | None = None) -> Call[str
     Raises NoSuchGuest, MconsoleError, GuestBusy.
     """
     body = {"command": command, "timeout": timeout}
-    return _post(_path("guests", guest, "mconsole"), body, max(TURN_TIMEOUT, (timeout or 0) + 30))
+    limit = timeout_of(command.encode(errors="replace")) if timeout is None else timeout
+    return _post(_path("guests", guest, "mconsole"), body, limit + TURN_TIME)
 
 
 def hooks() -> Call[list[HookView]]:

@@ -20,6 +20,7 @@ from umlab.errors import LabError, LocalProtocolError
 from umlab.mconsole.aio import AsyncMconsole
 from umlab.mconsole.discover import discover
 from umlab.mconsole.endpoint import check_listening
+from umlab.wire.mconsole import serialize_request
 
 if TYPE_CHECKING:
     from umlab.daemon.view import DeviceView, ProcessView
@@ -62,6 +63,8 @@ class GuestConsole:
         """
         if self.lab is None:
             return await AsyncMconsole(str(self.path), self.name).run(command)
+        # It is refused in the same words whoever speaks for the guest.
+        serialize_request(command.text)
         try:
             text = command.text.decode()
         except UnicodeDecodeError:

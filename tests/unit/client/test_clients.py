@@ -422,3 +422,12 @@ def test_closing_ends_what_another_thread_waits_for(runtime: Path) -> None:
     assert len(failures) == 1
     with pytest.raises(StateError, match="closed"):
         client.switches()
+
+
+@pytest.mark.parametrize(
+    ("command", "told", "limit"), [("version", None, 5), ("proc stat", None, 30), ("proc stat", 2, 2)]
+)
+def test_a_console_call_lasts_little_longer_than_its_answer_may_take(
+    command: str, told: float | None, limit: float
+) -> None:
+    assert call.mconsole("left", command, told).timeout == limit + call.TURN_TIME

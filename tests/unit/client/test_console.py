@@ -71,6 +71,9 @@ async def test_errors_are_those_of_the_guest(short_dir: Path) -> None:
                 await ask
         with pytest.raises(LabNotRunning):
             await GuestConsole("left", lab="ring").run(version())
+        for long in (console, find_console("left")):
+            with pytest.raises(LocalProtocolError, match="at most 511 bytes, not 516"):
+                await long.run(Command(f"proc {'x' * 511}"))
         with pytest.raises(LocalProtocolError, match="is not UTF-8"):
             await find_console("left").run(Command("log \udcff"))
 

@@ -6,9 +6,10 @@ import asyncio
 import os
 import shutil
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from umlab.cli import console_page
 from umlab.cli.console_guest import Guests
@@ -21,11 +22,14 @@ from umlab.mconsole.command import Command
 from umlab.mconsole.fleet import AsyncFleet, Console, Outcome
 from umlab.mconsole.line import LOG_PIECE, absolute_disks, log_pieces, log_requests
 
+T = TypeVar("T")
+
 #: Asks the user before something is sent.
 Confirm = Callable[[str], Awaitable[bool]]
 
 #: Seconds of waiting after which it is told how far things are, and how often then.
 PROGRESS_TIME, _PROGRESS_INTERVAL = 1.0, 0.25
+_NOT_WAITED_FOR = "not waited for"
 #: Names of guests that a question lists.
 _MAX_ASKED = 4
 
@@ -69,8 +73,8 @@ class Runner:
         self.releases: dict[str, str] = {}
         self._manner = manner
         self._output = Output(as_json=manner.as_json)
-        self._waiting: asyncio.Future[None] | None = None
-        self._local: dict[str, Callable[[str], Awaitable[None]]] = {
+        self._waiting: asyncio.Future[Any] | None = None
+        self._local: dict[str, Callable[[str], Coroutine[Any, Any, None]]] = {
             "help": self._help,
             "guests": self._list,
             "switch": self._switch,
@@ -84,20 +88,20 @@ class Runner:
         line = parse_line(text)
         try:
             if line.patterns is None and (local := self._local.get(line.verb)):
-                await local(line.rest)
+                await self._until_interrupted(local(line.rest))
                 return True
             if line.patterns is None and not line.text:
                 return True
             if not line.text:
                 raise LabError(f"write a command behind {text.strip()}")
-            outcomes = await self.ask(await self._meant(line), line)
+            outcomes = await self.ask(await self._until_interrupted(self._meant(line)), line)
         except UmlabError as error:
             console_page.complain(str(error))
             return False
         return outcomes is not None and all(outcome.error is None for outcome in outcomes)
 
     def interrupt(self) -> None:
-        """Wait no longer for the answers that have not come."""
+        """Wait no longer for what has not come."""
         if self._waiting is not None:
             self._waiting.cancel()
 
@@ -131,6 +135,18 @@ class Runner:
             self.touched |= set(guests)
         self._show(guests, outcomes, alone=line.patterns is None and len(guests) == 1)
         return outcomes
+
+    async def _until_interrupted(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do something here that may have to wait for a daemon."""
+        self._waiting = waiting = asyncio.ensure_future(work)
+        try:
+            await asyncio.wait({waiting})
+        finally:
+            self._waiting = None
+            waiting.cancel()
+        if waiting.cancelled():
+            raise LabError(_NOT_WAITED_FOR)
+        return waiting.result()
 
     async def _meant(self, line: Line) -> Mapping[str, Console]:
         if line.patterns is not None:
@@ -166,7 +182,7 @@ class Runner:
             await asyncio.gather(waiting, return_exceptions=True)
         if not waiting.cancelled():
             waiting.result()
-        given_up = Outcome("", None, LabError("not waited for"), loop.time() - begin)
+        given_up = Outcome("", None, LabError(_NOT_WAITED_FOR), loop.time() - begin)
         return [come.get(name) or replace(given_up, umid=name) for name in guests]
 
     def _show(self, guests: Mapping[str, Console], outcomes: Sequence[Outcome], *, alone: bool) -> None:

@@ -22,6 +22,8 @@ from umlab.mconsole.reading import parse_loadavg, parse_version
 
 #: Seconds in which a guest has to answer to count as one that does.
 ANSWER_TIME = 2.0
+#: Seconds in which its lab's daemon has to tell what it answered.
+_TOLD_TIME = ANSWER_TIME + 1.0
 #: Characters of a release that the toolbar has room for.
 _MAX_WORD = 32
 #: Seconds in which a kernel that runs is done with what an answer makes it do.
@@ -50,15 +52,16 @@ async def look(guest: GuestConsole) -> GuestState:
     """Ask a guest how it is.
 
     One that is stopped answers all the same, but without a switch of context; every other one makes some
-    for each answer.
+    for each answer.  Of one whose daemon hangs nothing is known: it is silent, too.
 
     Source: Linux arch/um/drivers/mconsole_kern.c, ``mconsole_stop``.
     """
     try:
-        release = parse_version(await guest.run(Command("version", ANSWER_TIME))).release[:_MAX_WORD]
+        async with asyncio.timeout(_TOLD_TIME):
+            release = parse_version(await guest.run(Command("version", ANSWER_TIME))).release[:_MAX_WORD]
     except (MconsoleUnreachable, NoSuchGuest, LabNotRunning):
         return GuestState("dead")
-    except (MconsoleTimeout, ApiTimeout):
+    except (MconsoleTimeout, ApiTimeout, TimeoutError):
         return GuestState("silent")
     except UmlabError:
         return GuestState("garbled")

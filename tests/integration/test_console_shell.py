@@ -29,12 +29,14 @@ def guests(short_dir: Path) -> Iterator[SimulatedGuests]:
         yield made
 
 
-def shell(short_dir: Path, names: Sequence[str], **environment: str) -> ScreenSession:
+def shell(short_dir: Path, names: Sequence[str], *command: str, **environment: str) -> ScreenSession:
+    """Return the console of guests, by their paths: others of this machine may have such names."""
     inherited = {
         key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES", "NO_COLOR")
     }
     own = {"HOME": str(short_dir), "XDG_STATE_HOME": str(short_dir / "s"), "TERM": "xterm"}
-    return ScreenSession([UMLAB, "console", *names], inherited | own | environment, (40, 100))
+    places = [f"{short_dir}/.uml/{name}" for name in names]
+    return ScreenSession([UMLAB, "console", *places, *command], inherited | own | environment, (40, 100))
 
 
 def test_a_day_at_the_console(short_dir: Path, guests: SimulatedGuests) -> None:
@@ -123,3 +125,17 @@ def test_terminal_is_put_back_when_a_signal_ends_the_shell(short_dir: Path, gues
         os.kill(session.pid, signal.SIGTERM)
         assert session.wait() == 128 + signal.SIGTERM
         assert session.modes() == before
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "sent"), [("\x03", 128 + signal.SIGINT, []), ("y\r", 0, [b"halt"]), ("\x04", 1, [])]
+)
+def test_one_command_that_is_deadly_is_asked_back(
+    short_dir: Path, guests: SimulatedGuests, answer: str, status: int, sent: list[bytes]
+) -> None:
+    web = guests.add("web1")
+    with shell(short_dir, ["web1"], "--", "halt") as session:
+        session.wait_for("Send it to web1? [y/N] ")
+        session.type(answer)
+        assert session.wait() == status
+    assert web.requests == sent

@@ -8,8 +8,6 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-import typer
-
 from umlab._readable import readable
 from umlab.cli.console_guest import Guests
 from umlab.cli.console_line import ALL, Line
@@ -93,7 +91,10 @@ def _status(outcomes: Sequence[Outcome]) -> int:
 
 
 async def _confirm(question: str) -> bool:
-    return typer.confirm(shown_name(question), err=True)
+    print(f"{shown_name(question)} [y/N] ", end="", file=sys.stderr, flush=True)
+    # A signal ends this, too.
+    await readable(0)
+    return os.read(0, _READ_SIZE).strip().lower() in (b"y", b"yes")
 
 
 async def _lines() -> AsyncIterator[str]:

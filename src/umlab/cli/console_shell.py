@@ -89,7 +89,10 @@ class Shell:
                     continue
                 except EOFError:
                     return
-                await self._runner.run(line)
+                # Several that were pasted; what follows one that failed may need it.
+                for each in line.split("\n"):
+                    if not await self._runner.run(each) or self._runner.quitting:
+                        break
                 self._changed.set()
         finally:
             looking.cancel()

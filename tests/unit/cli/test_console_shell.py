@@ -76,6 +76,11 @@ def test_history_that_cannot_be_kept_is_told(
     assert "umlab: the history is not kept: Not a directory" in capsys.readouterr().err
 
 
+def test_pasted_lines_are_run_until_one_fails(web: SimulatedGuest, type_: Typing) -> None:
+    type_("\x1b[200~stop\n\ngo\ngo\nlog never\n\x1b[201~\rquit\r")
+    assert said(web) == [b"stop", b"go", b"go"]
+
+
 def test_dropped_line_is_not_run(web: SimulatedGuest, type_: Typing) -> None:
     type_("stop\x03go\r\x04")
     assert said(web) == [b"go"]

@@ -20,6 +20,7 @@ from umlab.daemon import guest as daemon_guest
 from umlab.daemon.guest import GuestService
 from umlab.errors import CommandTimeout, GuestFailed, LabError
 from umlab.guest.cmdline import DiskRoot, GuestSpec, TinyRoot
+from umlab.guest.console import Console
 from umlab.guest.process import HALT_STATUSES, Guest, Rung
 from umlab.guest.watch import group_members
 from umlab.mconsole.aio import AsyncMconsole
@@ -228,7 +229,10 @@ async def test_console_socket_is_where_the_console_client_looks(short_dir: Path)
 
 async def test_log_file_has_the_console(short_dir: Path, tmp_path: Path) -> None:
     with (tmp_path / "log").open("wb") as log:
-        async with await Guest.start(GuestSpec("left", debian_kernel()), str(short_dir), log=log) as guest:
+        console = Console(log)
+        async with await Guest.start(
+            GuestSpec("left", debian_kernel()), str(short_dir), console=console
+        ) as guest:
             await guest.ready(LONG)
             await guest.agent.run("echo on the console >/dev/console", LONG)
             await guest.stop()

@@ -245,11 +245,13 @@ def _keeper_of(guest: int) -> int:
 #: tells one daemon's events from another's has to differ, no more.
 _SHOWN = {
     "capture/recorder.py": 1,
-    "cli/guest.py": 1,
+    "cli/logs.py": 1,
     "cli/top_page.py": 1,
     "daemon/capture.py": 1,
     "daemon/event_log.py": 2,
+    "daemon/hook.py": 1,
     "daemon/lab.py": 1,
+    "guest/log_times.py": 1,
     "guest/process.py": 1,
 }
 _WALL_CLOCK = {"time", "time_ns", "localtime", "gmtime", "ctime", "now", "utcnow", "today"}

@@ -49,10 +49,10 @@ def cells(row: Iterable[Char]) -> str:
     return "".join(parts)
 
 
-def trimmed(row: Sequence[Char]) -> Sequence[Char]:
-    """Return a row without the blanks at its end."""
+def trimmed(row: Sequence[Char], least: int = 0) -> Sequence[Char]:
+    """Return a row without the blanks at its end, but for the first cells of it."""
     length = len(row)
-    while length and row[length - 1] == BLANK:
+    while length > least and row[length - 1] == BLANK:
         length -= 1
     return row[:length]
 

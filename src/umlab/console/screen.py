@@ -197,8 +197,11 @@ class Screen:
 
     def _paint_rows(self, rows: dict[int, Row]) -> str:
         out = ["\x1b[0m\x1b(B\x1b)B\x0f\x1b[2J"]
+        cursor = self._grid.cursor
         for y in range(self._grid.lines):
-            if row := paint.trimmed(_cells(rows, y, self._grid.columns)):
+            # Programs that read a terminal know a prompt by the blank at its end.
+            least = cursor.x if y == cursor.y else 0
+            if row := paint.trimmed(_cells(rows, y, self._grid.columns), least):
                 out += [paint.move(y, 0), paint.cells(row)]
         return "".join(out)
 

@@ -69,8 +69,10 @@ def _arguments(verb: str, known: Known) -> Mapping[str, str]:
             return PROC_FILES
         case "sysrq":
             return {letter: f"{key.does}{' (deadly)' if key.kills else ''}" for letter, key in KEYS.items()}
-        case "config" | "remove":
+        case "config":
             return devices
+        case "remove":
+            return known.devices or devices
         case "switch":
             return known.guests
         case "help":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -123,6 +124,9 @@ DEVICES = {
 #: The kernel looks at the beginning of a command only.
 _DEADLY = {name: VERBS[name].does for name in ("halt", "reboot", "cad")}
 
+#: The disk that every kernel has by default.  Source: Linux arch/um/drivers/ubd_kern.c ``ubd0_init``.
+_FIRST_DISK = re.compile(r"remove\s*ubd[a0]")
+
 
 def danger(text: str, releases: Iterable[str] = ("",)) -> str | None:
     """Return what a command is known to do to guests or their programs, ``None`` for what is harmless.
@@ -134,6 +138,8 @@ def danger(text: str, releases: Iterable[str] = ("",)) -> str | None:
     for verb, does in _DEADLY.items():
         if text.startswith(verb):
             return does
+    if _FIRST_DISK.match(text):
+        return "unplug the first disk; a kernel that was started without one panics"
     if text.startswith("sysrq"):
         letter = text.removeprefix("sysrq").lstrip()[:1]
         if any(kills(letter, release) for release in releases):

@@ -38,7 +38,9 @@ def words(text: str) -> list[str]:
         ("proc load", ["loadavg"]),
         ("@all proc  load", ["loadavg"]),
         ("config eth", ["eth0", "eth1", "eth7"]),
-        ("remove ubd", ["ubda", "ubdb", "ubdc", "ubdd"]),
+        ("config ubd", ["ubda", "ubdb", "ubdc", "ubdd"]),
+        ("remove ubd", ["ubda"]),
+        ("remove e", ["eth7"]),
         ("help sw", ["switch"]),
         ("log ", ["-f"]),
         ("stack ", ["1", "42"]),
@@ -88,3 +90,7 @@ async def test_processes_are_looked_for_when_they_are_to_be_named() -> None:
     assert await complete("sta") == ["stack"]
     assert known == [Known({}, {})]
     assert await complete("stack ") == ["1", "42"]
+
+
+def test_usual_devices_are_shown_where_a_guests_own_are_not_known() -> None:
+    assert "ubdb" in candidates("remove ", Known({}, {}))[1]

@@ -21,13 +21,18 @@ from umlab.cli.console_verb import VERBS, danger, help_lines
         "sysrq o",
         "sysrq t",
         "sysrq e",
+        "remove ubda",
+        "removeubd0",
     ],
 )
 def test_deadly_commands_are_known_as_the_kernel_reads_them(text: str) -> None:
     assert danger(text)
 
 
-@pytest.mark.parametrize("text", ["version", "stop", "log halt", "sysrq", "sysrq m", "sysrq B", " halt", ""])
+@pytest.mark.parametrize(
+    "text",
+    ["version", "stop", "log halt", "sysrq", "sysrq m", "sysrq B", " halt", "remove ubdb", "config ubda", ""],
+)
 def test_others_are_not(text: str) -> None:
     assert danger(text) is None
 

@@ -16,6 +16,9 @@ from umlab.mconsole.sysrq import KEYS
 #: A line that is about to name a file.
 _FILE = re.compile(r"\s*(?:@\S*\s+)?log\s+-f\s+(.*)")
 
+#: What makes a name mean others, or several, behind the mark.
+_NOT_PLAIN = re.compile(r"[\s,*?\[]")
+
 #: A line that is about to name a process of the present guest: it is looked for once, not for each digit.
 _PROCESS = re.compile(r"\s*stack\s+")
 
@@ -48,7 +51,8 @@ def candidates(text: str, known: Known) -> tuple[str, dict[str, str]]:
         selector, blank, text = text.partition(" ")
         typed = selector.removeprefix(MARK).rpartition(",")[2]
         if not blank:
-            return typed, _beginning(typed, {ALL: "every guest", **known.guests})
+            plain = {name: place for name, place in known.guests.items() if not _NOT_PLAIN.search(name)}
+            return typed, _beginning(typed, {**plain, ALL: "every guest"})
         text, local = text.lstrip(), False
     verb, blank, rest = text.partition(" ")
     if not blank:

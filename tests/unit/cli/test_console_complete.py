@@ -30,7 +30,7 @@ def words(text: str) -> list[str]:
     [
         ("ver", ["version"]),
         ("  s", ["sysrq", "stack", "stop", "switch"]),
-        ("@", ["all", "web1", "web2"]),
+        ("@", ["web1", "web2", "all"]),
         ("@web1,w", ["web1", "web2"]),
         ("@all s", ["sysrq", "stack", "stop"]),
         ("@all switch ", []),
@@ -94,3 +94,9 @@ async def test_processes_are_looked_for_when_they_are_to_be_named() -> None:
 
 def test_usual_devices_are_shown_where_a_guests_own_are_not_known() -> None:
     assert "ubdb" in candidates("remove ", Known({}, {}))[1]
+
+
+def test_name_that_would_mean_others_is_not_offered_behind_the_mark() -> None:
+    known = Known({name: "/tmp/x" for name in ("all", "*", "web[12]", "a b", "a,b", "a?")}, {})
+    assert candidates("@", known)[1] == {"all": "every guest"}
+    assert list(candidates("switch ", known)[1]) == list(known.guests)

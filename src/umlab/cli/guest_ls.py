@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -69,7 +70,14 @@ def _list(uml_dirs: Sequence[str], *, prune: bool) -> Page:
 
 def _page(census: Census, *, prune: bool) -> Page:
     records = [_record(guest) for guest in census.guests]
-    rows = [_row(guest) for guest in census.guests]
+    names = Counter(guest.name for guest in census.guests if guest.lab is None)
+    rows = [
+        # Of two outside labs that have one name, each by what `umlab console` takes for it.
+        _row(
+            guest, os.path.dirname(guest.path) if guest.lab is None and names[guest.name] > 1 else guest.name
+        )
+        for guest in census.guests
+    ]
     lines = []
     for guest, record in zip(census.guests, records, strict=True):
         # What is in a lab's directory is its daemon's, or goes with the lab.
@@ -111,7 +119,7 @@ def _record(guest: GuestStatus) -> dict[str, Any]:
     return record | {"nics": None if nics is None else [dataclasses.asdict(nic) for nic in nics]}
 
 
-def _row(guest: GuestStatus) -> tuple[str, ...]:
+def _row(guest: GuestStatus, name: str) -> tuple[str, ...]:
     vitals = guest.vitals
     blank = _UNKNOWN if guest.state in _ALIVE else _NONE
     release = up = load = memory = blank
@@ -125,7 +133,7 @@ def _row(guest: GuestStatus) -> tuple[str, ...]:
             memory = f"{vitals.memory_used >> 20}/{vitals.memory_total >> 20} MiB"
     pid = blank if guest.pid is None else str(guest.pid)
     nics = blank if guest.nics is None else ", ".join(map(_nic, guest.nics)) or _NONE
-    row = (guest.name, guest.lab or _NONE, _state(guest), pid, release, up, load, memory, nics)
+    row = (name, guest.lab or _NONE, _state(guest), pid, release, up, load, memory, nics)
     return tuple(map(_text, row))
 
 

@@ -75,6 +75,19 @@ def test_guest_that_others_started_is_listed(run: Run, runtime: Path, guests: Si
     assert record.keys() >= {"kernel", "memory", "started_at", "consoles", "answers", "uptime", "load"}
 
 
+def test_guests_of_one_name_outside_labs_are_told_apart(
+    run: Run, runtime: Path, guests: SimulatedGuests
+) -> None:
+    guests.add("left")
+    guests.add("right")
+    (runtime / "srv").mkdir()
+    with SimulatedGuests(runtime / "srv") as others, LabThread(runtime, "lan", guests=("left",)):
+        others.add("left")
+        shown = run("guest", "ls", "--uml-dir", str(runtime / "srv"))
+    names = [line.split()[0] for line in shown.out.splitlines()[1:]]
+    assert names == ["left", str(guests.directory / "left"), "right", f"{runtime}/srv/left"]
+
+
 def test_every_state_is_shown(run: Run, runtime: Path, guests: SimulatedGuests) -> None:
     guests.add("a-silent", fault=silent)
     guests.add("b-dead").die()

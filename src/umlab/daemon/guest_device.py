@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import os
 import shlex
 
 from umlab._boot import boot_of
@@ -184,6 +185,8 @@ class GuestDevices:
             elif setting is None:
                 # It was plugged by somebody else, and the kernel does not tell how.
                 setting = ""
+        elif _is_unmade(member, key):
+            setting = None
         else:
             told = await member.kernel.run(commands.config_get(key))
             if device.kind == "ubd" and not told:
@@ -231,6 +234,8 @@ class GuestDevices:
             raise LabError(
                 f"guest {member.name}: {device} is the lab's own: it logs, attaches and commands there"
             )
+        if isinstance(setting, Disk):
+            _check_alone(member, str(device), setting)
         guest = member.guest
         writable = writable_places(guest.spec, guest.run) if is_contained(guest.spec) else None
         try:
@@ -285,6 +290,8 @@ class GuestDevices:
             raise LabError(f"guest {member.name}: {device} is the lab's own and stays")
         if down and device.is_nic:
             await self._set_down(member, key)
+        if _is_unmade(member, key):
+            return False
         was_there = True
         try:
             await member.kernel.run(commands.remove(key))
@@ -325,6 +332,36 @@ class GuestDevices:
                 whole = balloon.size == member.guest.spec.memory
                 self._note(member, _MEM, None if whole else serialize_setting(Memory(balloon.size)))
         return balloon.size != before
+
+
+def _is_unmade(member: Member, device: str) -> bool:
+    """Say whether this is the disk that every kernel has by default, of a file that is not there.
+
+    Linux tells of it as of any other, and panics when it is to be removed.
+
+    Source: Linux arch/um/drivers/ubd_kern.c ``ubd0_init``.
+    """
+    return device == "ubda" and device not in member.plugged
+
+
+def _check_alone(member: Member, device: str, disk: Disk) -> None:
+    """Refuse a disk that writes where another one does: the kernel locks files against other guests alone."""
+    file = _written_file(disk)
+    for other, text in member.plugged.items():
+        if file is None or other == device or not other.startswith("ubd"):
+            continue
+        # What a guest was started with may say more than we plug in ourselves.
+        with contextlib.suppress(LabError):
+            setting = parse_setting(parse_device(other)[0], text)
+            if isinstance(setting, Disk) and _written_file(setting) == file:
+                break
+    else:
+        return
+    raise LabError(f"guest {member.name}: {device}: {other} writes to {disk.file} already")
+
+
+def _written_file(disk: Disk) -> str | None:
+    return None if disk.read_only else os.path.realpath(disk.file)
 
 
 def _agrees(device: DeviceName, text: str, told: str) -> bool:

@@ -229,6 +229,30 @@ async def test_disk_keeps_its_letters(devices: Devices) -> None:
     assert (await devices.all.view("g", "ubdb")).setting == f"r={image}"
 
 
+async def test_two_disks_do_not_write_to_one_file(devices: Devices) -> None:
+    guest = devices.kept.lab.guest_set.find("g").guest
+    image, link = (Path(guest.run.path) / name for name in ("image", "link"))
+    image.touch()
+    link.symlink_to(image)
+    assert await devices.put("ubdb", str(image))
+    for path in (image, link):
+        with pytest.raises(LabError, match=r"ubdc: ubdb writes to .* already"):
+            await devices.put("ubdc", str(path))
+    assert await devices.put("ubdcr", str(image))
+    assert await devices.all.remove("g", "ubdb")
+    assert await devices.put("ubdd", str(image))
+
+
+async def test_disk_that_the_kernel_could_not_make_stays(devices: Devices) -> None:
+    """A guest without disks tells of one, and panics when that is removed."""
+    devices.plugged().pop("ubda")
+    devices.values["ubd0"] = "root_fs"
+    with pytest.raises(NoSuchDevice):
+        await devices.all.view("g", "ubda")
+    assert not await devices.all.remove("g", "ubda")
+    assert not any(request.startswith(b"remove") for request in devices.kernel.requests)
+
+
 async def test_none_unplugs_a_console(devices: Devices) -> None:
     assert await devices.put("con4", "pts")
     assert (await devices.all.view("g", "con4")).setting == "pts"

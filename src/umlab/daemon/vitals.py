@@ -72,9 +72,7 @@ class Vitals:
             self._looking = asyncio.create_task(self._look())
             self._began_ns = self._clock.now_ns()
         if self._looking is not None:
-            # One that was silent just now probably still is.
-            patience = PATIENCE if self._state == "answers" else 0
-            left = patience - (self._clock.now_ns() - self._began_ns) / 1e9
+            left = PATIENCE - (self._clock.now_ns() - self._began_ns) / 1e9
             await asyncio.wait([self._looking], timeout=max(0, left))
         return self._view()
 

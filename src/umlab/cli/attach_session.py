@@ -17,7 +17,15 @@ from umlab.cli.attach_face import Face, Plain, Shared, Watched
 from umlab.client.aio import AsyncClient
 from umlab.client.event import RETRY_INTERVAL, RETRY_TIME
 from umlab.client.terminal import AsyncTerminal
-from umlab.errors import ApiTimeout, ConnectionLost, LabError, LabNotRunning, LimitReached, NoSuchConsole
+from umlab.errors import (
+    ApiTimeout,
+    ConnectionLost,
+    LabError,
+    LabNotRunning,
+    LimitReached,
+    NoSuchConsole,
+    UmlabError,
+)
 
 #: Bytes that are typed at a time, and seconds that each of them takes: a guest's line is no faster.
 _PIECE = 1024
@@ -82,9 +90,10 @@ class Session:
         tasks = {output, typed, resized}
         try:
             await asyncio.wait({output, typed}, return_when=asyncio.FIRST_COMPLETED)
-            for task in (output, typed):
-                if task.done():
-                    task.result()
+            if output.done():
+                output.result()
+            else:
+                typed.result()
             return output.done()
         finally:
             for task in tasks:
@@ -168,7 +177,7 @@ class Session:
         assert self._terminal is not None
         try:
             await self._terminal.write(data)
-        except LabError:
+        except UmlabError:
             # What is typed while there is no daemon is lost, as the user has been told.
             if not self._is_person:
                 raise
@@ -186,7 +195,7 @@ class Session:
                 changed.clear()
                 size = self._face.resize()
                 if size is not None and self._terminal is not None and not self._read_only:
-                    with contextlib.suppress(LabError):
+                    with contextlib.suppress(UmlabError):
                         await self._terminal.resize(*size)
         finally:
             loop.remove_signal_handler(signal.SIGWINCH)

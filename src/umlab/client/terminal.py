@@ -19,7 +19,15 @@ from umlab.client.call import QUICK_TIMEOUT, terminal_path
 from umlab.client.decode import refusal
 from umlab.client.exchange import lost
 from umlab.client.place import dial
-from umlab.errors import ApiError, ApiTimeout, LimitReached, NoSuchConsole, NoSuchGuest, UmlabError
+from umlab.errors import (
+    ApiError,
+    ApiTimeout,
+    LimitReached,
+    NoSuchConsole,
+    NoSuchGuest,
+    StateError,
+    UmlabError,
+)
 
 if TYPE_CHECKING:
     from umlab.console.terminal import Role
@@ -122,6 +130,10 @@ class _Name:
             return LimitReached(f"guest {self.guest}: {self.console} has as many viewers as it can have")
         return lost(self.lab)
 
+    def closed(self) -> UmlabError:
+        """Return the error for typing where the guest has ended."""
+        return StateError(f"guest {self.guest}: {self.console} is closed: the guest has ended")
+
 
 class Terminal:
     """A terminal, open from the beginning; one thread reads while others may write.
@@ -195,7 +207,7 @@ class Terminal:
                 return output
 
     def write(self, data: bytes) -> None:
-        """Type bytes.  Raises what `read` raises where the terminal has ended."""
+        """Type bytes.  Raises what `read` raises, and StateError where the guest has ended."""
         self._send(data)
 
     def resize(self, rows: int, columns: int) -> None:
@@ -210,7 +222,7 @@ class Terminal:
         try:
             self._connection.send(message)
         except ConnectionClosed as error:
-            raise self._name.ended(error) or lost(self._name.lab) from None
+            raise self._name.ended(error) or self._name.closed() from None
 
 
 class AsyncTerminal:
@@ -262,7 +274,7 @@ class AsyncTerminal:
                 return output
 
     async def write(self, data: bytes) -> None:
-        """Type bytes.  Raises what `read` raises where the terminal has ended."""
+        """Type bytes.  Raises what `read` raises, and StateError where the guest has ended."""
         await self._send(data)
 
     async def resize(self, rows: int, columns: int) -> None:
@@ -277,7 +289,7 @@ class AsyncTerminal:
         try:
             await self._connection.send(message)
         except ConnectionClosed as error:
-            raise self._name.ended(error) or lost(self._name.lab) from None
+            raise self._name.ended(error) or self._name.closed() from None
 
 
 def _silent(lab: str) -> ApiError:

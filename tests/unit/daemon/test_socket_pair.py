@@ -52,7 +52,7 @@ class TestGuest:
             assert (port.pid, port.uid) == (pid, os.geteuid())
         await wait_until_async(lambda: ports(kept)[0].counters["rx_frames"] == 1, 10, "its frame")
         assert ports(kept)[0].macs == ("02:00:00:00:00:01",)
-        assert (await kept.lab.devices.view("g", "vec2")).setting == "transport=fd,fd=6"
+        assert kept.lab.guest_set.find("g").plugged["vec2"] == "transport=fd,fd=6"
         os.killpg(pid, signal.SIGKILL)
         await wait_until_async(lambda: not ports(kept) and not ports(kept, "wan"), 10, "no port")
 

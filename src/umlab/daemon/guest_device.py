@@ -54,6 +54,8 @@ _FIRST_CONSOLE = 2
 _DOWN_TIMEOUT = 5.0
 #: Seconds in which what a kernel logged before its answer has come.
 _LOG_TIME = 0.05
+#: Seconds for the first of what a kernel logs when it refuses.
+_REASON_TIME = 0.5
 #: Bytes of what a kernel logged meanwhile that an error shows.
 _MAX_SAID = 400
 #: After these nobody knows whether the guest has done what it was asked.
@@ -260,7 +262,8 @@ class GuestDevices:
         except MconsoleError as error:
             self._note(member, key, before)
             if not isinstance(error, MconsoleUnreachable):
-                error = _explained(error, device, plug=True, said=_said(member, printed))
+                said = await _reason(member, printed)
+                error = _explained(error, device, plug=True, said=said)
             raise error from None
         except LabError:
             self._note(member, key, before)
@@ -373,6 +376,14 @@ def _agrees(device: DeviceName, text: str, told: str) -> bool:
     if isinstance(setting, Disk):
         return told == setting.file + (f",{setting.backing}" if setting.backing else "")
     return isinstance(setting, Console) and told == setting.input
+
+
+async def _reason(member: Member, printed: int) -> str:
+    """Return what a guest's kernel has logged with a refusal, for which it is waited a little."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_REASON_TIME):
+            await member.guest.console.grow(printed)
+    return _said(member, printed)
 
 
 def _said(member: Member, printed: int) -> str:

@@ -24,6 +24,7 @@ def _relative(path: Path) -> str:
 
 
 @pytest.mark.integration
+@pytest.mark.any_user
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("document", DOCUMENTS, ids=_relative)
 def test_document_commands_run_as_written(document: Path, short_dir: Path) -> None:

@@ -23,7 +23,7 @@ from umlab.client import Client
 from umlab.mconsole.discover import discover
 from umlab.mconsole.prune import prune
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.any_user]
 
 BY_HAND_MAC = "02:00:00:00:00:0a"
 UMLAB = Path(sys.executable).with_name("umlab")

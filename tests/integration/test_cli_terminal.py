@@ -20,7 +20,7 @@ from support.lab_thread import LabThread
 from support.require import require_program
 from support.terminal_session import TerminalSession
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.any_user]
 
 UMLAB = str(Path(sys.executable).with_name("umlab"))
 

@@ -15,7 +15,7 @@ from support.screen_session import ScreenSession
 from umlab.testing import SimulatedGuests
 from umlab.testing.fault import escapes, silent
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.any_user]
 
 UMLAB = str(Path(sys.executable).with_name("umlab"))
 VERSION = "Linux (none) 6.1.176 #1 Sat Jul  4 15:38:16 UTC 2026 x86_64"

@@ -22,7 +22,7 @@ from umlab.guest import landlock
 from umlab.guest.cmdline import GuestSpec
 from umlab.mconsole.command import Command
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.any_user]
 
 #: More messages than there is room for in the socket and in the allowance.
 FLOOD = "i=0; while [ $i -lt 400 ]; do echo m$i; i=$((i+1)); done >/proc/mconsole"

@@ -23,7 +23,6 @@ from support.require import require_program
 from umlab.capture.order import MIN_ROTATE_SIZE, CaptureProgress, CaptureRequest
 from umlab.client import Client
 from umlab.client.capture import Capture
-from umlab.daemon.capture import CAPACITY
 from umlab.engine.select import ENGINE_VARIABLE
 from umlab.errors import CaptureError, NoSuchPort, NoSuchSwitch
 
@@ -240,11 +239,11 @@ def test_capture_of_much_more_than_its_memory_does_not_grow(lab: Lab, tmp_path: 
     pid = lab.client.lab().pid
     file = str(tmp_path / "a.pcapng")
     with lab.capture(file=file, rotate_size=4 << 20, files=2) as capture:
-        # Of its own memory it uses as much as it is behind.
-        lab.flood(1_000, size=9000)
+        # All of its memory is used once.
+        lab.flood(3_000, size=9000)
         before = memory_of(pid)
-        lab.flood(6_000, size=9000)
-        assert memory_of(pid) - before < CAPACITY + (8 << 20)
+        lab.flood(3_000, size=9000)
+        assert memory_of(pid) - before < 8 << 20
         report = stopped(capture)[1]
     assert report.bytes > 90 << 20
     assert len(list(tmp_path.iterdir())) == 2

@@ -64,7 +64,7 @@ class PyCapture:
             return list(self._tallies)
 
     def ready_fd(self) -> int:
-        """Return a descriptor that is readable while ``ready_size`` bytes are used, and after ``close``."""
+        """Return a descriptor that is readable while a quarter of the memory is used, and after ``close``."""
         return self._ready_fd
 
     def read(self, most: int) -> bytes:
@@ -153,7 +153,7 @@ class PyCapture:
 
     def _tell(self) -> None:
         """Make the descriptor readable, or quiet, if it is not."""
-        is_ready = self._closed or self._used >= self._order.ready_size
+        is_ready = self._closed or self._used * 4 >= self._order.capacity
         if is_ready and not self._is_ready:
             os.eventfd_write(self._ready_fd, 1)
         elif self._is_ready and not is_ready:

@@ -18,8 +18,6 @@ from umlab.switch.model import MIN_FRAME, Link, SwitchConfig
 MAX_SNAP_LENGTH = 65_535
 #: Bytes of a capture's memory: room for the longest block at least.
 MIN_CAPTURE, MAX_CAPTURE = 1 << 17, 1 << 30
-#: Bytes that wait for a reader who is woken: few enough to be in the processor's cache still.
-READY_SIZE = 1 << 18
 #: Captures of one engine at once.
 MAX_CAPTURES = 8
 
@@ -79,11 +77,6 @@ class CaptureOrder:
         if not 0 <= self.epoch_offset_ns < 1 << 63:
             raise ValueError("epoch_offset_ns has 63 bits")
 
-    @property
-    def ready_size(self) -> int:
-        """Bytes from which on a reader is woken: 256 KiB, or a quarter of a memory of less than 1 MiB."""
-        return min((self.capacity + 3) // 4, READY_SIZE)
-
 
 @dataclass(frozen=True, slots=True)
 class CaptureCount:
@@ -120,7 +113,7 @@ class Capture(Protocol):
         """
 
     def ready_fd(self) -> int:
-        """Return a descriptor that is readable while ``ready_size`` bytes are used, and after ``close``.
+        """Return a descriptor that is readable while a quarter of the memory is used, and after ``close``.
 
         It is open as long as there is the capture: keep a reference while you wait for it.
         """

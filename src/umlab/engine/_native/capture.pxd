@@ -3,9 +3,6 @@
 A block lies in one piece.  The one that reaches the ring's capacity ends a lap: the next begins at the
 beginning, and behind the capacity there is room for the longest.  As a ring never holds more bytes
 than its capacity, a lap does not come up to what is left of the one before.
-
-A lap ends early where the reader has taken everything: while he is never far behind, both threads use the
-same little memory, which is in the processor's cache.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
@@ -36,7 +33,7 @@ cdef struct CaptureRing:
     # Made and freed by control, whose are what comes first, not to be changed while the engine has it.
     uint8_t *memory
     uint64_t capacity
-    uint64_t ready_size
+    uint64_t quarter
     # NULL to keep every frame; otherwise `whole` is where one that lies in parts is put together for it.
     Instruction *program
     uint8_t *whole
@@ -48,8 +45,6 @@ cdef struct CaptureRing:
     # `tail.position`.
     Place head
     uint64_t freed
-    # Where the last early end of a lap was.  It changes while nothing is held, and is published with `head.position`.
-    uint64_t early_end
     uint8_t _between[_CACHE_LINE]
     # Whose turn it is to take blocks: the engine's thread's, for itself and in control's steps, where blocks are
     # overwritten; the reader's otherwise, who publishes `tail.position` with release.
@@ -66,8 +61,7 @@ cdef struct Captures:
 
 
 cdef struct Span:
-    # Whole blocks: where they begin, how many bytes, how many of them before the lap ends, and what comes next.
-    uint64_t offset
+    # Whole blocks from one place on: how many bytes, how many of them before the lap ends, and what comes next.
     uint64_t size
     uint64_t first
     Place after
@@ -83,7 +77,9 @@ cdef void capture_close(CaptureRing *ring) noexcept nogil
 cdef Span capture_span(
     const CaptureRing *ring, const Place *place, uint64_t end, uint64_t most
 ) noexcept nogil
-cdef void capture_copy(const CaptureRing *ring, const Span *span, uint8_t *to) noexcept nogil
+cdef void capture_copy(
+    const CaptureRing *ring, const Place *place, const Span *span, uint8_t *to
+) noexcept nogil
 cdef void capture_release(CaptureRing *ring, const Place *place) noexcept nogil
 cdef void captures_note(
     Captures *captures, CorePort *port, const Frame *frame, Direction direction, int drop, int64_t at_ns

@@ -37,8 +37,6 @@ from umlab.switch.counters import DropReason
 
 cdef enum:
     _PACKET = 6
-    # Bytes of a lap that is not ended early: so much of the cache is left to the frames and their senders.
-    _SHORT_LAP = 256 * 1024
     # Bytes in front of the frame, and behind it: the flags, the end of the options, and the length again.
     _HEAD = 28
     _TAIL = 16
@@ -106,6 +104,7 @@ cdef bint capture_open(CaptureRing *ring) noexcept nogil:
         return False
     ring.memory = <uint8_t *>memory
     ring.whole = ring.memory + ring.capacity + LONGEST_BLOCK
+    ring.quarter = (ring.capacity + 3) // 4
     return True
 
 
@@ -135,9 +134,6 @@ cdef Span capture_span(
     cdef uint32_t size
     span.size = span.first = 0
     span.after = place[0]
-    if place.position < end and place.position == ring.early_end:
-        span.after.offset = 0
-    span.offset = span.after.offset
     while span.after.position < end:
         size = _block_size(ring, span.after.offset)
         if span.size and span.size + size > most:
@@ -152,9 +148,11 @@ cdef Span capture_span(
     return span
 
 
-cdef void capture_copy(const CaptureRing *ring, const Span *span, uint8_t *to) noexcept nogil:
-    """Copy blocks."""
-    memcpy(to, ring.memory + span.offset, span.first)
+cdef void capture_copy(
+    const CaptureRing *ring, const Place *place, const Span *span, uint8_t *to
+) noexcept nogil:
+    """Copy what lies from one place on."""
+    memcpy(to, ring.memory + place.offset, span.first)
     memcpy(to + span.first, ring.memory, span.size - span.first)
 
 
@@ -163,12 +161,12 @@ cdef void capture_release(CaptureRing *ring, const Place *place) noexcept nogil:
     cdef uint64_t value
     ring.tail.offset = place.offset
     store_u64(&ring.tail.position, place.position, __ATOMIC_RELEASE)
-    if ring.ended or load_u64(&ring.head.position, __ATOMIC_ACQUIRE) - place.position >= ring.ready_size:
+    if ring.ended or load_u64(&ring.head.position, __ATOMIC_ACQUIRE) - place.position >= ring.quarter:
         return
     # In this order: what is written in between makes it readable again, here or there.
     eventfd_read(ring.ready_fd, &value)
     exchange_u32(&ring.signalled, 0, __ATOMIC_SEQ_CST)
-    if load_u64(&ring.head.position, __ATOMIC_SEQ_CST) - place.position >= ring.ready_size:
+    if load_u64(&ring.head.position, __ATOMIC_SEQ_CST) - place.position >= ring.quarter:
         _signal(ring)
 
 
@@ -227,8 +225,6 @@ cdef void _note(CaptureRing *ring, Tally *tally, const Sight *sight) noexcept no
         size += _comments[sight.drop].size
     if tally.unsaid:
         size += _DROP_COUNT_SIZE
-    if ring.head.offset >= _SHORT_LAP and not ring.overwrite:
-        _end_lap_early(ring)
     if not _make_room(ring, size):
         tally.lost += 1
         tally.unsaid += 1
@@ -238,7 +234,7 @@ cdef void _note(CaptureRing *ring, Tally *tally, const Sight *sight) noexcept no
     _call_ahead(ring, size)
     ring.head.offset = _offset_after(ring, ring.head.offset, size)
     store_u64(&ring.head.position, ring.head.position + size, __ATOMIC_RELEASE)
-    if ring.head.position - ring.freed >= ring.ready_size:
+    if ring.head.position - ring.freed >= ring.quarter:
         _tell(ring)
 
 
@@ -290,18 +286,10 @@ cdef bint _make_room(CaptureRing *ring, uint32_t size) noexcept nogil:
     return True
 
 
-cdef inline void _end_lap_early(CaptureRing *ring) noexcept nogil:
-    # Where nothing is held, all memory is free, wherever the lap begins.
-    if load_u64(&ring.tail.position, __ATOMIC_ACQUIRE) != ring.head.position:
-        return
-    ring.early_end = ring.freed = ring.head.position
-    ring.head.offset = 0
-
-
 cdef void _tell(CaptureRing *ring) noexcept nogil:
-    # Says that so much is used, if it still is and nobody has said so.
+    # Says that a quarter is used, if it still is and nobody has said so.
     ring.freed = load_u64(&ring.tail.position, __ATOMIC_ACQUIRE)
-    if ring.head.position - ring.freed < ring.ready_size:
+    if ring.head.position - ring.freed < ring.quarter:
         return
     # Where blocks are overwritten, only this thread takes it back: no barrier is wanted for each frame.
     if not (ring.overwrite and ring.signalled):

@@ -75,7 +75,6 @@ cdef class NativeCapture:
         self._ports = order.ports
         self._tallies = {}
         self.ring.capacity = order.capacity
-        self.ring.ready_size = order.ready_size
         self.ring.snap_length = order.snap_length
         self.ring.overwrite = order.overwrite
         self.ring.epoch_offset_ns = order.epoch_offset_ns
@@ -99,7 +98,7 @@ cdef class NativeCapture:
         return list(self._tallies)
 
     def ready_fd(self):
-        """Return a descriptor that is readable while ``ready_size`` bytes are used, and after ``close``."""
+        """Return a descriptor that is readable while a quarter of the memory is used, and after ``close``."""
         return self.ring.ready_fd
 
     def read(self, size_t most):
@@ -119,7 +118,7 @@ cdef class NativeCapture:
             span = self._oldest(most)
         after.position = self.ring.tail.position + span.first
         after.offset = span.after.offset if span.first == span.size else 0
-        with PyMemoryView_FromMemory(<char *>self.ring.memory + span.offset, span.first, PyBUF_READ) as blocks:
+        with PyMemoryView_FromMemory(<char *>self.ring.memory + self.ring.tail.offset, span.first, PyBUF_READ) as blocks:
             yield blocks
         with self._reading:
             self._release(&after)
@@ -174,7 +173,7 @@ cdef class NativeCapture:
         cdef bytes data = PyBytes_FromStringAndSize(NULL, span.size)
         cdef uint8_t *to = <uint8_t *><char *>data
         with nogil:
-            capture_copy(&self.ring, &span, to)
+            capture_copy(&self.ring, &self.ring.tail, &span, to)
         if consumed:
             self._release(&span.after)
         return data
@@ -185,7 +184,7 @@ cdef class NativeCapture:
         cdef uint64_t end = load_u64(&self.ring.head.position, __ATOMIC_ACQUIRE)
         with nogil:
             # A reader that is not late has all that guests can have received.
-            if end - self.ring.tail.position < self.ring.ready_size:
+            if end - self.ring.tail.position < self.ring.quarter:
                 loop_await_burst_end(loop)
                 end = load_u64(&self.ring.head.position, __ATOMIC_ACQUIRE)
             span = capture_span(&self.ring, &self.ring.tail, end, most)

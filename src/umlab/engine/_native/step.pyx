@@ -209,7 +209,7 @@ cdef bint step_take_blocks(Loop *loop, void *argument) noexcept nogil:
     span = capture_span(order.ring, &order.place, order.end, min(left, <uint64_t>_COPIED_AT_ONCE))
     if span.size == 0 or (order.taken and span.size > left):
         return False
-    capture_copy(order.ring, &span, order.to + order.taken)
+    capture_copy(order.ring, &order.place, &span, order.to + order.taken)
     order.taken += span.size
     order.place = span.after
     if order.consumed:

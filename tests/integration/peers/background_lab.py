@@ -141,7 +141,7 @@ class TypedShell:
         with self._lab.client.terminal(self._guest, "con1") as terminal:
             received, end = b"", deadline(seconds)
             # What is typed before a shell has taken the terminal over is lost.
-            while b"# " not in received:
+            while b"~#" not in received:
                 received += self._read(terminal, end)
             # The marks that the shell prints are not the ones that the terminal echoes.
             terminal.write(f"echo begin-$(({number}+0)); {command}; echo end-$(({number}+0))\n".encode())

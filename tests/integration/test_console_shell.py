@@ -86,7 +86,7 @@ def test_a_day_at_the_console(short_dir: Path, guests: SimulatedGuests) -> None:
         session.type("\x1b[A\r")
         session.wait_for_line(lambda line: line.endswith("Send it to db? [y/N]"), "the question again")
         session.type("y\r")
-        session.wait_for_line(lambda line: line == " db  no lab  dead", "the end of the guest")
+        session.wait_for_line(lambda line: line == " db  no lab  unreachable", "the end of the guest")
         assert db.requests[-1] == b"halt"
         session.type("\x04")
         assert session.wait() == 0

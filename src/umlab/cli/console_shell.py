@@ -20,10 +20,11 @@ from umlab.cli.console_complete import ConsoleCompleter, Known
 from umlab.cli.console_guest import Guests
 from umlab.cli.console_page import shown_name
 from umlab.cli.console_run import Manner, Runner
-from umlab.cli.console_state import GuestState, look, toolbar
+from umlab.cli.console_toolbar import toolbar
 from umlab.client.console import GuestConsole, find_console
 from umlab.client.find import Lookup
 from umlab.daemon.place import state_base
+from umlab.daemon.view import GuestVitals
 from umlab.errors import LabError, UmlabError
 
 #: No lab can have this name.
@@ -61,7 +62,7 @@ class Shell:
     def __init__(self, guests: Guests, manner: Manner, *, asks: bool) -> None:
         self._guests = guests
         self._runner = Runner(guests, replace(manner, confirm=self._confirm if asks else None))
-        self._states: dict[str, GuestState] = {}
+        self._states: dict[str, GuestVitals] = {}
         self._devices: dict[str, Mapping[str, str]] = {}
         self._processes: dict[str, Mapping[str, str]] = {}
         self._changed = asyncio.Event()
@@ -106,8 +107,8 @@ class Shell:
         return self._guests.known.get(self._guests.present)
 
     def _toolbar(self) -> StyleAndTextTuples:
-        state = self._states.get(self._guests.present, GuestState())
-        return [*toolbar(self._guests.present, self._present(), state)]
+        name = self._guests.present
+        return [*toolbar(name, self._present(), self._states.get(name))]
 
     def _known(self) -> Known:
         guests = {name: shown_name(guest.place) for name, guest in self._guests.known.items()}
@@ -137,12 +138,10 @@ class Shell:
         name, guest = self._guests.present, self._present()
         if guest is None:
             return
-        state = await look(guest)
+        state = await guest.vitals()
         self._states[name] = state
-        self._runner.releases[name] = state.release
-        if state.word in ("answers", "stopped") and (
-            name not in self._devices or name in self._runner.touched
-        ):
+        self._runner.releases[name] = state.release or ""
+        if state.is_current and (name not in self._devices or name in self._runner.touched):
             self._runner.touched.discard(name)
             # A guest that refuses has no more to tell.
             self._devices[name] = {}

@@ -36,8 +36,13 @@ SPARE = ("KERNEL", "NICS", " LOAD", " MEMORY", " UP", " PID")
 _NONE, _UNKNOWN = "-", "?"
 #: States in which a kernel may be running.
 _ALIVE = frozenset(
-    {"booting", "ready", "answers", "silent", "listening", "no socket", "another user's", "no access"}
+    {
+        *("booting", "ready", "answers", "stopped", "silent", "garbled", "listening"),
+        *("no socket", "another user's", "no access"),
+    }
 )
+#: Whether one for which no daemon speaks answers at all.
+_ANSWERS = {"answers": True, "stopped": True, "garbled": True, "silent": False}
 
 
 def ls(
@@ -51,8 +56,9 @@ def ls(
 ) -> None:
     """List all guests of this machine, those of labs and those that were started otherwise.
 
-    Of labs also ended ones until they are removed. A guest outside labs "answers", is "silent" or "dead", or
-    its directory has "no socket", or "no console" in its place, is "another user's", or gives "no access".
+    Of labs also ended ones until they are removed. A guest outside labs "answers", is "stopped", "silent",
+    "garbled" or "dead", or its directory has "no socket", or "no console" in its place, is "another user's",
+    or gives "no access".
     NICs are those of the command line, those that umlab has plugged in, and ports that the guest is behind.
     """
     if prune and watch is not None:
@@ -111,7 +117,7 @@ def _record(guest: GuestStatus) -> dict[str, Any]:
     else:
         record |= {"name": guest.name, "state": guest.state, "pid": guest.pid, "status": None}
         record |= {"kernel": None, "memory": None, "started_at": None, "consoles": []}
-        record |= {"mconsole": guest.path, "answers": {"answers": True, "silent": False}.get(guest.state)}
+        record |= {"mconsole": guest.path, "answers": _ANSWERS.get(guest.state)}
     vitals = guest.vitals
     for key in ("release", "uptime", "load", "memory_used", "memory_total"):
         record[key] = None if vitals is None else getattr(vitals, key)
@@ -125,8 +131,7 @@ def _row(guest: GuestStatus, name: str) -> tuple[str, ...]:
     release = up = load = memory = blank
     if vitals is not None and vitals.release is not None:
         release = vitals.release
-    # The last that a silent guest has said is not how it is.
-    if vitals is not None and vitals.state == "answers":
+    if vitals is not None and vitals.is_current:
         up = blank if vitals.uptime is None else span(vitals.uptime)
         load = blank if vitals.load is None else f"{vitals.load[0]:.2f}"
         if vitals.memory_used is not None and vitals.memory_total is not None:
@@ -142,8 +147,9 @@ def _state(guest: GuestStatus) -> str:
         return guest.state
     if guest.view.status is not None:
         return f"ended ({guest.view.status})"
-    silent = guest.vitals is not None and guest.vitals.state == "silent"
-    return f"{guest.state}, silent" if silent else guest.state
+    from umlab.cli.guest_state import state_text
+
+    return state_text(guest.view, guest.vitals)
 
 
 def _nic(nic: GuestNic) -> str:

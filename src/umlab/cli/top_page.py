@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from umlab.capture.talkers import Talker, TalkerPair
+from umlab.cli.guest_state import state_text
 from umlab.cli.page import Page, Table, span
 from umlab.cli.rate import LabLook, Rate, cpu_share, guest_rate, port_rates, total
 from umlab.daemon.view import GuestView, GuestVitals, PortView, SwitchView
@@ -153,18 +154,16 @@ def _port_row(switch: str, port: PortView, rate: Rate) -> tuple[str, ...]:
 def _guest_row(
     lab: str, guest: GuestView, share: float | None, vitals: GuestVitals | None, rate: Rate
 ) -> tuple[str, ...]:
-    state, load, used, total, uptime = guest.state, "-", "-", guest.memory, "-"
-    if (guest.answers is False) if vitals is None else (vitals.state == "silent"):
-        state = f"{state}, silent"
-    # The last that a guest has said before is not how it is.
-    if vitals is not None and vitals.state == "answers":
+    load, used, total, uptime = "-", "-", guest.memory, "-"
+    if vitals is not None and vitals.is_current:
         load = "-" if vitals.load is None else f"{vitals.load[0]:.2f}"
         uptime = "-" if vitals.uptime is None else span(vitals.uptime)
         if vitals.memory_used is not None and vitals.memory_total is not None:
             used, total = str(vitals.memory_used >> 20), vitals.memory_total
     cpu = "-" if share is None else f"{share:.0%}"
     memory = f"{used}/{total >> 20} MiB"
-    return (guest.name, lab, state, cpu, load, memory, uptime, quantity(rate.rx_bits), quantity(rate.tx_bits))
+    bits = quantity(rate.rx_bits), quantity(rate.tx_bits)
+    return (guest.name, lab, state_text(guest, vitals), cpu, load, memory, uptime, *bits)
 
 
 def _talker_rows(switch: str, talkers: Iterable[Talker | TalkerPair], seconds: float) -> list[_Ranked]:

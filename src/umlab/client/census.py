@@ -53,8 +53,8 @@ class GuestStatus:
         name: Its umid; of a guest outside labs, text that anybody may have chosen.
         lab: Its lab, ``None`` outside labs.
         state: By its lab's daemon ``booting``, ``ready`` or ``ended``.  Where no daemon speaks for it
-            ``answers`` or ``silent``, or what `umlab.mconsole.discover.Found` has; ``listening`` is what is
-            left to one that cannot be asked.
+            ``answers``, ``stopped``, ``garbled`` or ``silent``, as of `umlab.daemon.view.GuestVitals`, or what
+            `umlab.mconsole.discover.Found` has; ``listening`` is what is left to one that cannot be asked.
         pid: Its main process, where that is known.
         path: Its console's socket.
         vitals: What its kernel says, untrusted; ``None`` where it was not, or could not be, asked.
@@ -196,6 +196,9 @@ class _Round:
         if state == "answers":
             async with self._turns:
                 vitals = await _ask_other(found)
+            # It has answered once, whatever became of the rest.
+            if vitals.state in ("stopped", "garbled"):
+                state = vitals.state
         nics, ports = None, []
         if found.pid is not None:
             nics = nics_of(found.pid)
@@ -218,7 +221,7 @@ async def _ask_member(lab: str, guest: str) -> tuple[GuestVitals | None, list[De
     with contextlib.suppress(UmlabError, TimeoutError):
         async with asyncio.timeout(_GUEST_TIME), AsyncClient(lab) as client:
             vitals = await client.vitals(guest)
-            if vitals.state == "answers":
+            if vitals.is_current:
                 devices = await client.devices(guest)
     return vitals, devices
 

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING
 from umlab.client.aio import AsyncClient
 from umlab.client.find import Lookup, guest_roots, lab_of
 from umlab.client.survey import labs
-from umlab.errors import LabError, LocalProtocolError
+from umlab.daemon.kernel import Kernel
+from umlab.daemon.view import GuestVitals
+from umlab.errors import ApiTimeout, LabError, LabNotRunning, LocalProtocolError, NoSuchGuest
 from umlab.mconsole.aio import AsyncMconsole
 from umlab.mconsole.discover import discover
 from umlab.mconsole.endpoint import check_listening
@@ -27,6 +29,11 @@ if TYPE_CHECKING:
     from umlab.mconsole.command import Command
 
 __all__ = ["GuestConsole", "find_console", "labelled", "running_guests"]
+
+#: Seconds in which a guest has to give each answer to count as one that does,
+ANSWER_TIME = 2.0
+#: and in which its lab's daemon has to pass on what it answered, or that it did not.
+_GRACE = 1.0
 
 
 class GuestConsole:
@@ -71,8 +78,28 @@ class GuestConsole:
             raise LocalProtocolError(
                 f"'{command.display}' is not UTF-8, which a lab's guest is sent"
             ) from None
-        answer = await AsyncClient(self.lab).mconsole(self.name, text, command.timeout)
+        try:
+            async with asyncio.timeout(command.timeout + _GRACE):
+                answer = await AsyncClient(self.lab).mconsole(self.name, text, command.timeout)
+        except TimeoutError:
+            raise ApiTimeout(self.lab, "the daemon did not answer in time; it may be hung") from None
         return answer.removeprefix(command.prefix)
+
+    async def vitals(self) -> GuestVitals:
+        """Return how it is, as its kernel tells; silent where its lab's daemon hangs.
+
+        Raises:
+            LabError: Its lab's daemon cannot be asked for another reason.
+        """
+        if self.lab is None:
+            return await Kernel(str(self.path), self.name).look(ANSWER_TIME)
+        try:
+            async with asyncio.timeout(ANSWER_TIME + _GRACE):
+                return await AsyncClient(self.lab).vitals(self.name)
+        except (NoSuchGuest, LabNotRunning):
+            return GuestVitals(self.name, "unreachable")
+        except (ApiTimeout, TimeoutError):
+            return GuestVitals(self.name, "silent")
 
     async def check(self) -> None:
         """Return if there is such a guest; whether it answers is another question.

@@ -55,6 +55,10 @@ class Kernel:
         """Return how the guest is.  Raises nothing."""
         return await self._vitals.now()
 
+    async def look(self, timeout: float) -> GuestVitals:  # noqa: ASYNC109
+        """Return how the guest is right now; each of its answers has so many seconds.  Raises nothing."""
+        return await Vitals(self._umid, self._ask).once(timeout)
+
     async def run(self, command: Command) -> str:
         """Run a command as it is."""
         with self._pace.caller():

@@ -165,7 +165,9 @@ class GuestVitals:
 
     Attributes:
         name: Its umid.
-        state: ``answers``, ``silent``, or ``unreachable``, where no kernel listens: it boots, or has ended.
+        state: ``answers``; ``stopped`` by the console's ``stop``, in which it answers, too; ``silent``;
+            ``garbled``, where nothing that it says makes sense; ``unreachable``, where no kernel listens: it
+            boots, or has ended; ``?`` before anything is known.
         age: Seconds since all the following was so.
         release: The kernel's, such as ``6.1.176``.
         uptime: Seconds.
@@ -184,6 +186,11 @@ class GuestVitals:
     memory_total: int | None = None
     memory_used: int | None = None
     cpu: float | None = None
+
+    @property
+    def is_current(self) -> bool:
+        """Whether it is so now: the last that a silent guest has said is not how it is."""
+        return self.state in ("answers", "stopped")
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,11 @@
 
 The kernel is asked when somebody wants to know and the last reading has aged, and once for all who want
 to know meanwhile; nobody waits long for a guest that is silent.
+
+One that is stopped answers all the same, but without a switch of context; every other one makes some for
+each answer.
+
+Source: Linux arch/um/drivers/mconsole_kern.c, ``mconsole_stop``.
 """
 
 from __future__ import annotations
@@ -13,7 +18,7 @@ from typing import TypeVar
 
 from umlab._clock import Clock, MonotonicClock
 from umlab.daemon.view import GuestVitals
-from umlab.errors import MconsoleError, MconsoleTimeout, MconsoleUnreachable
+from umlab.errors import MconsoleError, MconsoleProtocolError, MconsoleTimeout, MconsoleUnreachable
 from umlab.mconsole.command import Command
 from umlab.mconsole.reading import CPU_TIME, LOAD_AVERAGE, MEMORY, UPTIME, VERSION, CpuTime, Reading, Uptime
 
@@ -23,6 +28,10 @@ T = TypeVar("T")
 MAX_AGE = 2.0
 #: Seconds that a caller waits for a new one.
 PATIENCE = 0.5
+#: Seconds for which an answer may be late before a guest counts as silent: machines are busy at times.
+SILENT_AFTER = 2.0
+#: Seconds in which a kernel that runs is done with what an answer makes it do.
+PAUSE = 0.1
 #: Seconds for the answer to one question; a silent guest is asked once in twice the time, and so on,
 #: because its socket takes eleven questions that nobody reads.
 ASK_TIMEOUT = 5.0
@@ -60,9 +69,10 @@ class Vitals:
         self._ask = ask
         self._clock = clock or MonotonicClock()
         self._facts: _Facts | None = None
-        self._state = "answers"
+        self._state = "?"
         self._looking: asyncio.Task[None] | None = None
-        self._began_ns = 0
+        self._began_ns = self._asked_ns = 0
+        self._understood = self._nonsense = False
         self._looked_ns: int | None = None
         self._timeout = ASK_TIMEOUT
 
@@ -70,10 +80,20 @@ class Vitals:
         """Return how the guest is, at most some seconds ago where it answers."""
         if self._looking is None and not self._is_fresh():
             self._looking = asyncio.create_task(self._look())
-            self._began_ns = self._clock.now_ns()
+            self._began_ns = self._asked_ns = self._clock.now_ns()
         if self._looking is not None:
             left = PATIENCE - (self._clock.now_ns() - self._began_ns) / 1e9
             await asyncio.wait([self._looking], timeout=max(0, left))
+        return self._view()
+
+    async def once(self, timeout: float) -> GuestVitals:  # noqa: ASYNC109
+        """Return how the guest is right now, for one who is alone and has time.
+
+        Args:
+            timeout: Seconds for each of its answers.
+        """
+        self._timeout = timeout
+        await self._look()
         return self._view()
 
     async def close(self) -> None:
@@ -88,7 +108,9 @@ class Vitals:
         )
 
     def _view(self) -> GuestVitals:
-        state = "silent" if self._looking is not None else self._state
+        state = self._state
+        if self._looking is not None and self._clock.now_ns() - self._asked_ns >= SILENT_AFTER * 1e9:
+            state = "silent"
         if self._facts is None:
             return GuestVitals(self._umid, state)
         age = (self._clock.now_ns() - self._facts.at_ns) / 1e9
@@ -97,7 +119,7 @@ class Vitals:
     async def _look(self) -> None:
         try:
             self._facts = await self._read()
-            self._state, self._timeout = "answers", ASK_TIMEOUT
+            self._state, self._timeout = self._facts.view.state, ASK_TIMEOUT
         except MconsoleTimeout:
             self._state, self._timeout = "silent", min(2 * self._timeout, LONGEST_TIMEOUT)
         except MconsoleUnreachable:
@@ -108,6 +130,7 @@ class Vitals:
 
     async def _read(self) -> _Facts:
         """Ask for everything.  Raises MconsoleTimeout, MconsoleUnreachable."""
+        self._understood = self._nonsense = False
         uptime = await self._value(UPTIME)
         cpu_time = await self._value(CPU_TIME)
         load = await self._value(LOAD_AVERAGE)
@@ -118,9 +141,15 @@ class Vitals:
         release = earlier.view.release if earlier is not None else None
         if release is None and (version := await self._value(VERSION)) is not None:
             release = version.release
+        state = "garbled" if self._nonsense and not self._understood else "answers"
+        if cpu_time is not None and cpu_time.switches is not None:
+            await asyncio.sleep(PAUSE)
+            later = await self._value(CPU_TIME)
+            if later is not None and later.switches == cpu_time.switches:
+                state = "stopped"
         view = GuestVitals(
             name=self._umid,
-            state="answers",
+            state=state,
             release=release,
             uptime=None if uptime is None else uptime.seconds,
             load=None if load is None else (load.one, load.five, load.fifteen),
@@ -132,12 +161,18 @@ class Vitals:
 
     async def _value(self, reading: Reading[T]) -> T | None:
         """Return what a kernel answers, ``None`` where it does not serve it or makes no sense."""
+        self._asked_ns = self._clock.now_ns()
         try:
-            return reading.value(await self._ask(reading.command, self._timeout), self._umid)
+            value = reading.value(await self._ask(reading.command, self._timeout), self._umid)
         except (MconsoleTimeout, MconsoleUnreachable):
             raise
+        except MconsoleProtocolError:
+            self._nonsense = True
+            return None
         except MconsoleError:
             return None
+        self._understood = True
+        return value
 
 
 def _is_later(uptime: Uptime | None, earlier: float | None) -> bool:

@@ -68,6 +68,7 @@ _UPTIME = re.compile(rf"({_REAL}) ({_REAL})\n?")
 _LOADAVG = re.compile(rf"({_REAL}) ({_REAL}) ({_REAL}) ({_WHOLE})/({_WHOLE}) ({_WHOLE})\n?")
 _AMOUNT = re.compile(rf"^(\w+): +({_WHOLE}) kB$", re.ASCII | re.MULTILINE)
 _CPU = re.compile(rf"^cpu +({_WHOLE}(?: {_WHOLE}){{3,19}})$", re.MULTILINE)
+_SWITCHES = re.compile(rf"^ctxt ({_WHOLE})$", re.MULTILINE)
 _CPU_COLUMNS = re.compile(r"(?: +CPU[0-9]{1,5})+ *")
 _INTERRUPT = re.compile(rf" *(\w{{1,20}}): *((?:{_WHOLE}(?: +|$))+)(.*)", re.ASCII)
 _DEVICE = re.compile(r"(ubd|con|ssl|mem)([0-9a-z]*)", re.ASCII)
@@ -160,6 +161,7 @@ class CpuTime:
         idle: Nothing.
         waiting: Nothing, while some task waited for a disk.
         stolen: Nothing, because the machine below had other things to do.
+        switches: How often they went on with another task since then; ``None`` where that is not told.
     """
 
     user: float
@@ -168,6 +170,7 @@ class CpuTime:
     idle: float
     waiting: float
     stolen: float
+    switches: int | None = None
 
     @property
     def busy(self) -> float:
@@ -304,10 +307,10 @@ def parse_meminfo(text: str) -> Memory:
 
 
 def parse_stat(text: str) -> CpuTime:
-    """Return the line of all processors of ``/proc/stat`` as a value.
+    """Return what ``/proc/stat`` says of all processors together as a value.
 
     Raises:
-        RemoteProtocolError: There is no such line.
+        RemoteProtocolError: There is no line of them.
     """
     _bound(text)
     line = _CPU.search(text)
@@ -316,7 +319,9 @@ def parse_stat(text: str) -> CpuTime:
     # Later kernels have more columns than earlier ones.
     seconds = [int(ticks) / _TICKS_PER_SECOND for ticks in line[1].split()] + [0.0] * 4
     user, nice, system, idle, waiting, irq, softirq, stolen = seconds[:8]
-    return CpuTime(user, nice, system + irq + softirq, idle, waiting, stolen)
+    switches = _SWITCHES.search(text)
+    times = user, nice, system + irq + softirq, idle, waiting, stolen
+    return CpuTime(*times, None if switches is None else int(switches[1]))
 
 
 def parse_interrupts(text: str) -> Interrupts:

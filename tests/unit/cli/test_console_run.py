@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from support.deadline import scaled
-from umlab.cli import console_state
 from umlab.cli.console_guest import Guests
 from umlab.cli.console_run import Manner, Runner
-from umlab.cli.console_state import GuestState, look
+from umlab.client import console
 from umlab.client.console import GuestConsole
+from umlab.daemon.view import GuestVitals
+from umlab.errors import ApiTimeout
+from umlab.mconsole.command import Command
 
 
 @pytest.fixture
@@ -44,5 +47,13 @@ async def test_nobody_has_to_wait_for_a_daemon(
 async def test_guest_of_a_daemon_that_hangs_is_silent(
     hung: GuestConsole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(console_state, "_TOLD_TIME", 0.2)
-    assert await look(hung) == GuestState("silent")
+    monkeypatch.setattr(console, "ANSWER_TIME", 0.0)
+    monkeypatch.setattr(console, "_GRACE", 0.2)
+    assert await hung.vitals() == GuestVitals("left", "silent")
+
+
+async def test_daemon_that_hangs_takes_no_more_than_the_commands_time(hung: GuestConsole) -> None:
+    began = time.monotonic()
+    with pytest.raises(ApiTimeout, match="may be hung"):
+        await hung.run(Command("version", 0.1))
+    assert time.monotonic() - began < scaled(5)

@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -91,10 +92,12 @@ def test_guests_of_one_name_outside_labs_are_told_apart(
 def test_every_state_is_shown(run: Run, runtime: Path, guests: SimulatedGuests) -> None:
     guests.add("a-silent", fault=silent)
     guests.add("b-dead").die()
+    guests.add("d-frozen").kernel.stopped = True
     (runtime / "uml/c-boots").mkdir()
     (runtime / "uml/c-boots/pid").write_text("0\n")
-    with LabThread(runtime, "lan", guests=("left",)) as lan:
-        lan.call(lambda lab: _silence(lab.held("left")))
+    with LabThread(runtime, "lan", guests=("frozen", "left")) as lan:
+        lan.call(lambda lab: _change(lab.held("left"), state="silent", age=60.0))
+        lan.call(lambda lab: _change(lab.held("frozen"), state="stopped"))
         shown = run("guest", "ls")
         records = run("guest", "ls", "--json").records
     lines = {line.split()[0]: line for line in shown.out.splitlines()}
@@ -103,14 +106,19 @@ def test_every_state_is_shown(run: Run, runtime: Path, guests: SimulatedGuests) 
     assert lines["a-silent"].split()[1:] == ["-", "silent", str(os.getpid()), "?", "?", "?", "?", "?"]
     assert lines["b-dead"].split()[1:] == ["-", "dead", "-", "-", "-", "-", "-", "-"]
     assert lines["c-boots"].split()[1:] == ["-", "no", "socket", "?", "?", "?", "?", "?", "?"]
-    states = [(each["name"], each["state"]) for each in records]
+    # One that is stopped answers, and says how it is.
+    assert lines["frozen"].split()[1:7] == ["lan", "ready,", "stopped", "4711", "6.1.176", "26"]
+    assert lines["d-frozen"].split()[1:5] == ["-", "stopped", str(os.getpid()), "6.1.176"]
+    assert lines["d-frozen"].count("?") == 1
+    states = [(each["name"], each["state"], each["answers"]) for each in records]
     assert states == [
-        *(("left", "ready"), ("a-silent", "silent"), ("b-dead", "dead"), ("c-boots", "no socket")),
+        *(("frozen", "ready", None), ("left", "ready", None), ("a-silent", "silent", False)),
+        *(("b-dead", "dead", None), ("c-boots", "no socket", None), ("d-frozen", "stopped", True)),
     ]
 
 
-def _silence(guest: FakeGuest) -> None:
-    guest.vitals = dataclasses.replace(guest.vitals, state="silent", age=60.0)
+def _change(guest: FakeGuest, **facts: Any) -> None:
+    guest.vitals = dataclasses.replace(guest.vitals, **facts)
 
 
 def test_labs_whose_daemon_does_not_answer_or_has_died_are_named(

@@ -85,6 +85,8 @@ def test_first_look_has_everything_but_rates() -> None:
         (GuestVitals("left", "answers"), "left lan ready - - -/64 MiB - - -"),
         (GuestVitals("left", "unreachable"), "left lan ready - - -/64 MiB - - -"),
         (dataclasses.replace(VITALS, state="silent", age=90.0), "left lan ready, silent - - -/64 MiB - - -"),
+        (GuestVitals("left", "garbled", 0.0), "left lan ready, garbled - - -/64 MiB - - -"),
+        (GuestVitals("left", "?"), "left lan ready - - -/64 MiB - - -"),
     ],
 )
 def test_what_a_kernel_does_not_tell_now_is_not_shown(

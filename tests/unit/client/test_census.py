@@ -116,12 +116,22 @@ def test_guest_that_dies_of_a_question_or_answers_nonsense_harms_nobody(guests: 
     taken = by_name(census())
     assert {name: guest.state for name, guest in taken.items()} == {
         "dies": "dead",
-        "garbage": "answers",
+        "garbage": "garbled",
         "well": "answers",
     }
     vitals = taken["garbage"].vitals
     assert vitals is not None
-    assert vitals == GuestVitals("garbage", "answers", vitals.age)
+    assert vitals == GuestVitals("garbage", "garbled", vitals.age)
+
+
+def test_guest_that_is_stopped_is_told_from_others(guests: SimulatedGuests) -> None:
+    guests.add("frozen").kernel.stopped = True
+    guests.add("well")
+    taken = by_name(census())
+    assert {name: guest.state for name, guest in taken.items()} == {"frozen": "stopped", "well": "answers"}
+    vitals = taken["frozen"].vitals
+    assert vitals is not None
+    assert vitals.load == (0.0, 0.0, 0.0)
 
 
 def test_guest_that_cannot_be_asked_is_not_called_dead(guests: SimulatedGuests) -> None:

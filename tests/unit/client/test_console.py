@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from support.lab_thread import LabThread
+from umlab.client import console as module
 from umlab.client.console import GuestConsole, find_console, labelled, running_guests
 from umlab.daemon.place import GUESTS
 from umlab.errors import (
@@ -20,6 +21,7 @@ from umlab.errors import (
 from umlab.mconsole.command import Command, proc, version
 from umlab.mconsole.fleet import AsyncFleet
 from umlab.testing import SimulatedGuests
+from umlab.testing.fault import garbage, silent
 
 
 @pytest.fixture(autouse=True)
@@ -52,6 +54,34 @@ async def test_each_guest_is_asked_the_way_that_it_is_reached(short_dir: Path) -
             await console.check()
         assert [each.name for each in await consoles["left"].devices()] == ["mem", "ubda"]
         assert await consoles["right"].devices() == []
+
+
+async def test_guest_is_seen_as_it_is(short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (short_dir / ".uml").mkdir()
+    with SimulatedGuests(short_dir / ".uml") as guests:
+        web = guests.add("web1", release="6.12.3")
+        console = find_console("web1")
+        web.kernel.facts.load = (0.5, 0.25, 12.0)
+        vitals = await console.vitals()
+        assert (vitals.state, vitals.release, vitals.load) == ("answers", "6.12.3", (0.5, 0.25, 12.0))
+        web.kernel.stopped = True
+        assert (await console.vitals()).state == "stopped"
+        web.kernel.stopped = False
+        web.set_fault(garbage())
+        assert (await console.vitals()).state == "garbled"
+        web.set_fault(silent)
+        monkeypatch.setattr(module, "ANSWER_TIME", 0.1)
+        assert (await console.vitals()).state == "silent"
+        web.end()
+        assert (await console.vitals()).state == "unreachable"
+
+
+async def test_guest_of_a_lab_is_as_its_daemon_says(short_dir: Path) -> None:
+    assert (await GuestConsole("left", lab="lan").vitals()).state == "unreachable"
+    with LabThread(short_dir, "lan", guests=("left",)) as lab:
+        told = await asyncio.to_thread(lab.call, lambda held: held.held("left").vitals)
+        assert await GuestConsole("left", lab="lan").vitals() == told
+        assert (await GuestConsole("right", lab="lan").vitals()).state == "unreachable"
 
 
 async def test_errors_are_those_of_the_guest(short_dir: Path) -> None:

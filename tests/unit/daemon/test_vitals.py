@@ -13,7 +13,7 @@ from umlab._clock import ManualClock
 from umlab.daemon import vitals as module
 from umlab.daemon.kernel import Kernel
 from umlab.daemon.view import GuestVitals
-from umlab.daemon.vitals import MAX_AGE, Vitals
+from umlab.daemon.vitals import MAX_AGE, SILENT_AFTER, Vitals
 from umlab.errors import MconsoleError, MconsoleTimeout, MconsoleUnreachable
 from umlab.mconsole.command import Command
 from umlab.testing.fault import escapes, garbage, silent
@@ -67,7 +67,8 @@ def kernel() -> FakeKernel:
 
 
 @pytest.fixture
-def vitals(kernel: FakeKernel, clock: ManualClock) -> Vitals:
+def vitals(kernel: FakeKernel, clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> Vitals:
+    monkeypatch.setattr(module, "PAUSE", 0.0)
     return Vitals("left", kernel.ask, clock)
 
 
@@ -142,7 +143,39 @@ async def test_what_is_not_served_is_not_known(
         kernel.answers[name] = answer or ""
     if answer is None:
         kernel.answers.clear()
-    assert await vitals.now() == GuestVitals("left", "answers", 0.0)
+    # To refuse is to answer.
+    assert await vitals.now() == GuestVitals("left", "answers" if answer is None else "garbled", 0.0)
+
+
+async def test_guest_that_makes_some_sense_is_not_garbled(vitals: Vitals, kernel: FakeKernel) -> None:
+    kernel.answers |= dict.fromkeys(("version", "proc uptime", "proc stat", "proc meminfo"), "nonsense")
+    shown = await vitals.now()
+    assert (shown.state, shown.load, shown.uptime) == ("answers", (0.5, 0.25, 0.12), None)
+
+
+async def test_kernel_that_does_nothing_but_answer_is_stopped(
+    vitals: Vitals, kernel: FakeKernel, clock: ManualClock
+) -> None:
+    idle, switches = kernel.answers["proc stat"], 0
+
+    async def running(command: Command, timeout: float) -> str:  # noqa: ASYNC109
+        nonlocal switches
+        switches += 2
+        kernel.answers["proc stat"] = f"{idle}ctxt {switches}\n"
+        return await FakeKernel.ask(kernel, command, timeout)
+
+    vitals = Vitals("left", running, clock)
+    assert (await vitals.now()).state == "answers"
+    # One question more, and no other.
+    assert kernel.asked.count("proc stat") == 2
+    assert len(kernel.asked) == 6
+    age(clock)
+    vitals._ask = kernel.ask
+    shown = await vitals.now()
+    assert (shown.state, shown.is_current, shown.load) == ("stopped", True, (0.5, 0.25, 0.12))
+    age(clock)
+    vitals._ask = running
+    assert (await vitals.now()).state == "answers"
 
 
 async def test_silence_is_told_with_the_last_reading(
@@ -152,16 +185,54 @@ async def test_silence_is_told_with_the_last_reading(
     await vitals.now()
     age(clock)
     kernel.go.clear()
+    # It is late, and may have much to do.
     shown = await vitals.now()
-    assert (shown.state, shown.age, shown.uptime) == ("silent", MAX_AGE, 100.0)
+    assert (shown.state, shown.age, shown.uptime) == ("answers", MAX_AGE, 100.0)
+    clock.advance(int(SILENT_AFTER * 1e9))
+    shown = await vitals.now()
+    assert (shown.state, shown.age, shown.uptime) == ("silent", MAX_AGE + SILENT_AFTER, 100.0)
     # The one question that is out already has had its time: nobody waits again, nobody asks again.
-    clock.advance(50_000_000)
     monkeypatch.setattr(module, "PATIENCE", 0.0)
     assert {(await vitals.now()).state for _ in range(20)} == {"silent"}
     assert len(kernel.asked) == 6
     kernel.go.set()
     await wait_until_async(lambda: len(kernel.asked) == 9, 10, "the reading goes on")
     assert (await vitals.now()).state == "answers"
+
+
+async def test_guest_that_has_not_answered_yet_is_not_silent_at_once(
+    vitals: Vitals, kernel: FakeKernel, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PATIENCE", 0.01)
+    kernel.go.clear()
+    assert await vitals.now() == GuestVitals("left", "?")
+    clock.advance(int(SILENT_AFTER * 1e9))
+    assert await vitals.now() == GuestVitals("left", "silent")
+    kernel.error = MconsoleTimeout("left", "proc uptime", "")
+    kernel.go.set()
+    await wait_until_async(lambda: vitals._looking is None, 10, "the question has failed")
+    kernel.go.clear()
+    age(clock)
+    # It has failed before: late is what it is.
+    assert await vitals.now() == GuestVitals("left", "silent")
+    kernel.go.set()
+    await vitals.close()
+
+
+async def test_slow_answers_are_answers(vitals: Vitals, kernel: FakeKernel, clock: ManualClock) -> None:
+    async def slowly(command: Command, timeout: float) -> str:  # noqa: ASYNC109
+        clock.advance(1_500_000_000)
+        if command.display == "proc meminfo":
+            kernel.go.clear()
+        return await kernel.ask(command, timeout)
+
+    vitals = Vitals("left", slowly, clock)
+    asking = asyncio.create_task(vitals.now())
+    await wait_until_async(lambda: "proc meminfo" in kernel.asked, 10, "the last question")
+    # Six seconds in all, and none for which nothing came for two.
+    assert (await asking).state == "?"
+    kernel.go.set()
+    await vitals.close()
 
 
 async def test_silent_guest_is_asked_more_and_more_seldom(
@@ -209,11 +280,15 @@ async def test_simulated_guest_and_its_faults(short_dir: Path, monkeypatch: pyte
         assert (shown.state, shown.release, shown.load) == ("answers", "6.12.9", (1.5, 0.5, 0.25))
         assert shown.memory_total == 96 << 20
         assert 0 < (shown.memory_used or 0) < 96 << 20
-        for fault in (garbage(), escapes):
+        for fault, state in ((garbage(), "garbled"), (escapes, "answers")):
             guest.set_fault(fault)
             garbled = await kernel.vitals()
-            assert (garbled.state, garbled.uptime, garbled.memory_total) == ("answers", None, None)
+            assert (garbled.state, garbled.uptime, garbled.memory_total) == (state, None, None)
+        guest.set_fault(None)
+        guest.kernel.stopped = True
+        assert (await kernel.vitals()).state == "stopped"
         guest.set_fault(silent)
+        monkeypatch.setattr(module, "SILENT_AFTER", 0.0)
         assert (await kernel.vitals()).state == "silent"
         await kernel.close()
         guest.die()
@@ -226,6 +301,7 @@ async def test_hundred_hung_guests_cost_the_time_of_one(
     short_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "PATIENCE", 0.1)
+    monkeypatch.setattr(module, "SILENT_AFTER", 0.0)
     with SimulatedGuests(short_dir) as guests:
         kernels = []
         for number in range(100):

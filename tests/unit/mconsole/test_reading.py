@@ -113,6 +113,7 @@ def test_processor_time_is_in_seconds() -> None:
 
 
 def test_processor_time_of_an_old_kernel_has_fewer_columns() -> None:
+    assert parse_stat(STAT + "ctxt 4711\n").switches == 4711
     assert parse_stat("cpu  100 0 200 300\n") == CpuTime(1.0, 0.0, 2.0, 3.0, 0.0, 0.0)
 
 

@@ -203,7 +203,16 @@ class MconsoleTimeout(MconsoleError):
 
 
 class MconsoleUnreachable(MconsoleError):
-    """Nobody can be asked: ``output`` goes on from the guest's name, such as ``does not run: ...``."""
+    """Nobody can be asked: ``output`` goes on from the guest's name, such as ``does not run: ...``.
+
+    Attributes:
+        said: What had come of the answer of a guest that ended meanwhile; ``None`` where it was not asked.
+    """
+
+    def __init__(self, umid: str, command: str, output: str, err: int = 1, said: str | None = None) -> None:
+        super().__init__(umid, command, output, err)
+        self.args = umid, command, output, err, said
+        self.said = said
 
     def __str__(self) -> str:
         return f"guest {self.umid} {self.output}"

@@ -417,8 +417,9 @@ def test_panicking_guest_says_so() -> None:
         minimal_guest("lib3", f"mconsole=notify:{folder}/n") as guest,
     ):
         assert _next(receiver).kind == wire.SOCKET
-        with pytest.raises(MconsoleUnreachable, match="guest lib3 does not run"):
+        with pytest.raises(MconsoleUnreachable, match="guest lib3 does not run") as caught:
             Mconsole(str(guest.socket), guest.umid).sysrq("c")
+        assert "Trigger a crash" in (caught.value.said or "")
         assert _next(receiver) == wire.Notification(wire.PANIC, b"sysrq triggered crash")
 
 

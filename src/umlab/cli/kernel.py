@@ -94,6 +94,7 @@ def sysrq(
     """
     from umlab.client.find import find_guest
     from umlab.client.sync import Client
+    from umlab.errors import MconsoleUnreachable
 
     if letter is None:
         _list_letters(Output(as_json=as_json))
@@ -104,12 +105,21 @@ def sysrq(
     if not yes and kills(letter) and kills(letter, _release(place)):
         question = f"sysrq {letter} may end {_shown(place.umid)} or its programs. Send it?"
         typer.confirm(question, abort=True, err=True)
-    if place.lab is None:
-        answer = _direct(place, lambda kernel: kernel.sysrq(letter))
-    else:
-        with Client(place.lab) as client:
-            answer = client.sysrq(place.umid, letter)
-    _print(answer, place, {"letter": letter}, as_json)
+    deadly, ended = letter in KEYS and KEYS[letter].kills == "guest", False
+    try:
+        if place.lab is None:
+            answer = _direct(place, lambda kernel: kernel.sysrq(letter))
+        else:
+            with Client(place.lab) as client:
+                answer = client.sysrq(place.umid, letter)
+    except MconsoleUnreachable as error:
+        # It is what was asked for.
+        if not deadly or error.said is None:
+            raise
+        answer, ended = error.said, True
+    _print(answer, place, {"letter": letter, "ended": ended}, as_json)
+    if ended:
+        typer.echo(f"umlab: guest {_shown(place.umid)} has ended{', to reboot' * (letter == 'b')}", err=True)
 
 
 def _direct(place: GuestPlace, ask: Callable[[Kernel], Coroutine[Any, Any, str]]) -> str:

@@ -117,7 +117,7 @@ class AsyncMconsole:
                 session.receive_datagram(data, self._clock.now_ns())
             except TimeoutError:
                 session.handle_timer(self._clock.now_ns())
-                check_listening(self.path, self.umid, shown)
+                check_listening(self.path, self.umid, shown, None if outgoing else session.received)
             if event := session.next_event():
                 return event
             # Receiving what is there already does not let others run, and a hostile guest sends without end.

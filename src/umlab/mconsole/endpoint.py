@@ -25,6 +25,9 @@ CHECK_INTERVAL = 1.0
 RECEIVE_BUFFER = 4 * 1024 * 1024
 """Bytes asked for (the kernel grants up to ``net.core.rmem_max``)."""
 
+#: What a socket says whose guest has ended.
+_GONE = (errno.ECONNREFUSED, errno.ENOENT)
+
 
 def open_console(path: str, umid: str, command: str) -> _socket.socket:
     """Return a new datagram socket, bound to an automatic name and connected to a guest's console.
@@ -63,18 +66,24 @@ def open_console(path: str, umid: str, command: str) -> _socket.socket:
     return sock
 
 
-def check_listening(path: str, umid: str, command: str) -> None:
+def check_listening(path: str, umid: str, command: str, received: bytes | None = None) -> None:
     """Return if a guest still listens: a datagram socket does not tell that the other side is gone.
 
     Args:
         path: The console's socket.
         umid: The guest's name, for errors.
         command: The command, for errors.
+        received: What has come of the answer; ``None`` where the command was not sent.
 
     Raises:
         MconsoleUnreachable: Nobody listens there.
     """
-    open_console(path, umid, command).close()
+    try:
+        open_console(path, umid, command).close()
+    except MconsoleUnreachable as error:
+        if received is not None and isinstance(error.__cause__, OSError) and error.__cause__.errno in _GONE:
+            error.said = received.decode("utf-8", "backslashreplace")
+        raise
 
 
 def unreachable(path: str, umid: str, command: str, error: OSError) -> MconsoleUnreachable:

@@ -264,7 +264,8 @@ class _Call:
             raise unreachable(self._path, self.umid, self._command.display, error) from error
         if now_ns >= self.due_ns:
             self._session.handle_timer(now_ns)
-            check_listening(self._path, self.umid, self._command.display)
+            received = None if self.outgoing else self._session.received
+            check_listening(self._path, self.umid, self._command.display, received)
             self._plan(now_ns)
         event = self._session.next_event()
         return None if event is None else self._command.result(event, self.umid)

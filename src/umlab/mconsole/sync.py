@@ -128,7 +128,7 @@ class Mconsole:
                 session.receive_datagram(sock.recv(RECEIVE_SIZE), time.monotonic_ns())
             except TimeoutError:
                 session.handle_timer(time.monotonic_ns())
-                check_listening(self.path, self.umid, shown)
+                check_listening(self.path, self.umid, shown, None if outgoing else session.received)
             if event := session.next_event():
                 return event
 

@@ -11,10 +11,13 @@ from pathlib import Path
 import pytest
 
 from support.cli_run import Run
+from support.fake_lab import FakeKernels
 from support.lab_thread import LabThread
+from umlab.errors import MconsoleUnreachable
 from umlab.mconsole.sysrq import KEYS
 from umlab.testing.fault import DEATH, answer
 from umlab.testing.guest import SimulatedGuest, SimulatedGuests
+from umlab.wire.mconsole import ReplyFragment, serialize_reply
 
 
 @pytest.fixture
@@ -104,6 +107,41 @@ def test_guest_outside_labs_is_asked_for_its_kernel(
     assert run("guest", "sysrq", str(other.path), "t").status == 1
     assert run("guest", "sysrq", str(other.path), "t", "--yes").status == 3
     assert run("guest", "stack", "nobody", "1").status == 3
+
+
+@pytest.mark.parametrize(("letter", "words"), [("c", "has ended"), ("b", "has ended, to reboot")])
+def test_guest_that_ends_of_its_letter_is_no_error(
+    letter: str, words: str, run: Run, other: SimulatedGuest
+) -> None:
+    panic = serialize_reply(ReplyFragment(0, True, b"Kernel panic\n"))
+    other.set_fault(
+        lambda request, datagrams: [panic, DEATH] if request == f"sysrq {letter}".encode() else datagrams
+    )
+    done = run("guest", "sysrq", str(other.path), letter, "--yes")
+    assert (done.status, done.out, done.err) == (0, "Kernel panic\n", f"umlab: guest other {words}\n")
+    other.start()
+    (record,) = run("guest", "sysrq", str(other.path), letter, "--yes", "--json").records
+    assert (record["ended"], record["output"]) == (True, "Kernel panic\n")
+    # It was not there to be asked.
+    gone = run("guest", "sysrq", str(other.path), letter, "--yes")
+    assert (gone.status, "does not run" in gone.err) == (3, True)
+
+
+def test_guest_that_ends_of_a_harmless_letter_is_an_error(run: Run, other: SimulatedGuest) -> None:
+    other.set_fault(lambda request, datagrams: [DEATH] if request == b"sysrq m" else datagrams)
+    assert run("guest", "sysrq", str(other.path), "m").status == 3
+
+
+def test_guest_of_a_lab_that_ends_of_its_letter_is_no_error(
+    run: Run, runtime: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def sysrq(kernels: FakeKernels, name: str, letter: str) -> str:
+        raise MconsoleUnreachable(name, f"sysrq {letter}", "does not run: x", said="Kernel panic\n")
+
+    monkeypatch.setattr(FakeKernels, "sysrq", sysrq)
+    with LabThread(runtime, "lan", guests=("left",)):
+        done = run("guest", "sysrq", "left", "c", "--yes")
+    assert (done.status, done.out, done.err) == (0, "Kernel panic\n", "umlab: guest left has ended\n")
 
 
 def test_stack_that_is_none_is_explained(run: Run, other: SimulatedGuest) -> None:

@@ -67,6 +67,16 @@ def hook_names(incomplete: str) -> list[str]:
     return []
 
 
+def kernel_names(incomplete: str) -> list[str]:
+    """Return the kernels of the store."""
+    from umlab.errors import UmlabError
+    from umlab.guest import kernel_store
+
+    with contextlib.suppress(UmlabError, OSError):
+        return [name for name in kernel_store.kernel_names() if name.startswith(incomplete)]
+    return []
+
+
 def port_numbers(ctx: typer.Context, incomplete: str) -> list[str]:
     """Return the ports of the command's switch where something is plugged in, behind those that are typed."""
     typed, comma, last = incomplete.rpartition(",")

@@ -35,6 +35,14 @@ _NEEDS = {
     "vde": ("CONFIG_UML_NET", "CONFIG_UML_NET_VDE"),
     "vec-vde": ("CONFIG_UML_NET_VECTOR",),
 }
+#: What else a guest can do, and the options without which its kernel cannot.
+_FEATURE_NEEDS = {
+    "virtio": ("CONFIG_VIRTIO_UML", "CONFIG_VIRTIO_NET"),
+    "hostfs": ("CONFIG_HOSTFS",),
+    "overlay": ("CONFIG_OVERLAY_FS",),
+    "time-travel": ("CONFIG_UML_TIME_TRAVEL_SUPPORT",),
+    "gcov": ("CONFIG_GCOV",),
+}
 #: The first releases with a transport that has no option of its own.
 _SINCE = {"vec-vde": (6, 12)}
 
@@ -48,6 +56,19 @@ class TransportSupport:
             ``tap`` (a device that the guest itself opens).
         missing: The options that it was built without, or the release that it is older than, such as
             ``Linux 6.12``; empty where it has the transport.
+    """
+
+    kind: str
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureSupport:
+    """Whether a kernel has something, built in or as a module.
+
+    Attributes:
+        kind: ``virtio`` (devices over vhost-user), ``hostfs``, ``overlay``, ``time-travel`` or ``gcov``.
+        missing: The options that it was built without; empty where it has it.
     """
 
     kind: str
@@ -88,6 +109,14 @@ def transports_of(config: dict[str, str]) -> tuple[TransportSupport, ...]:
             kind, (*(name for name in needs if config.get(name) != "y"), *_missing_release(kind, config))
         )
         for kind, needs in _NEEDS.items()
+    )
+
+
+def features_of(config: dict[str, str]) -> tuple[FeatureSupport, ...]:
+    """Return, for each thing that a guest can do beside its transports, whether a kernel has it."""
+    return tuple(
+        FeatureSupport(kind, tuple(name for name in needs if config.get(name) not in ("y", "m")))
+        for kind, needs in _FEATURE_NEEDS.items()
     )
 
 

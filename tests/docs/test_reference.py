@@ -18,6 +18,7 @@ from umlab.cli.main import app
 from umlab.compat.uml_switch import usage
 from umlab.daemon import capture, guest_notify, guest_set, hook, place, spec, watchdog
 from umlab.daemon import switch as service
+from umlab.daemon.event_kind import EVENT_KINDS
 from umlab.mconsole import command, fleet, reading
 from umlab.switch import counters, events
 from umlab.switch.control import lldp
@@ -79,6 +80,16 @@ def test_every_event_of_a_hook_has_its_line() -> None:
 def test_every_event_of_a_capture_has_its_line() -> None:
     published = re.findall(r'"event": "(capture_\w+)"', inspect.getsource(capture))
     assert missing("events-and-counters.md", published) == []
+
+
+def test_every_event_is_one_that_can_be_chosen() -> None:
+    sources = "".join(path.read_text() for path in (ROOT / "src/umlab/daemon").glob("*.py"))
+    published = re.findall(r'"event": "(\w+)"', sources)
+    assert len(published) > 15
+    assert set(published) <= set(EVENT_KINDS)
+    table = (REFERENCE / "events-and-counters.md").read_text().partition("What `umlab switch run")[0]
+    assert set(re.findall(r"^\| `\w+` \| `(\w+)` \| `", table, re.MULTILINE)) <= set(EVENT_KINDS)
+    assert [kind for kind in EVENT_KINDS if f"`{kind}`" not in table] == []
 
 
 def test_every_name_of_a_runtime_directory_has_its_line() -> None:

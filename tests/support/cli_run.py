@@ -21,6 +21,11 @@ class Done:
         """Its lines as JSON objects."""
         return [json.loads(line) for line in self.out.splitlines()]
 
+    @property
+    def complaint(self) -> str:
+        """What it printed to standard error, in one line and without the box around it."""
+        return " ".join(self.err.replace("│", "").split())
+
 
 #: Runs ``umlab`` with some words.
 Run = Callable[..., Done]

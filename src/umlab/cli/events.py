@@ -67,15 +67,16 @@ def events(
     """Print the events of labs until interrupted, or until their daemons are gone for 10 seconds."""
     from umlab.cli.interrupt import run_interruptible
     from umlab.client import labs
+    from umlab.daemon.event_kind import EVENT_KINDS
 
     begin: Literal["now", "oldest"] = "oldest" if start == "oldest" else "now"
     if begin != start:
         raise typer.BadParameter(f"--from {start}: write now or oldest")
+    wanted = _Wanted(frozenset(event_kinds(on or (), EVENT_KINDS)), guest)
     chosen = list(dict.fromkeys(names or labs()))
     if not chosen:
         print("umlab: no lab runs; start one with: umlab switch run NAME --background", file=sys.stderr)
         raise typer.Exit(EXIT_NOT_RUNNING)
-    wanted = _Wanted(frozenset(event_kinds(on or ())), guest)
     run_interruptible(_print_events(chosen, begin, follow, wanted, Output(as_json=as_json)))
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import os
 import shlex
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Annotated
 
 import typer
@@ -50,6 +51,8 @@ EVENTS = {
     "answer": ("guest_answers",),
     "end": ("guest_ended",),
 }
+#: Characters of a name that is none which are shown.
+_SHOWN = 64
 
 
 def event_names(incomplete: str) -> list[str]:
@@ -57,8 +60,22 @@ def event_names(incomplete: str) -> list[str]:
     return [name for name in EVENTS if name.startswith(incomplete)]
 
 
-def event_kinds(names: Iterable[str]) -> list[str]:
-    """Return the kinds of events that short names, or kinds themselves, stand for."""
+def event_kinds(names: Iterable[str], known: Collection[str]) -> list[str]:
+    """Return the kinds of events that short names, or kinds themselves, stand for.
+
+    Args:
+        names: What the user has typed.
+        known: The kinds that there are here.
+
+    Raises:
+        typer.BadParameter: There is none of such a name.
+    """
+    for name in names:
+        if name not in EVENTS and name not in known:
+            # Comparing takes long for long names, and those are nobody's slip.
+            near = difflib.get_close_matches(name, (*EVENTS, *known), 1) if len(name) <= _SHOWN else []
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join((*EVENTS, *known))}"
+            raise typer.BadParameter(f"--on {name[:_SHOWN]}: there is no such event here; {hint}")
     return list(dict.fromkeys(kind for name in names for kind in EVENTS.get(name, (name,))))
 
 
@@ -104,10 +121,12 @@ def set_(
     standard input. A hook of this name is replaced.
     """
     from umlab.client.sync import Client
+    from umlab.daemon.hook import GUEST_EVENTS
 
     lab, hook = _split(name)
+    kinds = event_kinds(on, GUEST_EVENTS)
     with Client(lab) as client:
-        changed = client.put_hook(hook, event_kinds(on), [_program(command[0]), *command[1:]], guest).changed
+        changed = client.put_hook(hook, kinds, [_program(command[0]), *command[1:]], guest).changed
     text = f"{lab}/{hook}: {'set' if changed else 'as it was'}"
     Output(as_json=as_json).record({"lab": lab, "hook": hook, "changed": changed}, text)
 

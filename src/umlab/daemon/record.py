@@ -22,9 +22,14 @@ SIZE_NAMES = (
 _MAC_FIELDS = frozenset({"mac", "source", "destination"})
 
 
+def kind_of(event: type) -> str:
+    """Return the kind that a class of events stands for: its name in snake case."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", event.__name__).lower()
+
+
 def event_record(event: Any) -> dict[str, Any]:
-    """Return an event dataclass as a JSON-ready dict, its kind in snake case under ``event``."""
-    record: dict[str, Any] = {"event": re.sub(r"(?<!^)(?=[A-Z])", "_", type(event).__name__).lower()}
+    """Return an event dataclass as a JSON-ready dict, its kind under ``event``."""
+    record: dict[str, Any] = {"event": kind_of(type(event))}
     for field in dataclasses.fields(event):
         record[field.name] = _plain(field.name, getattr(event, field.name))
     return record

@@ -87,5 +87,10 @@ def test_no_lab_at_all_is_an_error(run: Run) -> None:
     assert "no lab runs" in done.err
 
 
+def test_event_that_is_none_is_refused(run: Run) -> None:
+    done = run("events", "lan", "--on", "panic", "--on", "port_atached")
+    assert (done.status, "did you mean port_attached?" in done.complaint) == (2, True)
+
+
 def test_beginning_is_now_or_the_oldest(run: Run) -> None:
     assert run("events", "lan", "--from", "yesterday").status == 2

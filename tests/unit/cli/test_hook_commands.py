@@ -69,8 +69,12 @@ def test_lab_is_named_and_there_and_the_event_is_one(run: Run, runtime: Path) ->
     assert run("hook", "rm", "lan/mail").status == 3
     with LabThread(runtime, "lan"):
         wrong = run("hook", "set", "lan/mail", "--on", "port_attached", "--", "true")
-    assert wrong.status == 1
-    assert "body.on.0" in wrong.err
+        misspelt = run("hook", "set", "lan/mail", "--on", "guest_panic", "--", "true")
+    assert (wrong.status, misspelt.status) == (2, 2)
+    # It is an event, and none of a guest.
+    assert "--on port_attached: there is no such event here; there are start, ready," in wrong.complaint
+    assert "guest_ended, guest_removed" in wrong.complaint
+    assert "did you mean guest_panicked?" in misspelt.complaint
 
 
 def test_short_names_are_events_of_guests() -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import groupby, zip_longest
 from typing import Any
 
 from umlab.cli.output import Output
@@ -27,6 +28,8 @@ Spans = list[tuple[str, str]]
 _STYLES = {"ok": "green", "error": "bold red", "name": "bold", "": ""}
 #: Columns that the names of a table's row may take, and blanks between columns.
 _MAX_NAMES = 40
+#: Guests in a row whose names are shortened to the first and the last where there is no room for all.
+_MIN_RUN = 3
 _GAP = 2
 #: Characters that are shown of an answer whose end has not come.
 _MAX_SAID = 400
@@ -95,7 +98,7 @@ def record(guest: Console, outcome: Outcome) -> dict[str, Any]:
 
 def answer(outcome: Outcome) -> Spans:
     """Return one guest's answer behind OK or ERR."""
-    group = _group([outcome])
+    group = _group([outcome], [0])
     text = "\n".join(group.lines)
     if not text:
         return [group.mark, ("", "\n")]
@@ -109,15 +112,15 @@ def answers(outcomes: Sequence[Outcome], width: int | None) -> Spans:
         outcomes: What came, at least one.
         width: Columns of the terminal, ``None`` where there is none.
     """
-    same: dict[tuple[bool, str], list[Outcome]] = {}
-    for outcome in outcomes:
-        same.setdefault((outcome.error is None, _text(outcome)), []).append(outcome)
-    groups = [_group(each) for each in same.values()]
+    same: dict[tuple[bool, str], list[int]] = {}
+    for at, outcome in enumerate(outcomes):
+        same.setdefault((outcome.error is None, _text(outcome)), []).append(at)
+    groups = [_group(outcomes, places) for places in same.values()]
     if all(len(each.lines) < 2 and len(each.names) <= _MAX_NAMES for each in groups):
         return _table(groups)
     if width is not None and sum(map(_width, groups)) + _GAP * (len(groups) - 1) <= width:
         return _columns(groups)
-    return _blocks(groups)
+    return _blocks(groups, width)
 
 
 def write(spans: Spans, output: Output) -> None:
@@ -141,10 +144,24 @@ def _text(outcome: Outcome) -> str:
     return (outcome.output or "") if outcome.error is None else reason(outcome.error)
 
 
-def _group(outcomes: Sequence[Outcome]) -> _Group:
-    names = ", ".join(shown_name(outcome.umid) for outcome in outcomes)
-    text = shown(_text(outcomes[0])).expandtabs().strip("\n")
-    return _Group(names, outcomes[0].error is None, text.split("\n") if text else [])
+def _group(outcomes: Sequence[Outcome], places: Sequence[int]) -> _Group:
+    """Return those guests of all that answered the same, and what."""
+    first = outcomes[places[0]]
+    text = shown(_text(first)).expandtabs().strip("\n")
+    names = _names([shown_name(outcome.umid) for outcome in outcomes], places)
+    return _Group(names, first.error is None, text.split("\n") if text else [])
+
+
+def _names(everybody: Sequence[str], places: Sequence[int]) -> str:
+    whole = ", ".join(everybody[place] for place in places)
+    if len(whole) <= _MAX_NAMES:
+        return whole
+    parts: list[str] = []
+    # Those that follow one another are as far from their places as one another.
+    for _, run in groupby(enumerate(places), key=lambda each: each[1] - each[0]):
+        names = [everybody[place] for _, place in run]
+        parts += [f"{names[0]} … {names[-1]}"] if len(names) >= _MIN_RUN else names
+    return f"{', '.join(parts)} ({len(places)} guests)" if len(places) > 1 else whole
 
 
 def _table(groups: Iterable[_Group]) -> Spans:
@@ -158,8 +175,9 @@ def _table(groups: Iterable[_Group]) -> Spans:
     return spans
 
 
-def _head(group: _Group) -> Spans:
-    return [("name", group.names), ("", ": "), group.mark]
+def _head(group: _Group, width: int | None = None) -> Spans:
+    names = group.names if width is None else "\n".join(textwrap.wrap(group.names, max(width, _MAX_NAMES)))
+    return [("name", names), ("", ": "), group.mark]
 
 
 def _width(group: _Group) -> int:
@@ -181,10 +199,10 @@ def _columns(groups: Sequence[_Group]) -> Spans:
     return spans
 
 
-def _blocks(groups: Iterable[_Group]) -> Spans:
+def _blocks(groups: Iterable[_Group], width: int | None) -> Spans:
     spans: Spans = []
     for group in groups:
         if spans:
             spans.append(("", "\n"))
-        spans += [*_head(group), ("", "\n"), *(("", f"{line}\n") for line in group.lines)]
+        spans += [*_head(group, width), ("", "\n"), *(("", f"{line}\n") for line in group.lines)]
     return spans

@@ -67,10 +67,26 @@ def test_long_answers_stand_side_by_side_where_they_fit() -> None:
     assert plain(answers(outcomes, None)) == below
 
 
-def test_many_names_are_all_told() -> None:
-    names = [f"guest{number}" for number in range(30)]
-    shown = plain(answers([good(name, "Linux") for name in names], 80))
-    assert shown == f"{', '.join(names)}: OK\nLinux\n"
+def test_names_of_many_are_shortened_and_counted() -> None:
+    names = [f"web{number}" for number in range(1, 21)]
+    assert (
+        plain(answers([good(name, "Linux") for name in names], 80))
+        == "web1 … web20 (20 guests)  OK   Linux\n"
+    )
+    # Who answers otherwise is not among them.
+    outcomes = [good(name, "old" if name in ("web7", "web19") else "new") for name in names]
+    assert plain(answers(outcomes, 60)) == (
+        "web1 … web6, web8 … web18, web20 (18 guests): OK\nnew\n\nweb7, web19: OK\nold\n"
+    )
+
+
+def test_names_that_cannot_be_shortened_are_wrapped() -> None:
+    outcomes = [good(f"web{number}", "odd" if number % 2 else "even") for number in range(100)]
+    lines = plain(answers(outcomes, 80)).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[0].startswith("web0, web2, ")
+    assert [line for line in lines if line.endswith("(50 guests): OK")] == [lines[4], lines[11]]
+    assert plain(answers(outcomes, None)).splitlines()[0].endswith("web98 (50 guests): OK")
 
 
 def test_what_a_guest_says_cannot_drive_the_terminal() -> None:

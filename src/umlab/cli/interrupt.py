@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import typer
@@ -40,3 +41,22 @@ async def _run(work: Coroutine[Any, Any, T]) -> T:
         if received:
             raise typer.Exit(128 + received[0]) from None
         raise
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let SIGINT, SIGTERM and SIGHUP end the block, so that it cleans up.
+
+    Raises:
+        typer.Exit: A signal came; the status is 128 + its number.
+    """
+
+    def interrupt(number: int, _: object) -> None:
+        raise typer.Exit(128 + number)
+
+    before = {number: signal.signal(number, interrupt) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,41 @@
+"""How far work is that takes longer than a moment, on standard error."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+
+class ProgressLine:
+    """A line that says how far something is; a context manager that removes it.
+
+    Nothing is shown in the first second. On a terminal the line is written over, elsewhere there is a new one
+    now and then.
+
+    Args:
+        what: What is done.
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._terminal = sys.stderr.isatty()
+        self._next = time.monotonic() + 1
+        self._shown = False
+
+    def __enter__(self) -> ProgressLine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._shown and self._terminal:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+    def __call__(self, done: int, total: int) -> None:
+        """Show how much of it all is done."""
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + (0.2 if self._terminal else 10)
+        self._shown = True
+        text = f"{self._what}: {done * 100 // max(total, 1)} %"
+        end = "" if self._terminal else "\n"
+        print(f"\r{text}" if self._terminal else text, end=end, file=sys.stderr, flush=True)

@@ -365,7 +365,7 @@ class NoSuchConsole(LabError):
         self.console = console
 
     def __str__(self) -> str:
-        return f"guest {self.guest} has no terminal {self.console}"
+        return f"guest {self.guest} has no terminal {self.console}, or nothing in it has opened that yet"
 
 
 class NoSuchHook(LabError):

@@ -143,6 +143,20 @@ def test_input_that_is_no_terminal_is_sent_and_the_answer_drained(how: str, shor
     assert typed == source.read_bytes()
 
 
+def test_input_for_a_guest_that_has_ended_is_not_lost_in_silence(short_dir: Path) -> None:
+    with LabThread(short_dir, "lan", guests=("left",)) as daemon:
+        daemon.call(lambda lab: lab.guest_by_name["left"].end())
+        attached = subprocess.run(
+            [UMLAB, "guest", "attach", "left"],
+            input=b"date\n",
+            capture_output=True,
+            env=environment(short_dir),
+            timeout=scaled(20),
+        )
+    assert attached.stderr == b"umlab: left has ended, before it had all of the input\n"
+    assert (attached.returncode, attached.stdout) == (1, b"")
+
+
 def test_viewer_waits_for_the_next_daemon(short_dir: Path) -> None:
     argv = [UMLAB, "guest", "attach", "left", "--detach-key", "^A"]
     with LabThread(short_dir, "lan", guests=("left",)) as daemon:

@@ -55,6 +55,7 @@ class Session:
         self._read_only = read_only
         self._terminal: AsyncTerminal | None = None
         self._begun, self._heard = asyncio.Event(), asyncio.Event()
+        self._has_said = self._is_sent = False
         #: Keys are typed by a person, who is told what happens, and wants to go on.
         self._is_person = os.isatty(0)
         self._face: Face
@@ -67,10 +68,13 @@ class Session:
         """Look and type until the end.
 
         Raises:
-            UmlabError: It cannot begin; or the daemon has ended, and no other has come.
+            UmlabError: It cannot begin; the daemon has ended, and no other has come; or the guest has, and what
+                was to be sent is lost.
         """
         if not self._is_person:
-            await self._converse()
+            # One that says nothing had ended before: a terminal echoes what is typed.
+            if await self._converse() and not (self._has_said and self._is_sent):
+                raise LabError(f"{self._ending} has ended, before it had all of the input")
             return
         try:
             with _raw_mode():
@@ -111,7 +115,7 @@ class Session:
                 async with self._opened() as terminal:
                     lost_at = None
                     async for data in _output(terminal):
-                        heard = True
+                        heard = self._has_said = True
                         self._heard.set()
                         await self._face.show(data, terminal.size)
                 return
@@ -165,6 +169,7 @@ class Session:
             if key:
                 return
             await asyncio.sleep(len(data) * _BYTE_TIME)
+        self._is_sent = True
         # The input has ended: so much of the answer as comes without a pause.
         with contextlib.suppress(TimeoutError):
             while True:

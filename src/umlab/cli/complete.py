@@ -30,12 +30,7 @@ def switch_names(incomplete: str) -> list[str]:
 
 def guest_names(incomplete: str) -> list[str]:
     """Return the guests of all labs, each in its shortest form."""
-    found = [(lab, guest) for lab, view in _running().items() for guest in view["guests"]]
-    plain = [guest for _, guest in found]
-    names = [guest if plain.count(guest) == 1 else f"{lab}/{guest}" for lab, guest in found]
-    if "/" in incomplete:
-        names = [f"{lab}/{guest}" for lab, guest in found]
-    return [name for name in names if name.startswith(incomplete)]
+    return _beginning(incomplete, _members(_running()))
 
 
 def console_names(incomplete: str) -> list[str]:
@@ -43,9 +38,10 @@ def console_names(incomplete: str) -> list[str]:
     from umlab.client.find import guest_roots, lab_of
     from umlab.mconsole.discover import discover
 
-    found = [each for each in discover(guest_roots()) if each.state == "listening" and lab_of(each) is None]
-    others = [each.umid for each in found if each.umid.startswith(incomplete) and each.umid.isprintable()]
-    return list(dict.fromkeys([*guest_names(incomplete), *others]))
+    running = _running()
+    found = [each for each in discover(guest_roots()) if each.state == "listening"]
+    others = [(each.umid, each.path) for each in found if lab_of(each) not in running]
+    return _beginning(incomplete, [*_members(running), *others])
 
 
 def hook_names(incomplete: str) -> list[str]:
@@ -100,6 +96,18 @@ def setting_names(incomplete: str) -> list[str]:
         values = SETTINGS[key].examples if key in SETTINGS else ()
         return [word for word in (f"{key}={value}" for value in values) if word.startswith(incomplete)]
     return [f"{key}=" for key in SETTINGS if key.startswith(incomplete)]
+
+
+def _members(running: dict[str, dict[str, list[str]]]) -> list[tuple[str, str]]:
+    """Return the guests of labs, each by its name and by one that no other has."""
+    return [(guest, f"{lab}/{guest}") for lab, view in running.items() for guest in view["guests"]]
+
+
+def _beginning(incomplete: str, guests: list[tuple[str, str]]) -> list[str]:
+    from umlab.client.find import short_names
+
+    names = [place for _, place in guests] if "/" in incomplete else short_names(guests)
+    return [name for name in names if name.startswith(incomplete) and name.isprintable()]
 
 
 def _asked(ctx: typer.Context, ask: Callable[[Client, str], T]) -> T | None:

@@ -19,7 +19,7 @@ from umlab.errors import (
     MconsoleUnreachable,
     UmlabError,
 )
-from umlab.guest.console import escape
+from umlab.guest.console import escape_text
 from umlab.mconsole.fleet import Console, Outcome
 
 #: Pieces of text, each with what it is: ``ok``, ``error``, ``name`` or nothing.
@@ -50,7 +50,7 @@ class _Group:
 
 def shown(text: str) -> str:
     """Return a guest's text fit for a terminal."""
-    return escape(text.encode("utf-8", "backslashreplace"))
+    return escape_text(text)
 
 
 def shown_name(text: str) -> str:

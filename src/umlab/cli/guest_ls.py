@@ -159,6 +159,6 @@ def _nic(nic: GuestNic) -> str:
 
 def _text(word: str) -> str:
     """Return somebody's word as one that a terminal shows as it is."""
-    from umlab.wire.text import printable_line
+    from umlab.cli.console_page import shown_name
 
-    return printable_line(os.fsencode(word)) or _UNKNOWN
+    return shown_name(word) or _UNKNOWN

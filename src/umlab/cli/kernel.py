@@ -160,6 +160,6 @@ def _print(answer: str, place: GuestPlace, facts: dict[str, Any], as_json: bool)
 
 
 def _shown(text: str) -> str:
-    from umlab.guest.console import escape
+    from umlab.guest.console import escape_text
 
-    return escape(text.encode("utf-8", "surrogateescape"))
+    return escape_text(text)

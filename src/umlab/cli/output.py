@@ -33,12 +33,11 @@ class Output:
 
 def event_text(kind: str, facts: dict[str, Any]) -> str:
     """Return an event as a line for people, fit for a terminal: some facts are words of a guest."""
-    from umlab.guest.console import escape
+    from umlab.guest.console import escape_text
 
     words = ", ".join(f"{key} {_fact_text(value)}" for key, value in facts.items() if value != "")
-    text = escape(f"{kind.replace('_', ' ')}: {words}".encode("utf-8", "surrogateescape"))
     # One line, whatever a guest would have people believe of the next one.
-    return text.replace("\n", "\\n")
+    return escape_text(f"{kind.replace('_', ' ')}: {words}").replace("\n", "\\n")
 
 
 def _fact_text(value: Any) -> str:

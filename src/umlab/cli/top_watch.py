@@ -23,7 +23,7 @@ from umlab.daemon.view import GuestVitals
 from umlab.errors import ApiError, LabNotRunning, NoSuchSwitch, StateError, UmlabError
 
 #: Guests whose vitals are asked for at the same time, and seconds for all of them.
-_ASKED_AT_ONCE = 64
+_ASKED_AT_ONCE = 32
 _VITALS_TIME = 0.75
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from umlab.client.aio import AsyncClient
-from umlab.client.find import Lookup, guest_roots, lab_of
+from umlab.client.find import Lookup, guest_roots, lab_of, short_names
 from umlab.client.survey import labs
 from umlab.daemon.kernel import Kernel
 from umlab.daemon.view import GuestVitals
@@ -169,5 +169,5 @@ async def _guests_of(lab: str) -> list[GuestConsole] | None:
 def labelled(guests: Iterable[GuestConsole]) -> dict[str, GuestConsole]:
     """Return guests, each once, by the shortest name that none of the others has."""
     each_once = {guest.place: guest for guest in guests}.values()
-    names = [guest.name for guest in each_once]
-    return {guest.name if names.count(guest.name) == 1 else guest.place: guest for guest in each_once}
+    names = short_names([(guest.name, guest.place) for guest in each_once])
+    return dict(zip(names, each_once, strict=True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +16,7 @@ from umlab.errors import LabError, MconsoleUnreachable, NoSuchGuest
 from umlab.mconsole.discover import Found, discover, process_roots, usual_roots
 from umlab.mconsole.locate import SOCKET_NAME
 
-__all__ = ["GuestPlace", "Lookup", "find_guest", "guest_roots", "lab_of"]
+__all__ = ["GuestPlace", "Lookup", "find_guest", "guest_roots", "lab_of", "short_names"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +109,16 @@ def lab_of(found: Found) -> str | None:
     directory, _, guests = above.rpartition("/")
     base, _, lab = directory.rpartition("/")
     return lab if guests == GUESTS and base == os.path.abspath(runtime_base()) else None
+
+
+def short_names(guests: Sequence[tuple[str, str]]) -> list[str]:
+    """Return the shortest names of guests that are enough to tell them apart.
+
+    Args:
+        guests: Each guest's name, and one that no other guest has: ``LAB/GUEST``, or its socket's path.
+    """
+    counts = Counter(name for name, _ in guests)
+    return [name if counts[name] == 1 else place for name, place in guests]
 
 
 def _at(path: str) -> GuestPlace:

@@ -24,11 +24,18 @@ def escape(data: bytes) -> str:
     Line ends become ``\n``; a tab stays; everything else that is not printable (escape sequences, other
     controls, direction marks, bytes that are not UTF-8) becomes ``\x1b``, ``\u202e`` and the like.
     """
-    text = data.replace(b"\r\n", b"\n").decode("utf-8", "backslashreplace")
+    return escape_text(data.decode("utf-8", "surrogateescape"))
+
+
+def escape_text(text: str) -> str:
+    r"""Return text, such as a file's name, as `escape` returns bytes: what stands for a byte is ``\xNN``."""
+    text = text.replace("\r\n", "\n")
     return "".join(char if char in "\n\t" or char.isprintable() else _escaped(char) for char in text)
 
 
 def _escaped(char: str) -> str:
+    if "\udc80" <= char <= "\udcff":
+        return f"\\x{ord(char) - 0xDC00:02x}"
     return char.encode("unicode_escape").decode("ascii")
 
 

@@ -39,8 +39,11 @@ def test_names_for_the_console_are_those_of_all_guests(
         (other / "lost\x1b").mkdir()
         guests.add("dead\x1b")
         (other / "dead/mconsole").unlink()
-        assert console_names("") == ["left", "last"]
-        assert console_names("la") == ["last"]
+        # As the console calls them.
+        assert sorted(console_names("")) == sorted(["lan/left", f"{other}/left/mconsole", "last"])
+        assert console_names("las") == ["last"]
+        assert console_names("lan/") == ["lan/left"]
+        assert console_names(f"{other}/la") == [f"{other}/last/mconsole"]
 
 
 def test_nonsense_from_a_daemon_is_no_error(runtime: Path) -> None:

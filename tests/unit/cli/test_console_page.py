@@ -7,6 +7,7 @@ import io
 import pytest
 
 from umlab.cli.console_page import Spans, answer, answers, reason, record, shown_name, write
+from umlab.cli.guest_ls import _text
 from umlab.cli.output import Output
 from umlab.client.console import GuestConsole
 from umlab.errors import (
@@ -132,6 +133,12 @@ def test_programs_get_the_text_as_it_is() -> None:
     )
     dead = record(guest, bad("a", DEAD))
     assert (dead["output"], dead["error"]) == ("", "does not run: nothing at /tmp/db")
+
+
+def test_bytes_of_a_name_are_shown_as_in_the_list() -> None:
+    assert shown_name("web\udcff") == _text("web\udcff") == r"web\xff"
+    # What no byte stands behind.
+    assert shown_name("web\ud800") == _text("web\ud800") == r"web\ud800"
 
 
 def test_name_of_several_lines_is_one_line() -> None:

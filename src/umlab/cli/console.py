@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperCommand
 
 from umlab.cli import complete
+from umlab.cli.console_line import parse_line
 from umlab.cli.option import AsJson, UmlDirs
 
 EPILOG = """
@@ -23,6 +24,8 @@ Examples:
   umlab console web1 web2 --json -- version
 
   umlab console --all -- version
+
+  umlab console -- '@web*' proc loadavg
 
   echo version | umlab console left
 """
@@ -80,10 +83,12 @@ def console(
     command: list[str] | None = ctx.meta.get(_COMMAND)
     if everyone and names:
         raise typer.BadParameter("--all is instead of names")
-    if command is not None and not " ".join(command).strip():
-        raise typer.BadParameter("write a command behind --")
-    if command is not None and not (names or everyone):
-        raise typer.BadParameter("name the guests that are to be asked, or write --all")
+    if command is not None:
+        line = parse_line(" ".join(command))
+        if not line.text:
+            raise typer.BadParameter("write a command behind --")
+        if not names and not everyone and line.patterns is None:
+            raise typer.BadParameter("name the guests that are to be asked, or write --all")
     from umlab.cli.console_run import Manner
     from umlab.cli.console_script import ask, run_lines
     from umlab.cli.interrupt import run_interruptible

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
 from umlab._readable import readable
 from umlab.cli.console_guest import Guests
-from umlab.cli.console_line import ALL, Line
+from umlab.cli.console_line import ALL, Line, parse_line
 from umlab.cli.console_page import shown_name
 from umlab.cli.console_run import Manner, Runner
 from umlab.cli.exit_status import EXIT_ERROR, EXIT_NOT_RUNNING
@@ -40,24 +40,29 @@ async def ask(names: Sequence[str], uml_dirs: Sequence[str], text: str, manner: 
     Args:
         names: The guests; none for all that run.
         uml_dirs: Directories to look in beside the usual ones.
-        text: The command.
+        text: The command, behind `@NAMES` for those of them alone.
         manner: How it is asked.
         asks: Whether the user is asked before what is deadly.
     """
-    missing: dict[str, Console] = {}
-    found = [] if names else await running_guests(uml_dirs)
-    lookup = Lookup(uml_dirs)
-    for name in names:
-        try:
-            found.append(find_console(name, lookup))
-        except UmlabError as error:
-            missing[name] = _Unfound(error)
-    guests: dict[str, Console] = {**labelled(found), **missing}
+    line, lookup = parse_line(text), Lookup(uml_dirs)
+    guests: Mapping[str, Console]
+    if line.patterns is not None:
+        guests = await Guests([find_console(name, lookup) for name in names], uml_dirs).choose(line.patterns)
+    else:
+        line = Line(None if len(names) == 1 else (ALL,), text)
+        missing: dict[str, Console] = {}
+        found = [] if names else await running_guests(uml_dirs)
+        for name in names:
+            try:
+                found.append(find_console(name, lookup))
+            except UmlabError as error:
+                missing[name] = _Unfound(error)
+        guests = {**labelled(found), **missing}
     if not guests:
         print("umlab: no guest runs", file=sys.stderr)
         return EXIT_NOT_RUNNING
     runner = Runner(Guests(), replace(manner, confirm=_confirm if asks else None))
-    outcomes = await runner.ask(guests, Line(None if len(names) == 1 else (ALL,), text))
+    outcomes = await runner.ask(guests, line)
     return EXIT_ERROR if outcomes is None else _status(outcomes)
 
 

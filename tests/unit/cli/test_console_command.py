@@ -112,6 +112,16 @@ def test_many_are_asked_at_once_and_the_same_answers_stand_together(
     }
 
 
+def test_command_chooses_guests_as_in_the_shell(run: Run, guests: SimulatedGuests) -> None:
+    for name in ("web1", "web2", "db"):
+        guests.add(name)
+    done = run("console", "--", "@web*", "version")
+    assert (done.status, done.out) == (0, f"web1, web2  OK   {VERSION}\n")
+    assert run("console", "web2", "db", "--", "@all version").out == f"web2, db  OK   {VERSION}\n"
+    done = run("console", "db", "--", "@web*", "version")
+    assert (done.status, done.err) == (1, "umlab: no guest is called web*; see them with: guests\n")
+
+
 def test_silent_guest_costs_its_time_limit_and_no_other_guests_answer(
     run: Run, guests: SimulatedGuests
 ) -> None:
@@ -196,6 +206,7 @@ def test_mistakes_are_told(lines: str, words: str, run: Run, guests: SimulatedGu
     [
         ("web1", "--"),
         ("--", "version"),
+        ("--", "@all"),
         ("web1", "--all", "--", "version"),
         ("web1", "--timeout", "0", "--", "version"),
     ],

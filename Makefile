@@ -58,9 +58,10 @@ man: ## the manual pages, in build/man
 	@tools/setup demo
 	@.venv/bin/python tools/man build/man
 
-kernel: ## a kernel without the legacy transports, in ~/.cache/umlab (about 8 minutes)
+kernel: ## the kernel vector-6.12 of some tests, without the legacy transports (about 8 minutes)
 	@tools/setup kernel
-	@tools/build-kernel
+	@.venv/bin/umlab kernel ls --json | grep -q '"name": "vector-6.12"' || \
+		.venv/bin/umlab kernel build --name vector-6.12 --config tools/vector-kernel.config
 
 clean: ## remove .venv, caches and build output
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

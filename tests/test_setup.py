@@ -260,11 +260,12 @@ def test_unknown_goal_is_refused(machine: Machine) -> None:
     assert "usage: tools/setup demo|test|bench|lint|fuzz|kernel" in errors
 
 
-def test_kernel_needs_no_venv(machine: Machine) -> None:
+def test_kernel_needs_what_builds_it_and_any_venv(machine: Machine) -> None:
     status, _, calls = machine.setup("kernel", UID_NUMBER="0")
     assert status == 0
     assert _of(calls, "apt-get")[0].endswith("flex")
-    assert _of(calls, "python3") == []
+    assert any("-m venv" in call for call in calls)
+    assert _of(machine.setup("kernel")[2], "python3") == []
 
 
 @pytest.mark.parametrize("changed", ["src/umlab/engine/_native/engine.pyx", "setup.py"])

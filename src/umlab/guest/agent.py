@@ -1,38 +1,33 @@
-"""The command channel into a guest that runs our agent, over its first serial line.
+"""The agent in a guest: it runs commands there, several at once, on serial lines.
 
-A byte stream.  The guest greets with the line ``umlab-agent 1``.  A request is the line ``LIMIT
-LENGTH``, the seconds after which the guest kills the command and the bytes of a shell script; then the
-script in pieces of 2048 bytes, the last one shorter, each answered by the line ``more`` (a UML serial
-line that got 4 KiB at once would stop for ever).  The reply is the line ``STATUS LENGTH`` and then
-exactly LENGTH bytes, the command's standard output and error.  All that the guest sends is untrusted.
+The control line has short lines of text in both directions; what the agent says there is in
+:mod:`umlab.guest.agent_line`, what the host says are ``open N`` (begin session N; the agent answers with its
+end), ``signal N NAME``, ``size N ROWS COLUMNS``, ``cut N`` (wait no longer for output of session N, whose command
+has ended) and ``reset NUMBER`` (end all sessions).  What a session's lines carry is in
+:mod:`umlab.guest.session`.  All that the guest sends is untrusted.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
-import re
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
 
-from umlab.errors import CommandTimeout, GuestFailed, LocalProtocolError, RemoteProtocolError, StateError
+from umlab.errors import CommandTimeout, GuestFailed, RemoteProtocolError, StateError, UmlabError
+from umlab.guest.agent_line import SESSIONS, End, Exit, Greeting, Line, More, Reset, parse_line
+from umlab.guest.session import Request, Session, Stream
+from umlab.guest.share import Share
 
-#: Bytes of a command.
-MAX_COMMAND = 1 << 20
-#: Bytes of output that are accepted from one command.
+#: Bytes of output that :meth:`Agent.run` takes from one command.
 MAX_OUTPUT = 64 << 20
-_PIECE = 2048
-_GREETING = b"umlab-agent 1\n"
-_MORE = b"more\n"
-_REPLY = re.compile(rb"([0-9]{1,3}) ([0-9]{1,9})\n")
-#: Seconds that the guest gives a command beyond its caller's time limit before it kills it.
-_GUEST_GRACE = 1
 #: Seconds that a dead guest's exit status takes at most to arrive after the end of its serial line.
 _STATUS_TIMEOUT = 2.0
-_CLOSED = "it is closed"
+#: Seconds that an agent has to end what an earlier owner of the lines has left running.
+_RESET_TIMEOUT = 30.0
+#: Bytes that a line of the agent's can have.
+_LINE_SIZE = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,32 +36,23 @@ class ExecResult:
 
     Attributes:
         status: Its exit status, 128 + n when signal n ended it.
-        output: Standard output and error, raw and untrusted.
+        stdout: Its standard output, raw and untrusted.
+        stderr: The same of its standard error.
     """
 
     status: int
-    output: bytes
-
-
-def parse_reply_head(line: bytes) -> tuple[int, int]:
-    """Decode the line that begins a reply and return the exit status and the bytes that follow.
-
-    Raises:
-        RemoteProtocolError: It is no such line, or announces more than 64 MiB.
-    """
-    match = _REPLY.fullmatch(line)
-    status, length = (int(match[1]), int(match[2])) if match else (-1, 0)
-    if not 0 <= status <= 255 or length > MAX_OUTPUT:
-        raise RemoteProtocolError(f"the guest's agent said {line[:80]!r}")
-    return status, length
+    stdout: bytes
+    stderr: bytes
 
 
 class Agent:
-    """The host's end of the channel.
+    """The host's end of the lines.
 
     Args:
         umid: The guest.
-        sock: Our end of the serial line's stream; belongs to the agent from now on.
+        channel: Our end of the control line.
+        lines: Our ends of the sessions' lines, two for each session.  All belong to the agent from now on.
+        share: The path of the folder that the guest may have in common with us.
         ended: Waits for the guest's end and returns its exit status.
         console_text: Returns the escaped tail of its console.
     """
@@ -74,25 +60,47 @@ class Agent:
     def __init__(
         self,
         umid: str,
-        sock: socket.socket,
+        channel: socket.socket,
+        lines: Sequence[socket.socket],
+        share: str,
         *,
         ended: Callable[[], Awaitable[int]],
         console_text: Callable[[], str],
     ) -> None:
+        assert len(lines) == 2 * SESSIONS
+        channel.setblocking(False)
         self._umid = umid
-        self._sock = sock
+        self._channel = channel
+        self._streams = [Stream(sock) for sock in lines]
+        self._share_path = share
+        self._share: Share | None = None
         self._ended = ended
         self._console_text = console_text
-        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
-        # Held from a request to the end of its reply, also when its caller has gone away meanwhile.
-        self._lock = asyncio.Lock()
-        self._exchanging: asyncio.Task[ExecResult] | None = None
-        self._greeted = False
-        self._unusable = ""
+        self._listening: asyncio.Task[None] | None = None
+        # Set when it has greeted or will never do so.
+        self._greeted = asyncio.Event()
+        self._failure: UmlabError | None = None
+        # An earlier owner of this end may have left something running.
+        self._is_stale = False
+        self._resets = 0
+        self._reset = asyncio.Event()
+        self._resetting = asyncio.Lock()
+        # Sessions that the agent has begun, and those of them that wait for a command.
+        self._opened: set[int] = set()
+        self._idle: list[int] = []
+        self._changed = asyncio.Condition()
+        self._running: dict[int, Session] = {}
+        self._draining: dict[Session, asyncio.Task[None]] = {}
+
+    @property
+    def fds(self) -> tuple[int, ...]:
+        """The descriptors of our ends: the control line, and the sessions' lines."""
+        return (self._channel.fileno(), *(stream.fileno() for stream in self._streams))
 
     def assume_ready(self) -> None:
-        """Take it that the agent has greeted, an earlier owner of this end having read that."""
-        self._greeted = True
+        """Take it that the agent has greeted an earlier owner of this end, which may have left things running."""
+        self._is_stale = True
+        self._greeted.set()
 
     async def ready(self, timeout: float) -> None:  # noqa: ASYNC109
         """Wait until the agent has greeted.
@@ -103,19 +111,53 @@ class Agent:
         Raises:
             GuestFailed: The guest ended, or did not greet in time.
             RemoteProtocolError: Something else greeted.
-            StateError: The channel is closed, or was broken before.
+            StateError: The lines are closed.
         """
         try:
-            async with asyncio.timeout(timeout), self._lock:
+            async with asyncio.timeout(timeout):
                 await self._greet()
         except TimeoutError:
             raise GuestFailed(self._umid, None, self._console_text()) from None
 
+    async def open(self, request: Request) -> Session:
+        """Begin a command in the guest, as its root; waits while as many as can run at once are running.
+
+        Raises:
+            GuestFailed: The guest ended.
+            LocalProtocolError: The script has more than 1 MiB.
+            RemoteProtocolError: The agent makes no sense.
+            OSError: The folder in common takes no file.
+            StateError: The lines are closed.
+        """
+        await self._greet()
+        if self._is_stale:
+            await self._start_anew()
+        number = await self._take()
+        output, errors = self._streams[2 * number - 2 : 2 * number]
+        session = Session(number, output, errors, self._share, self._tell)
+        self._running[number] = session
+        try:
+            await session.start(request)
+        except BaseException:
+            self.release(session)
+            raise
+        return session
+
+    def release(self, session: Session) -> None:
+        """Give up a session: what runs in it is killed, and what it writes goes to nobody.  Idempotent."""
+        if session in self._draining:
+            return
+        if self._running.get(session.number) is not session:
+            session.forget()
+            return
+        with contextlib.suppress(RemoteProtocolError):
+            session.signal("KILL")
+        self._draining[session] = asyncio.create_task(self._drain(session))
+
     async def run(self, command: str, timeout: float) -> ExecResult:  # noqa: ASYNC109
         """Run a shell script in the guest, as its root, with empty standard input.
 
-        Callers queue up: one command runs at a time.  A command that outlives its time limit is killed
-        in the guest soon after.
+        A command that outlives its time limit is killed.
 
         Args:
             command: The script.
@@ -125,21 +167,22 @@ class Agent:
             CommandTimeout: The time limit came first.
             GuestFailed: The guest ended.
             LocalProtocolError: The command has more than 1 MiB.
-            RemoteProtocolError: The guest sent something else than a reply.
-            StateError: The channel is closed, or was broken before.
+            RemoteProtocolError: The guest makes no sense, or the command wrote more than 64 MiB.
+            StateError: The lines are closed.
         """
-        script = command.encode("utf-8", "surrogateescape")
-        if len(script) > MAX_COMMAND:
-            raise LocalProtocolError(f"a command of {len(script)} bytes, at most {MAX_COMMAND} are sent")
-        limit = math.ceil(timeout) + _GUEST_GRACE
         try:
             async with asyncio.timeout(timeout):
-                return await asyncio.shield(await self._begin(limit, script))
+                session = await self.open(Request(command))
+                try:
+                    stdout, stderr = await self._output(session)
+                    return ExecResult(await session.wait(), stdout, stderr)
+                finally:
+                    self.release(session)
         except TimeoutError:
             raise CommandTimeout(self._umid, command, timeout) from None
 
     async def reboot(self, reboot: Callable[[], Awaitable[object]], timeout: float) -> None:  # noqa: ASYNC109
-        """Reboot the guest and wait until its agent has greeted again; other callers wait meanwhile.
+        """Reboot the guest and wait until its agent has greeted again; what runs in it ends.
 
         Args:
             reboot: Makes the guest reboot.
@@ -149,111 +192,198 @@ class Agent:
             GuestFailed: The guest ended, or did not greet in time.
         """
         try:
-            async with asyncio.timeout(timeout), self._lock:
+            async with asyncio.timeout(timeout):
                 await self._greet()
-                await self._skip_greeting()
+                self._greeted.clear()
                 await reboot()
-                self._greeted = False
                 await self._greet()
         except TimeoutError:
             raise GuestFailed(self._umid, None, self._console_text()) from None
 
     async def close(self) -> None:
-        """Close the channel; commands that wait for a reply fail.  Idempotent."""
-        self._unusable = _CLOSED
-        if self._streams is not None:
-            self._streams[1].transport.abort()
-            with contextlib.suppress(OSError):
-                await self._streams[1].wait_closed()
-        if self._exchanging is not None:
-            await asyncio.wait([self._exchanging])
-        self._sock.close()
-
-    async def _begin(self, limit: int, script: bytes) -> asyncio.Task[ExecResult]:
-        await self._lock.acquire()
-        try:
-            await self._greet()
-            await self._skip_greeting()
-            task = asyncio.create_task(self._exchange(limit, script))
-        except BaseException:
-            self._lock.release()
-            raise
-        self._exchanging = task
-        task.add_done_callback(self._exchanged)
-        return task
-
-    def _exchanged(self, task: asyncio.Task[ExecResult]) -> None:
-        self._exchanging = None
-        self._lock.release()
-        if not task.cancelled():
-            task.exception()  # Its caller may be gone; then nobody else looks.
-
-    async def _exchange(self, limit: int, script: bytes) -> ExecResult:
-        reader, writer = await self._connect()
-        try:
-            writer.write(b"%d %d\n" % (limit, len(script)))
-            for start in range(0, len(script), _PIECE):
-                writer.write(script[start : start + _PIECE])
-                await writer.drain()
-                line = await reader.readuntil(b"\n")
-                if line != _MORE:
-                    raise RemoteProtocolError(f"the guest's agent said {line[:80]!r}")
-            line = await reader.readuntil(b"\n")
-            if line == _GREETING:  # The command rebooted the guest, or died with a reboot.
-                raise GuestFailed(self._umid, None, self._console_text())
-            status, length = parse_reply_head(line)
-            return ExecResult(status, await reader.readexactly(length))
-        except (asyncio.IncompleteReadError, ConnectionError):
-            await self._fail()
-        except (RemoteProtocolError, asyncio.LimitOverrunError) as error:
-            self._break(str(error))
+        """Close the lines; commands that wait fail.  Idempotent."""
+        await self._fail(StateError(f"guest {self._umid}: the lines to its agent were closed"))
+        tasks = [*self._draining.values(), *([self._listening] if self._listening is not None else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._listening = None
+        for stream in self._streams:
+            stream.close()
+        self._channel.close()
+        if self._share is not None:
+            self._share.close()
 
     async def _greet(self) -> None:
-        reader, _ = await self._connect()
-        if self._greeted:
-            return
+        if self._failure is not None:
+            raise self._failure
+        if self._listening is None:
+            self._listening = asyncio.create_task(self._listen())
+        await self._greeted.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    async def _listen(self) -> None:
+        """Read the control line to its end."""
+        loop, rest = asyncio.get_running_loop(), b""
         try:
-            line = await reader.readuntil(b"\n")
-        except asyncio.LimitOverrunError as error:
-            self._break(str(error))
-        except (asyncio.IncompleteReadError, ConnectionError):
-            await self._fail()
-        if line != _GREETING:
-            self._break(f"the guest's agent greeted with {line[:80]!r}")
-        self._greeted = True
+            while data := await loop.sock_recv(self._channel, _LINE_SIZE):
+                *lines, rest = (rest + data).split(b"\n")
+                if len(rest) > _LINE_SIZE:
+                    raise RemoteProtocolError(f"the guest's agent said {rest[:80]!r}")
+                for line in lines:
+                    await self._take_line(parse_line(line))
+        except RemoteProtocolError as error:
+            await self._fail(error)
+        except ConnectionError:
+            await self._fail(await self._death())
+        else:
+            await self._fail(await self._death())
 
-    async def _skip_greeting(self) -> None:
-        """Take the greeting of a guest that has rebooted by itself since the last reply."""
-        reader, _ = await self._connect()
-        # The second turn of the event loop comes after the reading of what has arrived; a whole line is
-        # then had without waiting.
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        with contextlib.suppress(TimeoutError, asyncio.IncompleteReadError, ConnectionError):
-            async with asyncio.timeout(0):
-                line = await reader.readuntil(b"\n")
-                if line != _GREETING:
-                    self._break(f"the guest's agent said {line[:80]!r} without being asked")
+    async def _take_line(self, line: Line) -> None:
+        match line:
+            case Greeting(has_files):
+                await self._begin(has_files)
+            case Reset(number, has_files) if number == self._resets:
+                self._use_share(has_files)
+                self._reset.set()
+            case More(number) if number in self._running:
+                self._running[number].took()
+            case Exit(number, status) if number in self._running:
+                self._running[number].exited(status)
+            case End(number) if number in self._running:
+                self._running[number].ended()
+            case End(number) if number in self._opened and number not in self._idle:
+                await self._give(number)
+            case _:
+                # Of a session that has been ended meanwhile.
+                pass
 
-    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        if self._unusable:
-            raise StateError(f"guest {self._umid}: the command channel cannot be used: {self._unusable}")
-        if self._streams is None:
-            self._sock.setblocking(False)
-            self._streams = await asyncio.open_unix_connection(sock=self._sock)
-        return self._streams
+    async def _begin(self, has_files: bool) -> None:
+        """Take note that the agent has begun, perhaps anew."""
+        await self._forget_sessions(GuestFailed(self._umid, None, self._console_text()))
+        self._use_share(has_files)
+        self._is_stale = False
+        # The first command shall not wait for its session.
+        self._open_session(1)
+        self._greeted.set()
 
-    async def _fail(self) -> NoReturn:
-        """Report the end of the serial line, which as a rule is the end of the guest."""
-        if self._unusable == _CLOSED:
-            raise StateError(f"guest {self._umid}: the command channel was closed")
+    async def _start_anew(self) -> None:
+        """Have everything end that an earlier owner of the lines has left running."""
+        async with self._resetting:
+            if not self._is_stale:
+                return
+            self._resets += 1
+            self._reset.clear()
+            self._tell(f"reset {self._resets}")
+            try:
+                async with asyncio.timeout(_RESET_TIMEOUT):
+                    await self._reset.wait()
+            except TimeoutError:
+                raise RemoteProtocolError("the guest's agent does not answer") from None
+            if self._failure is not None:
+                raise self._failure
+            await self._forget_sessions(StateError("the session was ended"))
+            self._is_stale = False
+
+    async def _forget_sessions(self, error: UmlabError) -> None:
+        for session in self._running.values():
+            session.fail(error)
+        self._running.clear()
+        self._opened.clear()
+        self._idle.clear()
+        for stream in self._streams:
+            stream.clear()
+        async with self._changed:
+            self._changed.notify_all()
+
+    def _use_share(self, has_files: bool) -> None:
+        if has_files and self._share is None:
+            # A folder that the guest has made unusable is its own loss.
+            with contextlib.suppress(OSError):
+                self._share = Share(self._share_path)
+
+    async def _take(self) -> int:
+        """Return the number of a session that waits for a command."""
+        async with self._changed:
+            while True:
+                if self._failure is not None:
+                    raise self._failure
+                if self._idle:
+                    return self._idle.pop()
+                unopened = set(range(1, SESSIONS + 1)) - self._opened
+                if unopened:
+                    self._open_session(min(unopened))
+                else:
+                    self._cut_one()
+                await self._changed.wait()
+
+    def _open_session(self, number: int) -> None:
+        self._opened.add(number)
+        self._tell(f"open {number}")
+
+    def _cut_one(self) -> None:
+        """Free a session that waits for what its command, which has ended, has left behind."""
+        for session in self._draining:
+            if session.has_exited:
+                self._tell(f"cut {session.number}")
+                return
+
+    async def _give(self, number: int) -> None:
+        async with self._changed:
+            self._idle.append(number)
+            self._changed.notify_all()
+
+    async def _drain(self, session: Session) -> None:
+        try:
+            with contextlib.suppress(UmlabError):
+                await session.drain()
+        finally:
+            session.forget()
+            del self._draining[session]
+        if self._running.get(session.number) is session and self._failure is None:
+            del self._running[session.number]
+            await self._give(session.number)
+
+    async def _output(self, session: Session) -> tuple[bytes, bytes]:
+        """Return all that a command writes to its standard output and error."""
+        tasks = [asyncio.create_task(self._all(read)) for read in (session.read_output, session.read_errors)]
+        try:
+            stdout, stderr = await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        return stdout, stderr
+
+    async def _all(self, read: Callable[[], Awaitable[bytes]]) -> bytes:
+        output = bytearray()
+        while data := await read():
+            output += data
+            if len(output) > MAX_OUTPUT:
+                raise RemoteProtocolError(f"the command wrote more than {MAX_OUTPUT} bytes")
+        return bytes(output)
+
+    def _tell(self, line: str) -> None:
+        try:
+            self._channel.send(f"{line}\n".encode())
+        except BlockingIOError:
+            raise RemoteProtocolError("the guest's agent does not read") from None
+        except ConnectionError:
+            # Its end is told by whoever reads.
+            pass
+
+    async def _death(self) -> UmlabError:
+        """Return how the guest has ended, which the end of its serial line tells as a rule."""
         try:
             async with asyncio.timeout(_STATUS_TIMEOUT):
                 status: int | None = await self._ended()
         except TimeoutError:
             status = None
-        raise GuestFailed(self._umid, status, self._console_text()) from None
+        return GuestFailed(self._umid, status, self._console_text())
 
-    def _break(self, reason: str) -> NoReturn:
-        self._unusable = reason
-        raise RemoteProtocolError(reason) from None
+    async def _fail(self, error: UmlabError) -> None:
+        self._failure = self._failure or error
+        self._greeted.set()
+        self._reset.set()
+        await self._forget_sessions(self._failure)

@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 
 from umlab._name import check_name
 from umlab.errors import LabError
+from umlab.guest.agent_line import SESSIONS
 from umlab.wire.sockaddr import MAX_SOCKET_PATH
 
 #: Bytes of memory below which no current kernel boots.
@@ -16,9 +17,11 @@ MIN_MEMORY = 32 << 20
 #: Debian's kernel for guests, package ``user-mode-linux``.
 DEFAULT_KERNEL = "/usr/bin/linux"
 
-#: Descriptors that a guest inherits: its agent's serial line, its terminal where it has one, and behind
+#: Descriptors that a guest inherits: its agent's serial lines, its terminal where it has one, and behind
 #: these the sockets of its NICs.
-AGENT_FD, TERMINAL_FD, NIC_FD = 3, 4, 5
+AGENT_FD = 3
+TERMINAL_FD = AGENT_FD + 1 + 2 * SESSIONS
+NIC_FD = TERMINAL_FD + 1
 #: The kernel's COMMAND_LINE_SIZE on UML, including the NUL; what is longer is cut.
 _COMMAND_LINE_SIZE = 4096
 _MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
@@ -92,6 +95,19 @@ class TinyRoot:
 
 
 @dataclass(frozen=True, slots=True)
+class HostRoot:
+    """The host's own files, below a layer in memory that takes what the guest writes.
+
+    Attributes:
+        modules: As in :class:`TinyRoot`.
+        shared: Host folders, absolute, that the guest sees as they are and can write to as its user can.
+    """
+
+    modules: tuple[str, ...] = ()
+    shared: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class DiskRoot:
     """A root file system on ``ubd0``.
 
@@ -99,15 +115,23 @@ class DiskRoot:
         path: The image, or with ``backing`` the COW file, absolute.  The guest can write to it.  A COW
             file that does not exist yet is made by the kernel: name its folder in ``GuestSpec.writable``.
         backing: The image under the COW file, absolute; never written to.
+        init: The program in it that becomes process 1, absolute; ``None`` for ours, which starts nothing of it.
+        modules: As in :class:`TinyRoot`.
     """
 
     path: str
     backing: str | None = None
+    init: str | None = "/sbin/init"
+    modules: tuple[str, ...] = ()
 
     @property
     def setting(self) -> str:
         """The disk as the kernel is told of it: ``FILE[,BACKING]``."""
         return self.path + (f",{self.backing}" if self.backing else "")
+
+
+#: Every kind of root.
+Root = TinyRoot | HostRoot | DiskRoot
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +141,7 @@ class GuestSpec:
     Attributes:
         umid: Its name: at most 24 letters, digits, ``.``, ``_``, ``-``, beginning with a letter or digit.
         kernel: The kernel's program file, absolute.
+        modules_directory: Where its modules are, absolute; ``/usr/lib/uml/modules/RELEASE`` unless given.
         memory: Bytes of memory, at least 32 MiB; the host gives only what the guest really uses.  With 64
             MiB Debian's 6.1 kernel now and then runs out of threads (their limit follows the memory) in
             its self-tests at boot, and init cannot fork.
@@ -131,8 +156,9 @@ class GuestSpec:
 
     umid: str
     kernel: str = DEFAULT_KERNEL
+    modules_directory: str | None = None
     memory: int = 128 << 20
-    root: TinyRoot | DiskRoot = TinyRoot()
+    root: Root = TinyRoot()
     nics: tuple[Nic, ...] = ()
     extra: tuple[str, ...] = ()
     writable: tuple[str, ...] = ()
@@ -146,6 +172,8 @@ class GuestSpec:
         """
         check_name("guest", self.umid)
         check_path("kernel", self.kernel, "")
+        if self.modules_directory is not None:
+            check_path("modules directory", self.modules_directory, "")
         if self.memory < MIN_MEMORY:
             raise LabError(
                 f"guest {self.umid}: memory: {self.memory} bytes, at least {MIN_MEMORY} are needed"
@@ -163,20 +191,22 @@ def kernel_arguments(
     spec: GuestSpec,
     *,
     uml_dir: str,
-    initrd: str | None,
+    initrd: str,
+    share: str,
     terminal: bool = False,
     notify: str | None = None,
 ) -> list[str]:
     """Build the arguments of a guest's kernel, without its program name.
 
     The first console goes to descriptor 1 and reads nothing, the second one is a terminal where the guest
-    has one, and the others are off (Debian's default for them does not work); the first serial line is
-    the agent's.
+    has one, and the others are off (Debian's default for them does not work); the first serial lines are
+    the agent's.  What begins with ``umlab.`` is for our init; the kernel passes over it.
 
     Args:
         spec: The guest.
         uml_dir: The directory under which the kernel makes its umid directory, absolute.
-        initrd: The initramfs of a :class:`TinyRoot`.
+        initrd: The initramfs, absolute.
+        share: The folder that it has in common with the host, absolute.
         terminal: Whether it inherits a terminal for its second console.  Without one the descriptors of
             its NICs begin in the terminal's place.
         notify: The socket on which its kernel says what nobody has asked for, absolute.
@@ -192,15 +222,16 @@ def kernel_arguments(
     arguments += ["con=null", "con0=null,fd:1"]
     if terminal:
         arguments.append(f"con1=fd:{TERMINAL_FD}")
-    arguments += ["ssl=null", f"ssl0=fd:{AGENT_FD}", "quiet"]
+    arguments.append("ssl=null")
+    arguments += [f"ssl{line}=fd:{AGENT_FD + line}" for line in range(1 + 2 * SESSIONS)]
+    arguments.append("quiet")
     if notify is not None:
         check_socket("notify", notify, "")
         arguments.append(f"mconsole=notify:{notify}")
-    if isinstance(spec.root, DiskRoot):
-        arguments += [f"ubd0={spec.root.setting}", "root=/dev/ubda", "rw"]
-    elif initrd is not None:
-        check_path("initrd", initrd, "")
-        arguments.append(f"initrd={initrd}")
+    check_path("initrd", initrd, "")
+    check_path("share", share, ",")
+    arguments += [f"initrd={initrd}", f"umlab.name={spec.umid}", f"umlab.share={share}"]
+    arguments += _root_arguments(spec.root)
     # The vector driver takes a colon, since its setting is a list of assignments.
     arguments += [
         f"{device}{':' if device.startswith('vec') else '='}{setting}"
@@ -214,6 +245,15 @@ def kernel_arguments(
             f"at most {_COMMAND_LINE_SIZE - 1} fit"
         )
     return arguments
+
+
+def _root_arguments(root: Root) -> list[str]:
+    if isinstance(root, DiskRoot):
+        init = [f"umlab.init={root.init}"] if root.init else []
+        return [f"ubd0={root.setting}", "umlab.root=disk", *init]
+    if isinstance(root, HostRoot):
+        return ["umlab.root=host", *(f"umlab.shared={folder}" for folder in root.shared)]
+    return []
 
 
 def nic_settings(nics: tuple[Nic, ...], first_fd: int = NIC_FD) -> list[tuple[str, str]]:
@@ -272,15 +312,19 @@ def check_nic(nic: Nic) -> None:
         check_mtu(nic.mtu)
 
 
-def _check_root(root: TinyRoot | DiskRoot) -> None:
-    if isinstance(root, TinyRoot):
-        for name in root.modules:
-            if not _MODULE.fullmatch(name):
-                raise LabError(f"module {name[:64]!r} is not a module's name")
-        return
-    check_path("root image", root.path, ",:")
-    if root.backing is not None:
-        check_path("backing image", root.backing, ",:")
+def _check_root(root: Root) -> None:
+    for name in root.modules:
+        if not _MODULE.fullmatch(name):
+            raise LabError(f"module {name[:64]!r} is not a module's name")
+    if isinstance(root, HostRoot):
+        for folder in root.shared:
+            check_path("shared folder", folder, ",")
+    if isinstance(root, DiskRoot):
+        check_path("root image", root.path, ",:")
+        if root.backing is not None:
+            check_path("backing image", root.backing, ",:")
+        if root.init is not None:
+            check_path("init", root.init, "")
 
 
 def _check_extra(word: str) -> None:

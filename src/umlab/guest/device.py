@@ -314,7 +314,7 @@ def _parse_console(text: str) -> Console:
 def _parse_memory(text: str) -> Memory:
     found = _SIZE.fullmatch(text)
     if found is None:
-        raise LabError(f"{text[:64]!r} is no amount of memory such as 96M, +16M or -16M")
+        raise LabError(f"{text[:64]!r} is no amount of memory such as 96M")
     sign: Literal["", "+", "-"] = "+" if found[1] == "+" else "-" if found[1] else ""
     return Memory(int(found[2]) * _UNITS[found[3].upper()], sign)
 

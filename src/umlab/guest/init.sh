@@ -1,43 +1,100 @@
 #!/bin/busybox sh
-# Process 1 of the tiny root.  It never powers off or reboots: run as a host process by accident, that
-# would end the host.  The guest is ended from outside.
+# Process 1 of every root of ours, from the initramfs.  It never powers off or reboots: run as a host process
+# by accident, that would end the host.  The guest is ended from outside.
 export PATH=/bin HOME=/ TERM=dumb
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev 2>/dev/null
-mkdir -p /dev/pts /dev/shm
-mount -t devpts devpts /dev/pts
 mount -t tmpfs tmpfs /run
-ln -sf /proc/self/fd /dev/fd
-hostname -F /etc/hostname
+say() { echo "umlab: $*" >/dev/console; }
+
+# What the host says on the kernel's command line.  No name or path in it has a blank.
+root=tiny name=guest share= init= shared=
+set -f
+for word in $(cat /proc/cmdline); do
+	case "$word" in
+	umlab.root=*) root=${word#*=} ;;
+	umlab.name=*) name=${word#*=} ;;
+	umlab.share=*) share=${word#*=} ;;
+	umlab.init=*) init=${word#*=} ;;
+	umlab.shared=*) shared="$shared ${word#*=}" ;;
+	esac
+done
+hostname "$name"
 while read -r module; do
-	insmod "$module" || echo "umlab: cannot load $module" >/dev/console
+	insmod "$module" || say "cannot load $module"
 done </etc/modules
 ip link set lo up
 
+# The root file system, in /new; the tiny root is this one.
+new=
+case "$root" in
+host)
+	new=/new
+	mkdir -p /host /layer
+	mount -t hostfs -o / none /host -o ro || say "this kernel has no hostfs"
+	mount -t tmpfs tmpfs /layer
+	mkdir /layer/upper /layer/work
+	if ! mount -t overlay -o lowerdir=/host,upperdir=/layer/upper,workdir=/layer/work none $new 2>/dev/null; then
+		say "this kernel has no overlay: only /tmp, /var/tmp, /root and /run can be written to"
+		mount --bind /host $new
+		for each in tmp var/tmp root; do
+			[ ! -d $new/$each ] || mount -t tmpfs -o mode=1777 tmpfs $new/$each
+		done
+	fi
+	for each in $shared; do
+		mount -t hostfs -o "$each" none "$new$each" || say "cannot share $each"
+	done
+	;;
+disk)
+	new=/new
+	mount /dev/ubda $new || say "cannot mount the disk"
+	;;
+esac
+if [ -n "$new" ]; then
+	for each in proc sys dev run tmp; do
+		[ -d $new/$each ] || mkdir $new/$each
+	done
+	mount --move /proc $new/proc
+	mount --move /sys $new/sys
+	mount --move /dev $new/dev
+	mount --move /run $new/run
+	[ -x $new/bin/sh ] || say "there is no /bin/sh in this root"
+fi
+mkdir -p $new/dev/pts $new/dev/shm $new/run/umlab/share
+mount -t devpts -o ptmxmode=0666 devpts $new/dev/pts
+mount -t tmpfs -o mode=1777 tmpfs $new/dev/shm
+ln -sf /proc/self/fd $new/dev/fd
+cp /bin/busybox /bin/umlab-agent /bin/umlab-terminal $new/run/umlab/
+if [ -n "$share" ]; then
+	mount -t hostfs -o "$share" none $new/run/umlab/share 2>/dev/null && touch $new/run/umlab/shared
+fi
+
+# What runs in the root.  Not with "&": a shell's background jobs would ignore the interrupt signal, and all
+# they start.
+start() { start-stop-daemon -S -b -n "$1" -x /bin/busybox -- chroot "$new/" /run/umlab/busybox sh "/run/umlab/$1"; }
+start umlab-agent
+if [ -n "$init" ]; then
+	exec switch_root $new "$init" </dev/console >/dev/console 2>&1
+fi
+# A shell on the second console, where the host has given it a terminal.
+case " $(cat $new/proc/cmdline) " in
+*" con1=fd:"*) start umlab-terminal ;;
+esac
+
 # Ctrl-alt-del from the management console: end the programs, keep the machine.
-echo 0 >/proc/sys/kernel/ctrl-alt-del
+echo 0 >$new/proc/sys/kernel/ctrl-alt-del
 go_down() {
 	trap '' INT
 	kill -TERM -1
 	sleep 0.2
 	kill -KILL -1
 	sync
-	echo "umlab: guest is down" >/dev/console
+	echo "umlab: guest is down" >$new/dev/console
 }
 trap go_down INT
-
-# The serial line stays open in this shell: the kernel gives it up when it is closed for the last time.
-exec 3<>/dev/ttyS0
-stty raw -echo <&3
-# Not with "&": a shell's background jobs would ignore the interrupt signal, and all they start.
-start-stop-daemon -S -b -x /bin/umlab-agent
-# A shell on the second console, where the host has given it a terminal.
-case " $(cat /proc/cmdline) " in
-*" con1=fd:"*) start-stop-daemon -S -b -x /bin/umlab-terminal ;;
-esac
 # A trap runs at once during "wait", and "wait" also takes in orphans that have ended.
 while :; do
-	sleep 1000000 3>&- &
+	sleep 1000000 &
 	wait $!
 done

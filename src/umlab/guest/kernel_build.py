@@ -22,7 +22,14 @@ from umlab.errors import LabError
 from umlab.guest.kernel_config import parse_config
 from umlab.guest.kernel_option import not_taken, serialize_fragment, wanted_options
 from umlab.guest.kernel_source import KernelSource, check_programs, program_path
-from umlab.guest.kernel_store import Kernel, find_kernel, replace_kernel
+from umlab.guest.kernel_store import (
+    Kernel,
+    check_kernel_name,
+    find_kernel,
+    kernel_names,
+    remove_kernel,
+    replace_kernel,
+)
 from umlab.guest.place import BUILD, cache_directory
 
 #: Seconds that make has to remove half written files when it is told to end.
@@ -98,7 +105,7 @@ async def build_kernel(order: BuildOrder, report: Report) -> Built:
     check_programs(order.source)
     started = time.monotonic()
     work = cache_directory(BUILD) / order.name
-    with _locked(work, order.name), _make_errors(order.name):
+    with _told_errors(order.name), _locked(work, order.name):
         _forget_other_source(work, order.source)
         build = _Build(order, work, report)
         missed = await build.run()
@@ -115,15 +122,19 @@ async def build_kernel(order: BuildOrder, report: Report) -> Built:
     )
 
 
-def remove_build(name: str) -> None:
-    """Remove what the builds of a kernel have left in the cache.
+def remove(name: str) -> None:
+    """Remove a kernel from the store, and what its builds have left in the cache; guests that run it go on.
 
     Raises:
-        LabError: It is being built.
+        LabError: There is none of that name, it is being built, or it cannot be removed.
     """
+    check_kernel_name(name)
     work = cache_directory(BUILD) / name
+    only_left_over = work.exists() and name not in kernel_names()
     with _locked(work, name):
         shutil.rmtree(work, ignore_errors=True)
+        if not only_left_over:
+            remove_kernel(name)
 
 
 class _Build:
@@ -229,30 +240,35 @@ def _append(path: Path, data: bytes) -> None:
 async def _process(command: Sequence[str]) -> AsyncIterator[asyncio.subprocess.Process]:
     """Run a program in a process group of its own, which has ended after the block."""
     environment = {name: value for name, value in os.environ.items() if not _ORDERS.fullmatch(name)}
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        env=environment | {"LC_ALL": "C", "PATH": program_path()},
-        start_new_session=True,
+    start = asyncio.ensure_future(
+        asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env=environment | {"LC_ALL": "C", "PATH": program_path()},
+            start_new_session=True,
+        )
     )
     try:
-        yield process
+        # Cancelled by itself, it would end the program alone and not what that has started.
+        yield await asyncio.shield(start)
     finally:
+        process = await start
         if process.returncode is None:
             await asyncio.shield(_end(process))
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """End a program and what it has started; make waits for its compilers."""
+    """End a program and what it has started: until then its output has not ended."""
     os.killpg(process.pid, signal.SIGTERM)
     try:
         # Nobody reads on: what is still printed must not hold it up.
         await asyncio.wait_for(process.communicate(), _TERM_TIMEOUT)
     except TimeoutError:
-        os.killpg(process.pid, signal.SIGKILL)
-        await process.communicate()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
 
 
 @contextmanager
@@ -269,7 +285,7 @@ def _locked(work: Path, name: str) -> Iterator[None]:
 
 
 @contextmanager
-def _make_errors(name: str) -> Iterator[None]:
+def _told_errors(name: str) -> Iterator[None]:
     """Tell of a full disk, or another one's file, as of any other reason why a build fails."""
     try:
         yield

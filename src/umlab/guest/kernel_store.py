@@ -92,10 +92,14 @@ def replace_kernel(new: Path, name: str) -> None:
     store = data_directory(KERNELS)
     arriving = store / f".{name}.new"
     shutil.rmtree(arriving, ignore_errors=True)
-    # The cache may be on another file system, and a copy is not whole at once.
-    shutil.move(new, arriving)
-    with _moved_away(store / name):
-        arriving.rename(store / name)
+    try:
+        # The cache may be on another file system, and a copy is not whole at once.
+        shutil.move(new, arriving)
+        with _moved_away(store / name):
+            arriving.rename(store / name)
+    except BaseException:
+        shutil.rmtree(arriving, ignore_errors=True)
+        raise
 
 
 def remove_kernel(name: str) -> None:
@@ -158,8 +162,9 @@ def _check_program(path: Path) -> None:
     try:
         with open(path, "rb") as file:
             head = file.read(_HEAD)
-    except OSError as error:
-        raise LabError(f"cannot read the kernel {path}: {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise LabError(f"cannot read the kernel {path}: {reason}") from None
     where, magic = _BZIMAGE
     if head[where] == magic:
         raise LabError(f"{path} is a kernel for an x86 machine (a bzImage), not a User Mode Linux kernel")

@@ -37,9 +37,8 @@ _PR_CAPBSET_DROP = 24
 _PR_SET_NO_NEW_PRIVS = 38
 _CAP_DAC_OVERRIDE = 1
 _EX_FAILED = 125
-#: The first descriptor behind the standard ones, and the least one that they have meanwhile: it is higher,
-#: so that none of them is in the place of another one that has still to move.
-_FIRST_FILE, _ASIDE = 3, 16
+#: The first descriptor behind the standard ones.
+_FIRST_FILE = 3
 
 
 def _prctl(option: int, value: int) -> int:
@@ -78,7 +77,9 @@ def command_line(files: Sequence[int], words: Sequence[str]) -> list[str]:
 
 def _renumber(files: list[int]) -> None:
     """Make inherited descriptors 3, 4, ... and leave no other number to them."""
-    aside = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _ASIDE) for fd in files]
+    # Meanwhile they are so high that none is in the place of another one that has still to move.
+    least = _FIRST_FILE + len(files)
+    aside = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, least) for fd in files]
     for fd in files:
         os.close(fd)
     for number, fd in enumerate(aside, _FIRST_FILE):

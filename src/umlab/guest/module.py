@@ -48,7 +48,10 @@ class ModuleIndex:
             if name not in self.needs:
                 if name in self.builtin:
                     continue
-                raise LabError(f"the kernel has no module {asked!r}")
+                raise LabError(
+                    f"the kernel has no module {asked!r}: it is not built in, and not among the "
+                    f"{len(self.needs)} modules that were built for it"
+                )
             path, needed = self.needs[name]
             order.update(dict.fromkeys(reversed(needed)))
             order[path] = None

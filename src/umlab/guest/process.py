@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -17,10 +17,11 @@ from umlab._boot import Boot, boot_of
 from umlab.errors import GuestFailed, LabError, UmlabError
 from umlab.guest import landlock
 from umlab.guest.agent import Agent
-from umlab.guest.cmdline import DiskRoot, FdNic, GuestSpec, TinyRoot, kernel_arguments
+from umlab.guest.agent_line import SESSIONS
+from umlab.guest.cmdline import DiskRoot, FdNic, GuestSpec, HostRoot, kernel_arguments
 from umlab.guest.console import Console
 from umlab.guest.group import Group, LocalStarter, Order, Starter
-from umlab.guest.root import build_tiny, kernel_release
+from umlab.guest.root import OVERLAY, build_initramfs, kernel_release
 from umlab.guest.rundir import RunDirectory
 
 _log = logging.getLogger(__name__)
@@ -36,6 +37,8 @@ _KILL_TIMEOUT = 15.0
 _READ_SIZE = 64 * 1024
 #: Reads of the console pipe after the guest's end: a process that has left the group may fill it for ever.
 _LAST_READS = 16
+#: What the descriptors of its agent's lines are called.
+_LINES = ("channel", *(f"line{number}" for number in range(1, 2 * SESSIONS + 1)))
 #: Devices that a kernel writes to: its null channels and terminals.
 _DEVICES = ("/dev/null", "/dev/tty", "/dev/ptmx", "/dev/pts")
 
@@ -79,13 +82,14 @@ class GuestHandle:
     Attributes:
         memory_path: Where its memory file is.
         started_at: When it was started, seconds since 1970.
-        fds: The run directory's lock, the reading end of its console, our end of its agent's serial line
-            and, where it has one, the master side of its terminal.
+        fds: By name: ``lock`` of the run directory, ``output``, the reading end of its console, ``terminal``,
+            where it has one, the master side of it, ``channel``, our end of its agent's control line, and
+            ``line1``, ``line2``, ..., those of its sessions' lines.
     """
 
     memory_path: str
     started_at: float
-    fds: tuple[int, ...]
+    fds: Mapping[str, int]
 
 
 class Guest:
@@ -112,7 +116,7 @@ class Guest:
         *,
         started_at: float,
         output: int,
-        channel: socket.socket,
+        lines: Sequence[socket.socket],
         terminal: int,
     ) -> None:
         """Use :meth:`start` or :meth:`adopt`."""
@@ -122,8 +126,9 @@ class Guest:
         self.pid = 0
         self.started_at = started_at
         self.terminal = terminal
-        self.agent = Agent(spec.umid, channel, ended=self.wait, console_text=lambda: console.text)
-        self._channel = channel
+        self.agent = Agent(
+            spec.umid, lines[0], lines[1:], run.share, ended=self.wait, console_text=lambda: console.text
+        )
         self._loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[int] = self._loop.create_future()
         self._output = output
@@ -162,6 +167,7 @@ class Guest:
         _check_kernel(spec)
         run = RunDirectory(base, spec.umid)
         try:
+            os.mkdir(run.share, 0o700)
             initrd = await asyncio.to_thread(_build_root, spec, run)
             return await cls._spawn(
                 spec, run, initrd, console or Console(), starter or LocalStarter(), terminal, nic_fds, notify
@@ -191,24 +197,27 @@ class Guest:
             ready: Its agent has greeted.
 
         Raises:
-            OSError, ValueError: The descriptors are not what they should be.
+            LookupError, OSError, ValueError: The descriptors are not what they should be.
         """
-        lock, output, channel, terminal = handle.fds if len(handle.fds) == 4 else (*handle.fds, -1)
-        run = RunDirectory.adopt(base, spec.umid, handle.memory_path, lock)
-        sock = socket.socket(fileno=channel)
+        fds = handle.fds
+        output, lines = fds["output"], [fds[name] for name in _LINES]
+        run = RunDirectory.adopt(base, spec.umid, handle.memory_path, fds["lock"])
+        socks: list[socket.socket] = []
         try:
+            socks += (socket.socket(fileno=line) for line in lines)
             guest = cls(
                 spec,
                 run,
                 console,
                 started_at=handle.started_at,
                 output=output,
-                channel=sock,
-                terminal=terminal,
+                lines=socks,
+                terminal=fds.get("terminal", -1),
             )
             guest._watch(group)
         except BaseException:
-            sock.detach()
+            for sock in socks:
+                sock.detach()
             raise
         if ready:
             guest.agent.assume_ready()
@@ -221,8 +230,9 @@ class Guest:
 
     def handle(self) -> GuestHandle:
         """Return what another process needs to take this guest over; the descriptors stay ours."""
-        terminal = (self.terminal,) if self.terminal >= 0 else ()
-        fds = (self.run.lock, self._output, self._channel.fileno(), *terminal)
+        fds = {"lock": self.run.lock, "output": self._output, **dict(zip(_LINES, self.agent.fds, strict=True))}
+        if self.terminal >= 0:
+            fds["terminal"] = self.terminal
         return GuestHandle(self.run.memory_path, self.started_at, fds)
 
     @property
@@ -297,24 +307,27 @@ class Guest:
         cls,
         spec: GuestSpec,
         run: RunDirectory,
-        initrd: str | None,
+        initrd: str,
         console: Console,
         starter: Starter,
         terminal: bool,
         nic_fds: Sequence[int],
         notify: str | None,
     ) -> Guest:
-        arguments = kernel_arguments(spec, uml_dir=run.path, initrd=initrd, terminal=terminal, notify=notify)
+        arguments = kernel_arguments(
+            spec, uml_dir=run.path, initrd=initrd, share=run.share, terminal=terminal, notify=notify
+        )
         order = Order((*_restrictions(spec, run), spec.kernel, *arguments), run.path, _environment(run))
         with contextlib.ExitStack() as on_error, contextlib.ExitStack() as theirs:
-            ours, channel = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-            theirs.enter_context(channel)
-            on_error.enter_context(ours)
+            pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM) for _ in _LINES]
+            for ours, their_line in pairs:
+                theirs.enter_context(their_line)
+                on_error.enter_context(ours)
             output, their_output = os.pipe2(os.O_CLOEXEC)
             theirs.callback(os.close, their_output)
             on_error.callback(os.close, output)
             os.set_blocking(output, False)
-            master, files = -1, [channel.fileno()]
+            master, files = -1, [their_line.fileno() for _, their_line in pairs]
             if terminal:
                 master, slave = os.openpty()
                 theirs.callback(os.close, slave)
@@ -322,7 +335,13 @@ class Guest:
                 files.append(slave)
             files += nic_fds
             guest = cls(
-                spec, run, console, started_at=time.time(), output=output, channel=ours, terminal=master
+                spec,
+                run,
+                console,
+                started_at=time.time(),
+                output=output,
+                lines=[ours for ours, _ in pairs],
+                terminal=master,
             )
             guest._watch(await starter.start(spec.umid, order, their_output, files, guest.ended))
             on_error.pop_all()
@@ -435,13 +454,17 @@ def _check_kernel(spec: GuestSpec) -> None:
         )
 
 
-def _build_root(spec: GuestSpec, run: RunDirectory) -> str | None:
-    if not isinstance(spec.root, TinyRoot):
-        return None
-    release = kernel_release(spec.kernel) if spec.root.modules else ""
+def _build_root(spec: GuestSpec, run: RunDirectory) -> str:
+    root = spec.root
+    optional = (OVERLAY,) if isinstance(root, HostRoot) else ()
+    release = kernel_release(spec.kernel) if root.modules or optional else ""
     path = os.path.join(run.path, "root.cpio.gz")
     with open(path, "wb") as file:
-        file.write(build_tiny(spec.umid, spec.root.modules, release=release))
+        file.write(
+            build_initramfs(
+                root.modules, optional=optional, release=release, modules_directory=spec.modules_directory
+            )
+        )
     return path
 
 
@@ -450,6 +473,8 @@ def writable_places(spec: GuestSpec, run: RunDirectory) -> list[str]:
     writable = [run.path, run.memory_path, *(device for device in _DEVICES if os.path.exists(device))]
     if isinstance(spec.root, DiskRoot) and os.path.exists(spec.root.path):
         writable.append(spec.root.path)
+    if isinstance(spec.root, HostRoot):
+        writable += spec.root.shared
     writable += spec.writable
     return writable
 

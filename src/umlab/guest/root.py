@@ -1,4 +1,9 @@
-"""The root ``tiny``: an initramfs of busybox, our init and agent, and kernel modules."""
+"""The initramfs that every guest begins with: busybox, our init and agent, and kernel modules.
+
+It is the root ``tiny`` by itself; for the others its init mounts the root, and leaves the agent running in
+it.  What a guest is called and what its root is, the kernel's command line says, so that all guests of one kernel
+have the same initramfs.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +17,13 @@ from collections.abc import Iterable, Sequence
 
 from umlab.errors import LabError
 from umlab.guest import cpio, module
+from umlab.guest.agent_line import SESSIONS
 
-_DIRECTORIES = ("bin", "dev", "etc", "lib", "lib/modules", "mnt", "proc", "root", "run", "sys", "tmp", "var")
+_DIRECTORIES = (
+    *("bin", "dev", "etc", "lib", "lib/modules", "mnt", "new", "proc", "root", "run", "sys", "tmp", "var"),
+)
+#: What makes a root of the host's: its files below a layer of the guest's own.
+OVERLAY = "overlay"
 _PT_INTERP = 3
 
 
@@ -34,30 +44,32 @@ def find_busybox() -> str:
     return found
 
 
-def build_tiny(
-    hostname: str, modules: Sequence[str] = (), *, release: str = "", modules_directory: str | None = None
+def build_initramfs(
+    modules: Sequence[str] = (),
+    *,
+    optional: Sequence[str] = (),
+    release: str = "",
+    modules_directory: str | None = None,
 ) -> bytes:
     """Build the initramfs, gzip'd.
 
     Equal arguments give equal bytes.  Blocks on files and a run of busybox, a tenth of a second or so.
 
     Args:
-        hostname: The guest's host name.
         modules: Kernel modules to load at boot, with what they need.
-        release: The kernel's release, for its modules; not used without ``modules``.
+        optional: The same, left out where the kernel has none.
+        release: The kernel's release, for its modules; not used without any.
         modules_directory: As for :func:`umlab.guest.module.load_index`.
 
     Raises:
         LabError: Busybox or a module is missing.
     """
-    members = list(_base(hostname))
+    members = list(_base())
     paths: list[str] = []
-    if modules:
-        where, index = module.load_index(release, modules_directory)
-        for path in index.load_order(modules):
-            name = f"lib/modules/{os.path.basename(path).removesuffix('.xz')}"
-            members.append(cpio.file(name, module.read_module(where, path)))
-            paths.append(f"/{name}\n")
+    for where, path in _modules(modules, optional, release, modules_directory):
+        name = f"lib/modules/{os.path.basename(path).removesuffix('.xz')}"
+        members.append(cpio.file(name, module.read_module(where, path)))
+        paths.append(f"/{name}\n")
     members.append(cpio.file("etc/modules", "".join(paths).encode()))
     return gzip.compress(cpio.serialize_archive(members), compresslevel=1, mtime=0)
 
@@ -80,13 +92,30 @@ def kernel_release(kernel: str) -> str:
     return words[0]
 
 
-def _base(hostname: str) -> Iterable[cpio.Member]:
+def _modules(
+    modules: Sequence[str], optional: Sequence[str], release: str, directory: str | None
+) -> list[tuple[str, str]]:
+    """Return the modules to load, in order, each with the directory that it is in."""
+    if not modules and not optional:
+        return []
+    try:
+        where, index = module.load_index(release, directory)
+    except LabError:
+        if modules:
+            raise
+        return []
+    names = [*modules, *(name for name in optional if module.normalize(name) in index.needs)]
+    return [(where, path) for path in index.load_order(names)]
+
+
+def _base() -> Iterable[cpio.Member]:
     yield from (cpio.directory(name) for name in _DIRECTORIES)
     yield cpio.symlink("sbin", "bin")
     # What init needs before it mounts devtmpfs, or where the kernel has none.
     yield cpio.character_device("dev/console", 5, 1)
     yield cpio.character_device("dev/null", 1, 3, 0o666)
-    yield cpio.character_device("dev/ttyS0", 4, 64)
+    for number in range(1 + 2 * SESSIONS):
+        yield cpio.character_device(f"dev/ttyS{number}", 4, 64 + number)
     busybox = find_busybox()
     with open(busybox, "rb") as program:
         yield cpio.file("bin/busybox", program.read(), 0o755)
@@ -96,7 +125,6 @@ def _base(hostname: str) -> Iterable[cpio.Member]:
     yield cpio.file("init", scripts.joinpath("init.sh").read_bytes(), 0o755)
     yield cpio.file("bin/umlab-agent", scripts.joinpath("agent.sh").read_bytes(), 0o755)
     yield cpio.file("bin/umlab-terminal", scripts.joinpath("terminal.sh").read_bytes(), 0o755)
-    yield cpio.file("etc/hostname", f"{hostname}\n".encode())
     yield cpio.file("etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n")
 
 

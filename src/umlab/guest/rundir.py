@@ -84,6 +84,7 @@ class RunDirectory:
         self.umid = umid
         self.path = os.path.join(os.path.abspath(base), umid)
         self.mconsole_path = os.path.join(self.path, umid, "mconsole")
+        self.share = os.path.join(self.path, "share")
 
     def umid_of(self, pid: int) -> str | None:
         """Return the umid under which a kernel runs here, ``None`` when it has not got that far.

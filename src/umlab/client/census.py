@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -142,9 +141,7 @@ async def _ask_lab(name: str) -> _Lab | None:
 def _states_of(listening: Iterable[Found]) -> dict[str, str]:
     """Ask guests for their first answer, and return their states by their sockets."""
     consoles = {each.path: Mconsole(each.path, each.umid) for each in listening}
-    outcomes = Fleet(consoles, min(_MOST_ASKED, os.sysconf("SC_OPEN_MAX") // 2)).run(
-        raw("version", _ANSWER_TIME)
-    )
+    outcomes = Fleet(consoles, _MOST_ASKED).run(raw("version", _ANSWER_TIME))
     return {path: _state_of(outcome) for path, outcome in outcomes.items()}
 
 

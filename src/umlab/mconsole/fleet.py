@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import select
 import time
 from collections.abc import AsyncGenerator, Generator, Mapping
@@ -37,7 +38,9 @@ from umlab.mconsole.sync import Mconsole
 __all__ = ["CONCURRENCY", "AsyncFleet", "Console", "Fleet", "Outcome"]
 
 CONCURRENCY = 64
-"""Guests that are asked at the same time; each costs a descriptor meanwhile."""
+"""Guests that are asked at the same time; each costs a descriptor meanwhile.
+
+Whatever is asked for, a fleet takes no more than half of the descriptors that its process may have."""
 
 _CHECK_INTERVAL_NS = int(CHECK_INTERVAL * 1e9)
 
@@ -88,7 +91,7 @@ class AsyncFleet:
 
     async def stream(self, command: Command) -> AsyncGenerator[Outcome, None]:
         """Run a command in every guest and yield what becomes of it, as it comes; closing it gives up."""
-        turns = asyncio.Semaphore(self._concurrency)
+        turns = asyncio.Semaphore(_bounded(self._concurrency))
         tasks = [
             asyncio.create_task(_ask(turns, umid, console, command)) for umid, console in self._guests.items()
         ]
@@ -99,6 +102,10 @@ class AsyncFleet:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _bounded(concurrency: int) -> int:
+    return max(1, min(concurrency, os.sysconf("SC_OPEN_MAX") // 2))
 
 
 async def _ask(turns: asyncio.Semaphore, umid: str, console: Console, command: Command) -> Outcome:
@@ -135,10 +142,10 @@ class Fleet:
 
         What the caller does between two outcomes takes nothing from the guests' time.
         """
-        waiting = iter(self._guests.items())
+        waiting, concurrency = iter(self._guests.items()), _bounded(self._concurrency)
         with _Calls(command) as calls:
             while True:
-                while len(calls) < self._concurrency and (turn := next(waiting, None)):
+                while len(calls) < concurrency and (turn := next(waiting, None)):
                     calls.begin(turn[0], turn[1].path)
                 outcomes = calls.wait()
                 if not outcomes:

@@ -254,6 +254,23 @@ def test_lack_of_descriptors_is_an_outcome(fleet: Shell, guests: SimulatedGuests
     assert "Too many open files" in str(outcome.error)
 
 
+def test_half_of_the_descriptors_is_enough_for_any_number_of_guests(
+    fleet: Shell, guests: SimulatedGuests
+) -> None:
+    paths = _add(guests, [f"g{at}" for at in range(50)], late(0.002))
+    # Many names for them, and twice as many descriptors as there are now, and a few for the loop.
+    paths = {f"{umid}/{at}": path for umid, path in paths.items() for at in range(8)}
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (2 * lowest + 16, limits[1]))
+    try:
+        outcomes = fleet.run(paths, version(), concurrency=1000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert {str(outcome.error) for outcome in outcomes.values()} == {"None"}
+
+
 def test_guest_that_dies_while_it_is_asked_is_noticed_before_the_limit(guests: SimulatedGuests) -> None:
     outcome = Fleet(_blocking(_add(guests, ["web"], dies))).run(Command("version", 100))["web"]
     assert isinstance(outcome.error, MconsoleUnreachable)

@@ -68,11 +68,9 @@ def rm(
     as_json: AsJson = False,
 ) -> None:
     """Remove a kernel that was built, with what its build has left. Guests that run it go on."""
-    from umlab.guest.kernel_build import remove_build
-    from umlab.guest.kernel_store import remove_kernel
+    from umlab.guest.kernel_build import remove
 
-    remove_kernel(name)
-    remove_build(name)
+    remove(name)
     Output(as_json=as_json).record({"kernel": name, "changed": True}, f"{name}: removed")
 
 

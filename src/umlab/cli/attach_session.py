@@ -68,8 +68,8 @@ class Session:
         """Look and type until the end.
 
         Raises:
-            UmlabError: It cannot begin; the daemon has ended, and no other has come; or the guest has, and what
-                was to be sent is lost.
+            UmlabError: It cannot begin; the daemon has ended, and no other has come; or the guest has, and
+                what was to be sent is lost.
         """
         if not self._is_person:
             # One that says nothing had ended before: a terminal echoes what is typed.

@@ -119,16 +119,17 @@ def add(
     kind: Annotated[Kind, typer.Argument(help="What is plugged in.", show_default=False)],
     switch: Annotated[str | None, typer.Option(help="Of a NIC: the lab's switch.")] = None,
     transport: Annotated[
-        Transport | None, typer.Option(help="Of a NIC: daemon for ethN, bess for vecN.  [default: daemon]")
+        Transport | None,
+        typer.Option(help="Of a NIC: daemon for ethN, bess for vecN.", show_default="daemon"),
     ] = None,
-    mac: Annotated[str | None, typer.Option(help="Of a NIC: its address.  [default: a random one]")] = None,
-    mtu: Annotated[int | None, typer.Option(help="Of a NIC on bess.  [default: 1500]")] = None,
+    mac: Annotated[str | None, typer.Option(help="Of a NIC: its address.", show_default="random")] = None,
+    mtu: Annotated[int | None, typer.Option(help="Of a NIC on bess.", show_default="1500")] = None,
     file: Annotated[str | None, typer.Option(help="Of a disk: the image.")] = None,
     cow: Annotated[
         str | None, typer.Option(help="Of a disk: where its changes go, made if it is not there.")
     ] = None,
     read_only: Annotated[bool, typer.Option("--read-only", help="Of a disk: it cannot be written.")] = False,
-    to: Annotated[str | None, typer.Option(help="Of a console: its channel.  [default: pts]")] = None,
+    to: Annotated[str | None, typer.Option(help="Of a console: its channel.", show_default="pts")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Plug a NIC, a disk or a console into a running guest, and print the name that it has there."""

@@ -194,6 +194,7 @@ def test_devices_are_added(run: Run, runtime: Path, monkeypatch: pytest.MonkeyPa
         ("usb",),
     ):
         assert run(*add, *words).status == 2, words
+    assert all(f"[default: ({each})]" in run(*add, "-h").out for each in ("daemon", "random", "1500", "pts"))
 
 
 def test_error_of_a_guest_is_shown_as_text(run: Run, runtime: Path) -> None:

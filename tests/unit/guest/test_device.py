@@ -186,7 +186,7 @@ def test_address_of_any_nic_is_found() -> None:
         ("con2", "port:99999", "is no TCP port"),
         ("con2", "tty:x", "terminal 'x' is not an absolute path"),
         ("con2", "fd:", "'fd:' is no channel"),
-        ("mem", "", "is no amount of memory such as 96M"),
+        ("mem", "", "is no amount of memory such as 96M$"),
         ("mem", "1.5G", "is no amount of memory"),
         ("mem", "0", "0 bytes of memory are no whole pages"),
         ("mem", "1K", "1024 bytes of memory are no whole pages"),

@@ -50,12 +50,13 @@ class LabFile:
     guests: dict[str, GuestSpec]
 
 
-def load(path: str | os.PathLike[str], *, runtime: Path) -> LabFile:
+def load(path: str | os.PathLike[str], *, runtime: Path, state: Path | None = None) -> LabFile:
     """Read a lab file; blocks while it does, a second at most for the worst of files.
 
     Args:
         path: The file; relative paths in it begin at its folder.
         runtime: The lab's directory for sockets, see :func:`umlab.daemon.place.runtime_directory`.
+        state: The lab's directory for disks; the one of the lab that ``runtime`` is named after unless given.
 
     Raises:
         LabFileError: The file cannot be read, or one thing in it is wrong.
@@ -63,7 +64,7 @@ def load(path: str | os.PathLike[str], *, runtime: Path) -> LabFile:
     """
     file = os.fspath(path)
     document = read_document(_read(file))
-    loader = _Loader(document, os.path.dirname(os.path.abspath(file)), runtime)
+    loader = _Loader(document, os.path.dirname(os.path.abspath(file)), runtime, state)
     # What broke off has no tree.
     lab = loader.load() if document.tree is not None else None
     problems = sorted(document.problems, key=lambda problem: problem.line)[:MAX_ERRORS]
@@ -101,10 +102,11 @@ def _shown(key: Key) -> str:
 class _Loader:
     """Validates a document part by part, so that one that is wrong does not hide another's errors."""
 
-    def __init__(self, document: Document, folder: str, runtime: Path) -> None:
+    def __init__(self, document: Document, folder: str, runtime: Path, state: Path | None) -> None:
         self._document = document
         self._folder = folder
         self._runtime = runtime
+        self._state = state
         #: Who listens at a socket or device.
         self._places: dict[str, str] = {}
 
@@ -121,7 +123,7 @@ class _Loader:
         listening = {name: switches[name].listen if name in switches else None for name in segments}
         specs: dict[str, GuestSpec] = {}
         for name, value in guests.items():
-            scope = Scope(name, self._folder, self._runtime, listening)
+            scope = Scope(name, self._folder, self._runtime, listening, self._state)
             guest = self._named(_GUEST, value, ("guests", name), scope)
             if guest is not None and all(nic.segment in switches for nic in guest.nics):
                 specs[name] = guest_spec(name, guest, switches)

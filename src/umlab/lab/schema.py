@@ -15,9 +15,12 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationInfo
 
 from umlab.daemon.access import find_group, find_user, read_mode
+from umlab.daemon.disk import disk_path
+from umlab.daemon.place import state_base
 from umlab.daemon.spec import DEFAULT_KINDS, DEFAULT_RECORDER, SwitchSpec, attached_nic, resolve_listen
 from umlab.errors import LabError, TransportError
 from umlab.guest.cmdline import BessNic, DiskRoot, GuestSpec, TinyRoot
+from umlab.guest.image import image_path
 from umlab.lab.port import Mirrors, Ports
 from umlab.lab.text import read_count, read_size, read_text, read_time, read_truth
 from umlab.switch.model import MAX_AGEING_NS, SECOND_NS, SwitchConfig
@@ -37,12 +40,14 @@ class Scope:
         folder: Where relative paths begin.
         runtime: The lab's directory for sockets.
         listening: Where each segment listens; ``None`` where that is not known, for it is wrong itself.
+        state: The lab's directory for disks; the one of the lab that ``runtime`` is named after unless given.
     """
 
     name: str
     folder: str
     runtime: Path
     listening: Mapping[str, tuple[str, ...] | None] = field(default_factory=dict)
+    state: Path | None = None
 
 
 def _scope(info: ValidationInfo) -> Scope:
@@ -188,19 +193,71 @@ class Nic:
     ] = None
 
 
+def _to_image(text: str, info: ValidationInfo) -> str:
+    """Return the file of an image: of a name in the store, of everything else by its path."""
+    if "/" in text:
+        return _to_absolute(text, info)
+    try:
+        return str(image_path(text))
+    except LabError as error:
+        raise ValueError(str(error)) from None
+
+
+def _from_unset(value: Any) -> Any:
+    """Let the empty text pass that a key has which is not there."""
+    return value if value == "" else read_text(value)
+
+
+def _check_disk(disk: str, info: ValidationInfo) -> str:
+    if "image" not in info.data:
+        # That is wrong already, and this is not used.
+        return "/"
+    if info.data["image"] is None:
+        if not disk:
+            raise ValueError("must be given, or image")
+        return _to_absolute(disk, info)
+    if disk:
+        raise ValueError("an image has a COW file of its own; give image, or disk")
+    scope = _scope(info)
+    try:
+        return str(disk_path(scope.state or state_base() / scope.runtime.name, scope.name))
+    except LabError as error:
+        raise ValueError(str(error)) from None
+
+
+def _check_backing(backing: str, info: ValidationInfo) -> str | None:
+    image: str | None = info.data.get("image")
+    if backing and image is not None:
+        raise ValueError("an image is its own backing file; give image, or disk and backing")
+    return _to_absolute(backing, info) if backing else image
+
+
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """A root file system in an image, as a file describes it."""
+    """A root file system in an image, as a file describes it.
+
+    With ``image`` the others are the guest's COW file in the lab's state directory, and the image.
+    """
 
     __pydantic_config__: ClassVar[ConfigDict] = _CLOSED
 
-    disk: Annotated[_Path, _by_guest("root", DiskRoot)]
+    image: Annotated[
+        str | None, BeforeValidator(read_text), AfterValidator(_to_image), _by_guest("root", DiskRoot)
+    ] = None
+    disk: Annotated[
+        str,
+        BeforeValidator(_from_unset),
+        AfterValidator(_check_disk),
+        _by_guest("root", DiskRoot),
+        Field(validate_default=True),
+    ] = ""
     backing: Annotated[
         str | None,
-        BeforeValidator(read_text),
-        AfterValidator(_to_absolute),
+        BeforeValidator(_from_unset),
+        AfterValidator(_check_backing),
         _by_guest("root", lambda path: DiskRoot("/", path)),
-    ] = None
+        Field(validate_default=True),
+    ] = ""
 
 
 def _from_root(value: Any) -> Any:
@@ -208,7 +265,7 @@ def _from_root(value: Any) -> Any:
         return value
     if value == "tiny":
         return None
-    raise ValueError("must be tiny, or {disk: FILE} or {disk: FILE, backing: FILE}")
+    raise ValueError("must be tiny, {image: NAME}, {disk: FILE} or {disk: FILE, backing: FILE}")
 
 
 def _check_modules(modules: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:

@@ -41,7 +41,7 @@ _ALIVE = frozenset(
         *("no socket", "another user's", "no access"),
     }
 )
-#: Whether one for which no daemon speaks answers at all.
+#: Whether a kernel in such a state answers at all.
 _ANSWERS = {"answers": True, "stopped": True, "garbled": True, "silent": False}
 
 
@@ -119,8 +119,12 @@ def _record(guest: GuestStatus) -> dict[str, Any]:
         record |= {"kernel": None, "memory": None, "started_at": None, "consoles": []}
         record |= {"mconsole": guest.path, "answers": _ANSWERS.get(guest.state)}
     vitals = guest.vitals
-    for key in ("release", "uptime", "load", "memory_used", "memory_total"):
-        record[key] = None if vitals is None else getattr(vitals, key)
+    record["release"] = None if vitals is None else vitals.release
+    for key in ("uptime", "load", "memory_used", "memory_total"):
+        record[key] = getattr(vitals, key) if vitals is not None and vitals.is_current else None
+    if vitals is not None:
+        # The daemon's word comes half a minute later.
+        record["answers"] = _ANSWERS.get(vitals.state, record["answers"])
     nics = guest.nics
     return record | {"nics": None if nics is None else [dataclasses.asdict(nic) for nic in nics]}
 

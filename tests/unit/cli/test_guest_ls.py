@@ -6,7 +6,6 @@ import dataclasses
 import fcntl
 import os
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +13,12 @@ import pytest
 
 from support.cli_run import Run
 from support.fake_lab import FakeGuest
-from support.guest_roots import guests_outside_labs
 from support.lab_thread import LabThread
 from umlab.cli.guest_ls import HEADINGS, SPARE
 from umlab.cli.page import Table, fitted
 from umlab.daemon.place import KEEPER_LOCK
 from umlab.testing.fault import escapes, silent
 from umlab.testing.guest import SimulatedGuests
-
-
-@pytest.fixture
-def guests(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimulatedGuests]:
-    """The guests outside labs."""
-    with guests_outside_labs(runtime, monkeypatch) as guests:
-        yield guests
 
 
 @pytest.mark.usefixtures("guests")
@@ -112,9 +103,12 @@ def test_every_state_is_shown(run: Run, runtime: Path, guests: SimulatedGuests) 
     assert lines["d-frozen"].count("?") == 1
     states = [(each["name"], each["state"], each["answers"]) for each in records]
     assert states == [
-        *(("frozen", "ready", None), ("left", "ready", None), ("a-silent", "silent", False)),
+        *(("frozen", "ready", True), ("left", "ready", False), ("a-silent", "silent", False)),
         *(("b-dead", "dead", None), ("c-boots", "no socket", None), ("d-frozen", "stopped", True)),
     ]
+    figures = ("release", "uptime", "load", "memory_used", "memory_total")
+    assert [records[1][each] for each in figures] == ["6.1.176", None, None, None, None]
+    assert None not in [records[0][each] for each in figures]
 
 
 def _change(guest: FakeGuest, **facts: Any) -> None:

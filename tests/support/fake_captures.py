@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import json
-import threading
-from collections.abc import Callable, Iterable
-from concurrent.futures import Future
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from websockets.asyncio.server import ServerConnection, unix_serve
 from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
+from support.serving_thread import ServingThread
 from umlab.capture.order import CaptureProgress
 from umlab.daemon.view import PortView
 
@@ -31,7 +30,7 @@ def port(port_no: int, guest: str | None = None, umid: str | None = None) -> Por
     )
 
 
-class FakeCaptures:
+class FakeCaptures(ServingThread):
     """Serves until the block ends.
 
     Args:
@@ -53,31 +52,22 @@ class FakeCaptures:
         begin: Callable[[dict[str, Any]], Messages],
         end: Callable[[dict[str, Any]], Messages] = lambda order: (CaptureProgress("ended", reason="asked"),),
     ) -> None:
+        super().__init__()
         self.orders: list[dict[str, Any]] = []
         self._path = runtime / "umlab" / lab / "api.sock"
         self._ports = ports
         self._begin, self._end = begin, end
-        self._ready: Future[asyncio.AbstractEventLoop] = Future()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
 
-    def __enter__(self) -> Self:
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[None]:
+        """Serve the API."""
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._thread.start()
-        self._loop = self._ready.result()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._done.set)
-        self._thread.join()
-        self._path.unlink(missing_ok=True)
-
-    async def _run(self) -> None:
-        self._done = asyncio.Event()
+        path = str(self._path)
         async with unix_serve(
-            self._serve, str(self._path), process_request=self._answer, compression=None, close_timeout=0.1
+            self._serve, path, process_request=self._answer, compression=None, close_timeout=0.1
         ):
-            self._ready.set_result(asyncio.get_running_loop())
-            await self._done.wait()
+            yield
+        self._path.unlink(missing_ok=True)
 
     def _answer(self, _: ServerConnection, request: Request) -> Response | None:
         if request.path == "/v1/captures":

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import threading
-from collections.abc import Callable
-from concurrent.futures import Future
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import TypeVar
 
 from support.fake_lab import FakeLab
+from support.serving_thread import ServingThread
 from umlab.api.app import create_app
 from umlab.api.server import ApiServer
 from umlab.daemon.spec import SwitchSpec
@@ -20,7 +20,7 @@ from umlab.switch.model import SwitchConfig
 T = TypeVar("T")
 
 
-class LabThread:
+class LabThread(ServingThread):
     """A daemon that runs until the block ends.
 
     Args:
@@ -37,24 +37,13 @@ class LabThread:
     def __init__(
         self, runtime: Path, name: str, switches: tuple[str, ...] = (), guests: tuple[str, ...] = ()
     ) -> None:
+        super().__init__()
         self.stopped: list[str] = []
         self.lab: FakeLab
         self._path = runtime / "umlab" / name / "api.sock"
         self._name = name
         self._switches = switches
         self._guests = guests
-        self._ready: Future[asyncio.AbstractEventLoop] = Future()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
-
-    def __enter__(self) -> Self:
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._thread.start()
-        self._loop = self._ready.result()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._end.set)
-        self._thread.join()
 
     def call(self, work: Callable[[FakeLab], T]) -> T:
         """Run something in the daemon's thread and return its result."""
@@ -62,31 +51,28 @@ class LabThread:
         async def run() -> T:
             return work(self.lab)
 
-        return asyncio.run_coroutine_threadsafe(run(), self._loop).result()
+        return asyncio.run_coroutine_threadsafe(run(), self.loop).result()
 
-    async def _run(self) -> None:
-        try:
-            self._end = asyncio.Event()
-            self.lab = FakeLab()
-            self.lab.name = self._name
-            for name in self._switches:
-                listen = (f"daemon:/run/{name}.ctl",)
-                await self.lab.put_switch(SwitchSpec(name, SwitchConfig(), listen))
-            for name in self._guests:
-                await self.lab.put_guest(GuestSpec(name))
-            sock = socket.socket(socket.AF_UNIX)
-            sock.bind(str(self._path))
-            app = create_app(self.lab, self.stopped.append)
-            # Whatever the framework does once is done now: it changes the filters of warnings meanwhile,
-            # which all threads share, and so must not happen in two at a time.
-            app.openapi()
-            server = ApiServer(app, sock)
-            await server.start()
-        except BaseException as error:
-            self._ready.set_exception(error)
-            raise
-        self._ready.set_result(asyncio.get_running_loop())
-        await self._end.wait()
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[None]:
+        """Serve the API."""
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.lab = FakeLab()
+        self.lab.name = self._name
+        for name in self._switches:
+            listen = (f"daemon:/run/{name}.ctl",)
+            await self.lab.put_switch(SwitchSpec(name, SwitchConfig(), listen))
+        for name in self._guests:
+            await self.lab.put_guest(GuestSpec(name))
+        sock = socket.socket(socket.AF_UNIX)
+        sock.bind(str(self._path))
+        app = create_app(self.lab, self.stopped.append)
+        # Whatever the framework does once is done now: it changes the filters of warnings meanwhile,
+        # which all threads share, and so must not happen in two at a time.
+        app.openapi()
+        server = ApiServer(app, sock)
+        await server.start()
+        yield
         self.lab.events.close()
         await server.stop()
         self.lab.close()

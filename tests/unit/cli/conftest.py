@@ -8,16 +8,9 @@ from pathlib import Path
 import pytest
 
 from support.cli_run import Done, Run
-from support.guest_roots import only_guests_in
+from support.guest_roots import guests as guests
+from support.guest_roots import runtime as runtime
 from umlab.cli.main import main
-
-
-@pytest.fixture
-def runtime(short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(short_dir))
-    # No guest of another test is to be found.
-    only_guests_in(short_dir / "nowhere", monkeypatch)
-    return short_dir
 
 
 @pytest.fixture

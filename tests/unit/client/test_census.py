@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 
 from support.deadline import scaled
-from support.guest_roots import guests_outside_labs
 from support.kernel_process import kernel_process
 from support.lab_thread import LabThread
 from umlab.client.census import Census, GuestStatus, take_census
@@ -27,13 +26,6 @@ from umlab.testing.fault import dies, garbage, silent
 from umlab.testing.guest import SimulatedGuests
 
 UML, MAC = 4711, "02:00:00:00:00:01"
-
-
-@pytest.fixture
-def guests(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimulatedGuests]:
-    """The guests outside labs."""
-    with guests_outside_labs(runtime, monkeypatch) as guests:
-        yield guests
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from support.guest_roots import guests_outside_labs
 from support.lab_thread import LabThread
 from umlab.client.find import GuestPlace, Lookup, find_guest, guest_roots, lab_of
 from umlab.errors import LabError, MconsoleUnreachable, NoSuchGuest
@@ -18,13 +17,6 @@ from umlab.mconsole.discover import Found, discover
 from umlab.testing.guest import SimulatedGuests
 
 STRANGER = 65534
-
-
-@pytest.fixture
-def guests(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimulatedGuests]:
-    """The guests outside labs."""
-    with guests_outside_labs(runtime, monkeypatch) as guests:
-        yield guests
 
 
 @pytest.fixture

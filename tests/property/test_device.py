@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from umlab.errors import LabError, RemoteProtocolError
+from umlab.errors import LabError
 from umlab.guest.cmdline import DaemonNic
 from umlab.guest.device import (
     Console,
@@ -19,7 +19,6 @@ from umlab.guest.device import (
     serialize_setting,
 )
 from umlab.guest.vector import VectorNic
-from umlab.wire.cow import parse_cow_header
 
 NAMES = st.one_of(
     st.builds(DeviceName, st.sampled_from(("eth", "vec")), st.integers(0, 999)),
@@ -124,14 +123,3 @@ def test_any_text_is_a_name_or_refused(text: str) -> None:
     except LabError:
         return
     assert parse_device(f"{name}{letters}") == (name, letters)
-
-
-@given(st.binary(max_size=5000) | st.binary(max_size=5000).map(b"OOOM\0\0\0\3".__add__))
-def test_any_bytes_are_a_cow_header_or_refused(data: bytes) -> None:
-    try:
-        header = parse_cow_header(data)
-    except RemoteProtocolError:
-        return
-    assert header.sector_size
-    assert 1 <= header.version <= 3
-    assert b"\0" not in header.backing

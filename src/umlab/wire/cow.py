@@ -114,7 +114,10 @@ def parse_cow_header(data: bytes) -> CowHeader:
         mtime, size, sector_size, alignment, _, path = layout.unpack_from(data)
     if not sector_size or not alignment:
         raise RemoteProtocolError("a COW file with sectors or an alignment of no bytes")
-    return CowHeader(version, path.partition(b"\0")[0], mtime, size, sector_size, alignment, broken)
+    backing, end, _ = path.partition(b"\0")
+    if not end:
+        raise RemoteProtocolError("a COW file whose path has no end")
+    return CowHeader(version, backing, mtime, size, sector_size, alignment, broken)
 
 
 def serialize_cow_header(header: CowHeader) -> bytes:

@@ -52,8 +52,8 @@ class GuestStatus:
         name: Its umid; of a guest outside labs, text that anybody may have chosen.
         lab: Its lab, ``None`` outside labs.
         state: By its lab's daemon ``booting``, ``ready`` or ``ended``.  Where no daemon speaks for it
-            ``answers``, ``stopped``, ``garbled`` or ``silent``, as of `umlab.daemon.view.GuestVitals`, or what
-            `umlab.mconsole.discover.Found` has; ``listening`` is what is left to one that cannot be asked.
+            ``answers``, ``stopped``, ``garbled`` or ``silent``, as of `umlab.daemon.view.GuestVitals`, or
+            what `umlab.mconsole.discover.Found` has; ``listening`` is left to one that cannot be asked.
         pid: Its main process, where that is known.
         path: Its console's socket.
         vitals: What its kernel says, untrusted; ``None`` where it was not, or could not be, asked.

@@ -50,6 +50,7 @@ class SimulatedGuest:
         requests: The text of every request, in order of arrival.
         boots: How often it has started.
         running: Whether its console listens.
+        failure: What a fault, or another function of a test's own, has raised; the guest has died of it.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class SimulatedGuest:
         self.requests: list[bytes] = []
         self.boots = 0
         self.running = False
+        self.failure: BaseException | None = None
         self._loop = loop
         self._notify_path = notify
         self._fault: Fault | None = None
@@ -154,7 +156,7 @@ class SimulatedGuest:
             self._waiting = None
             self._effect = Effect.NONE
             self._interest = select.EPOLLIN
-            self._loop.watch(self._socket.fileno(), self._serve, self._interest)
+            self._loop.watch(self._socket.fileno(), self._serve_well, self._interest)
             self.notify(wire.SOCKET, os.fsencode(self.path))
 
     def _stop(self) -> None:
@@ -162,6 +164,15 @@ class SimulatedGuest:
             self.running = False
             self._loop.forget(self._socket.fileno())
             self._socket.close()
+
+    def _serve_well(self) -> None:
+        """Serve; whatever a test's own function raises ends this guest alone."""
+        try:
+            self._serve()
+        # What makes a test fail is none of the usual exceptions everywhere.
+        except BaseException as error:
+            self.failure = self.failure or error
+            self._stop()
 
     def _serve(self) -> None:
         """Take the next request, or go on with the answer."""
@@ -202,7 +213,7 @@ class SimulatedGuest:
     def _go_on(self, steps: Iterator[Step]) -> None:
         # It may have died and be in another life by now.
         if steps is self._steps:
-            self._serve()
+            self._serve_well()
 
     def _send(self, datagram: bytes) -> bool:
         """Send, or keep the datagram and return false, if there is no room for what we have sent.
@@ -253,6 +264,9 @@ def _listens(path: Path) -> bool:
 class SimulatedGuests:
     """Any number of simulated guests with one thread, which ends, with all they left, when this is exited.
 
+    The end raises the `SimulatedGuest.failure` of the first guest that has one, unless an exception is on its
+    way already.
+
     Attributes:
         directory: Their ``uml_dir``; exists before.
 
@@ -276,6 +290,9 @@ class SimulatedGuests:
         for guest in self._guests.values():
             guest.end()
         self._loop.close()
+        failure = next((guest.failure for guest in self._guests.values() if guest.failure is not None), None)
+        if error is None and failure is not None:
+            raise failure
 
     def add(
         self,

@@ -23,6 +23,7 @@ from umlab.testing.fault import (
     DEATH,
     HOSTILE,
     Fault,
+    Step,
     dies,
     endless,
     escapes,
@@ -280,3 +281,39 @@ def test_thousands_of_answers_a_second(guests: SimulatedGuests) -> None:
     for _ in range(2000):
         client.version()
     assert time.monotonic() - began < scaled(4)
+
+
+def test_fault_that_raises_ends_its_guest_alone_and_is_told_at_the_end(short_dir: Path) -> None:
+    def at_once(request: bytes, answer: list[bytes]) -> list[Step]:
+        raise ValueError("a slip in a fault")
+
+    def later(request: bytes, answer: list[bytes]) -> Iterator[Step]:
+        yield 0.01
+        pytest.fail("a test's own check")
+
+    held = contextlib.ExitStack()
+    guests = held.enter_context(SimulatedGuests(short_dir))
+    bad, worse, good = guests.add("bad", fault=at_once), guests.add("worse", fault=later), guests.add("good")
+    for guest in (bad, worse):
+        with pytest.raises(MconsoleUnreachable):
+            Mconsole(str(guest.path)).version()
+    assert Mconsole(str(good.path)).version().startswith("Linux")
+    assert (str(bad.failure), str(worse.failure)) == ("a slip in a fault", "a test's own check")
+    assert good.failure is None
+    bad.set_fault(None)
+    bad.start()
+    assert Mconsole(str(bad.path)).version().startswith("Linux")
+    with pytest.raises(ValueError, match="a slip in a fault"):
+        held.close()
+
+
+def test_error_of_the_test_itself_counts_more_than_a_faults(short_dir: Path) -> None:
+    def slip(request: bytes, answer: list[bytes]) -> list[Step]:
+        raise ValueError("a slip in a fault")
+
+    def test() -> None:
+        with SimulatedGuests(short_dir) as guests:
+            Mconsole(str(guests.add("bad", fault=slip).path)).version()
+
+    with pytest.raises(MconsoleUnreachable):
+        test()

@@ -11,6 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from umlab.client.sync import Client
+    from umlab.daemon.disk import KeptDisk
 
 T = TypeVar("T")
 
@@ -70,6 +71,45 @@ def kernel_names(incomplete: str) -> list[str]:
 
     with contextlib.suppress(UmlabError, OSError):
         return [name for name in kernel_store.kernel_names() if name.startswith(incomplete)]
+    return []
+
+
+def image_names(incomplete: str) -> list[str]:
+    """Return the images of the store."""
+    from umlab.errors import UmlabError
+    from umlab.guest.image import list_images
+
+    with contextlib.suppress(UmlabError, OSError):
+        return [image.name for image in list_images() if image.name.startswith(incomplete)]
+    return []
+
+
+def disk_names(incomplete: str) -> list[str]:
+    """Return the labs that keep disks, and their guests that have one."""
+    names: dict[str, None] = {}
+    for disk in _kept_disks():
+        names |= {disk.lab: None, f"{disk.lab}/{disk.guest}": None}
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def snapshot_names(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Return the snapshots of the command's lab or guest."""
+    lab, _, guest = (ctx.params.get("target") or "").partition("/")
+    names = [
+        disk.snapshot
+        for disk in _kept_disks()
+        if disk.snapshot is not None
+        and ((lab == disk.lab and guest in ("", disk.guest)) or lab == disk.guest)
+    ]
+    return [name for name in dict.fromkeys(names) if name.startswith(incomplete)]
+
+
+def _kept_disks() -> list[KeptDisk]:
+    from umlab.daemon.disk import kept_disks
+    from umlab.errors import UmlabError
+
+    with contextlib.suppress(UmlabError, OSError):
+        return kept_disks()
     return []
 
 

@@ -10,6 +10,7 @@ import typer
 
 from umlab.cli.option import AsJson
 from umlab.cli.output import Output
+from umlab.cli.page import size_text
 
 if TYPE_CHECKING:
     from umlab.guest.cow_check import CowFacts
@@ -136,7 +137,7 @@ def merge(
     with interruptible(), ProgressLine(f"merging {cow}") as progress:
         if new is not None:
             size = merge_cow(cow, new, replace=force, progress=progress)
-            _print({"cow": cow, "image": new, "size": size}, f"{new}: made, {_size(size)}", as_json)
+            _print({"cow": cow, "image": new, "size": size}, f"{new}: made, {size_text(size)}", as_json)
             return
         others = _others(cow, force)
         image = merge_in_place(cow, progress=progress)
@@ -193,26 +194,16 @@ def _others(cow: str, force: bool) -> list[str]:
 
 def _facts_text(facts: CowFacts) -> str:
     layout = " of old 64-bit programs" if facts.broken else ""
-    share = f"{_size(facts.changed * facts.sector_size)}, {facts.changed} of {facts.sectors} sectors"
+    share = f"{size_text(facts.changed * facts.sector_size)}, {facts.changed} of {facts.sectors} sectors"
     lines = {
         "version": f"{facts.version}{layout}",
         "backing file": facts.backing,
-        "disk": _size(facts.size),
+        "disk": size_text(facts.size),
         "changed": share,
-        "on disk": f"{_size(facts.on_disk)} of {_size(facts.length)}",
+        "on disk": f"{size_text(facts.on_disk)} of {size_text(facts.length)}",
         "in use by": facts.used_by or "nobody",
     }
     return "\n".join([f"{facts.path}:", *(f"  {name:<12}  {value}" for name, value in lines.items())])
-
-
-def _size(size: int) -> str:
-    """Return a number of bytes as people read it."""
-    value, unit = float(size), "bytes"
-    for larger in ("KiB", "MiB", "GiB", "TiB"):
-        if value < 1024:
-            break
-        value, unit = value / 1024, larger
-    return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
 
 
 def _print(record: dict[str, Any], text: str, as_json: bool) -> None:

@@ -9,7 +9,22 @@ from typing import Annotated
 import typer
 
 from umlab import __version__
-from umlab.cli import capture, console, cow, demo, doctor, events, gc, guest, hook, kernel_store, switch, top
+from umlab.cli import (
+    capture,
+    console,
+    cow,
+    demo,
+    doctor,
+    events,
+    gc,
+    guest,
+    hook,
+    image,
+    kernel_store,
+    snapshot,
+    switch,
+    top,
+)
 from umlab.cli.exit_status import EXIT_ERROR, EXIT_NOT_RUNNING
 from umlab.errors import (
     LabNotRunning,
@@ -35,6 +50,8 @@ app.command("capture", epilog=capture.EPILOG)(capture.capture)
 app.command("top", epilog=top.EPILOG)(top.top)
 app.command("events", epilog=events.EPILOG)(events.events)
 app.add_typer(hook.app, name="hook")
+app.add_typer(image.app, name="image")
+app.add_typer(snapshot.app, name="snapshot")
 app.add_typer(cow.app, name="cow")
 app.add_typer(kernel_store.app, name="kernel")
 app.command("doctor", epilog=doctor.EPILOG)(doctor.doctor)

@@ -100,6 +100,21 @@ def span(seconds: float) -> str:
     return f"{max(0, seconds):.0f} s"
 
 
+def size_text(size: int) -> str:
+    """Return a number of bytes as people read it."""
+    value, unit = float(size), "bytes"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if value < 1024:
+            break
+        value, unit = value / 1024, larger
+    return f"{value:.0f} {unit}" if unit == "bytes" else f"{value:.1f} {unit}"
+
+
+def date_text(at: float) -> str:
+    """Return an instant, seconds since 1970, as this place's date and time."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
+
+
 def fitted(table: Table, width: int) -> Table:
     """Return a table without those of its spare columns that a width has no room for."""
     for heading in table.spare:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 from umlab.errors import LabError
+from umlab.guest.cow import Progress
 from umlab.guest.image import new_image
 from umlab.guest.program import check_programs, check_status, run_program, running
-from umlab.guest.sparse import Progress, chunks, copy_file, write_sparse
+from umlab.guest.sparse import chunks, copy_file, write_sparse
 from umlab.wire.magic import EMULATOR_IMAGES, HEAD_SIZE, file_kind
 
 #: Bytes of the file system that an archive is put in, unless another size is given.
 DEFAULT_SIZE = 2 << 30
+#: The least that a file system with a journal is made of.
+MIN_SIZE = 8 << 20
 #: Programs that are needed for an archive, and Debian's packages with them.
 ARCHIVE_PROGRAMS = {"fakeroot": "fakeroot", "mke2fs": "e2fsprogs", "tar": "tar"}
 _UNPACKERS = {"gzip": "gzip", "xz": "xz-utils", "zstd": "zstd", "bzip2": "bzip2"}
@@ -38,7 +42,7 @@ def import_image(path: str, name: str, progress: Progress, *, size: int = DEFAUL
         path: A raw image, a tar archive of a root file system, or one of these compressed with gzip, xz,
             zstd or bzip2.
         name: The new image's name.
-        progress: Is told how many bytes of a raw image have been gone through.
+        progress: Is told how far a raw image has been gone through: bytes, and those of the whole file.
         size: Bytes of the file system that an archive is put in.
 
     Raises:
@@ -55,7 +59,8 @@ def import_image(path: str, name: str, progress: Progress, *, size: int = DEFAUL
                     kind = _unpack(file, kind, image, progress)
                 elif kind != "tar":
                     _check_raw(path, kind)
-                    _fill(image, lambda target: copy_file(file.fileno(), target, progress))
+                    total = os.fstat(file.fileno()).st_size
+                    _fill(image, lambda fd: copy_file(file.fileno(), fd, lambda done: progress(done, total)))
         except OSError as error:
             if error.filename == path:
                 raise LabError(f"cannot read {path}: {error.strerror}") from None
@@ -119,7 +124,9 @@ def _unpack(file: io.FileIO, kind: str, image: Path, progress: Progress) -> str:
             return inner
         stream = io.BytesIO(head)
         parts = chunks(lambda size: stream.read(size) or output.read(size))
-        _fill(image, lambda target: write_sparse(target, parts, progress))
+        total = os.fstat(file.fileno()).st_size
+        # The program reads by our descriptor, whose position tells how far it is.
+        _fill(image, lambda fd: write_sparse(fd, parts, lambda _: progress(file.tell(), total)))
         check_status(kind, process.wait(), process.stderr.read().decode("utf-8", "replace").strip())
     return inner
 

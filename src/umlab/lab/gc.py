@@ -1,4 +1,4 @@
-"""Remove what dead labs left: their runtime directories, guests and memory directories.
+"""Remove what dead labs left: their runtime directories, guests and memory directories; and what is half-made.
 
 A lab is dead when both its locks can be taken, and they are kept while its directory is removed.  What
 is not surely dead, or not ours, is left alone; links are not followed.
@@ -19,8 +19,12 @@ import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from umlab.daemon.place import DAEMON_LOCK, GUESTS, KEEPER_LOCK, runtime_base
+from umlab.daemon.disk import DISKS, SNAPSHOTS
+from umlab.daemon.place import DAEMON_LOCK, GUESTS, KEEPER_LOCK, runtime_base, state_base
+from umlab.errors import LabError
+from umlab.guest.place import IMAGES, data_base
 from umlab.guest.rundir import memory_parent
+from umlab.guest.staging import abandoned, remove
 from umlab.guest.watch import group_members
 
 _log = logging.getLogger(__name__)
@@ -41,8 +45,9 @@ class Removed:
     """One thing that was removed, or would be.
 
     Attributes:
-        kind: ``lab``, ``switch`` (its directory only had dead sockets), ``guest`` (a process group) or
-            ``memory`` (a guest's memory directory).
+        kind: ``lab``, ``switch`` (its directory only had dead sockets), ``guest`` (a process group),
+            ``memory`` (a guest's memory directory) or ``unfinished`` (an image or a snapshot that nobody will
+            finish).
         name: The lab, switch or guest.
         where: A path; for a guest, its run directory.
         group: The guest's process group, else ``None``.
@@ -70,6 +75,7 @@ def collect(*, dry_run: bool = False) -> list[Removed]:
             for name in sorted(os.listdir(directory)):
                 sweep.take_lab(directory, name)
     sweep.take_memory()
+    sweep.take_unfinished()
     return sweep.removed
 
 
@@ -130,6 +136,21 @@ class _Sweep:
                     if not self._dry_run:
                         shutil.rmtree(name, dir_fd=parent, onerror=_warn)
                     self._note(parent, name, Removed("memory", umid, path))
+
+    def take_unfinished(self) -> None:
+        """Remove images and copies of disks whose making was killed; those that are whole are nobody's waste."""
+        places = []
+        # Without a home directory there is nothing.
+        with contextlib.suppress(LabError):
+            places.append(data_base() / IMAGES)
+        with contextlib.suppress(LabError):
+            places += [lab / kind for lab in sorted(state_base().glob("*")) for kind in (DISKS, SNAPSHOTS)]
+        for place in places:
+            for left in abandoned(place):
+                if not self._dry_run:
+                    remove(left)
+                if self._dry_run or not left.exists():
+                    self.removed.append(Removed("unfinished", left.name, str(left)))
 
     def _lock(self, stack: contextlib.ExitStack, directory: int, guests: Collection[int]) -> bool:
         """Take a lab's locks, made where missing, and its guests', for as long as the stack lasts.

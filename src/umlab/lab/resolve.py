@@ -40,7 +40,7 @@ def guest_spec(name: str, guest: Guest, switches: dict[str, SwitchSpec]) -> Gues
         nics.append(made)
     root: TinyRoot | DiskRoot = TinyRoot(guest.modules)
     if guest.root is not None:
-        root = DiskRoot(guest.root.disk, guest.root.backing)
+        root = DiskRoot(guest.root.disk, guest.root.backing, modules=guest.modules)
     return GuestSpec(
         umid=name,
         kernel=guest.kernel,

@@ -268,12 +268,6 @@ def _from_root(value: Any) -> Any:
     raise ValueError("must be tiny, {image: NAME}, {disk: FILE} or {disk: FILE, backing: FILE}")
 
 
-def _check_modules(modules: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-    if modules and info.data.get("root") is not None:
-        raise ValueError("a disk has its own modules; this is for root: tiny")
-    return modules
-
-
 @dataclass(frozen=True, slots=True)
 class Guest:
     """One guest, as a file describes it; memory in bytes, ``root`` is ``None`` for the tiny one."""
@@ -283,10 +277,7 @@ class Guest:
     kernel: Annotated[_Path, _by_guest("kernel", str)] = _GUEST.kernel
     memory: Annotated[int, BeforeValidator(read_size), _by_guest("memory", int)] = _GUEST.memory
     root: Annotated[Disk | None, BeforeValidator(_from_root)] = None
-    modules: Annotated[
-        tuple[Annotated[_Text, _by_guest("root", lambda name: TinyRoot((name,)))], ...],
-        AfterValidator(_check_modules),
-    ] = ()
+    modules: tuple[Annotated[_Text, _by_guest("root", lambda name: TinyRoot((name,)))], ...] = ()
     nics: tuple[Annotated[Nic, BeforeValidator(_from_short_nic)], ...] = ()
     extra: tuple[Annotated[_Text, _by_guest("extra", lambda word: (word,))], ...] = _GUEST.extra
     writable: tuple[Annotated[_Path, _by_guest("writable", lambda path: (path,))], ...] = _GUEST.writable

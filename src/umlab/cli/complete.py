@@ -94,12 +94,11 @@ def disk_names(incomplete: str) -> list[str]:
 
 def snapshot_names(ctx: typer.Context, incomplete: str) -> list[str]:
     """Return the snapshots of the command's lab or guest."""
-    lab, _, guest = (ctx.params.get("target") or "").partition("/")
+    target = ctx.params.get("target") or ""
     names = [
         disk.snapshot
         for disk in _kept_disks()
-        if disk.snapshot is not None
-        and ((lab == disk.lab and guest in ("", disk.guest)) or lab == disk.guest)
+        if disk.snapshot is not None and target in (disk.lab, disk.guest, f"{disk.lab}/{disk.guest}")
     ]
     return [name for name in dict.fromkeys(names) if name.startswith(incomplete)]
 

@@ -1,4 +1,4 @@
-"""Remove what dead labs left: their runtime directories, guests and memory directories; and what is half-made.
+"""Remove what dead labs left, their runtime directories, guests and memory, and what was left half-made.
 
 A lab is dead when both its locks can be taken, and they are kept while its directory is removed.  What
 is not surely dead, or not ours, is left alone; links are not followed.
@@ -138,7 +138,7 @@ class _Sweep:
                     self._note(parent, name, Removed("memory", umid, path))
 
     def take_unfinished(self) -> None:
-        """Remove images and copies of disks whose making was killed; those that are whole are nobody's waste."""
+        """Remove images and copies of disks whose making was killed; whole ones are nobody's waste."""
         places = []
         # Without a home directory there is nothing.
         with contextlib.suppress(LabError):

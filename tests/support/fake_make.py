@@ -1,4 +1,4 @@
-"""A kernel's source tree, and programs that build it in a blink: what a build does when they fail, or hang."""
+"""A kernel's source tree, and programs that build it in a blink, fail, or hang, as they are told."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ printf '%s\\n' "$*" >>"$FAKE/asked"
 cd "$objects" || exit
 case "$*" in
     *olddefconfig) grep -vE "$DROPPED" .config >.config.new; mv .config.new .config ;;
-    *defconfig) echo CONFIG_UML=y >.config; echo "CONFIG_MODULES=$MODULES" >>.config; env >"$FAKE/environment" ;;
+    *defconfig)
+        echo CONFIG_UML=y >.config; echo "CONFIG_MODULES=$MODULES" >>.config; env >"$FAKE/environment" ;;
     *modules_install)
         mkdir -p "$modules/kernel"; echo kernel/a.ko: >"$modules/modules.dep"
         echo x >"$modules/kernel/a.ko"; ln -s / "$modules/build" ;;

@@ -157,7 +157,10 @@ class _Build:
         config = parse_config((self.objects / ".config").read_bytes())
         has_modules = config.get("CONFIG_MODULES") == "y"
         self._report("compiling", 0)
-        await self._make(f"-j{self.order.jobs}", "linux", *(["modules"] if has_modules else []), counts=True)
+        goals = ["linux", *(["modules"] if has_modules else [])]
+        # What gdb can ask a kernel, such as lx-dmesg.
+        goals += ["scripts_gdb"] if self.order.keeps_symbols else []
+        await self._make(f"-j{self.order.jobs}", *goals, counts=True)
         await self._install(has_modules=has_modules)
         return missed
 

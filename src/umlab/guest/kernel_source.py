@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,12 +95,10 @@ def check_programs(source: KernelSource) -> None:
                 needed[program] = package
     missing = [name for name in needed if shutil.which(name, path=program_path()) is None]
     if missing:
-        packages = _joined(dict.fromkeys(needed[name] for name in missing), " ")
-        raise LabError(f"to build a kernel, {_joined(missing)} is missing: apt-get install {packages}")
-
-
-def _joined(words: Iterable[str], sign: str = ", ") -> str:
-    return sign.join(words)
+        packages = " ".join(dict.fromkeys(needed[name] for name in missing))
+        raise LabError(
+            f"to build a kernel, these programs are missing: {', '.join(missing)}; apt-get install {packages}"
+        )
 
 
 def _checked_tree(path: str) -> KernelSource:

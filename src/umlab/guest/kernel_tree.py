@@ -68,7 +68,7 @@ def parse_order(data: bytes) -> list[str]:
         stem, _, ending = line.rpartition(".")
         parts = stem.split("/")
         usable = line.isprintable() and not any(char.isspace() for char in line)
-        if not usable or ending not in ("o", "ko") or not all(parts) or ".." in parts:
+        if not usable or ending not in ("o", "ko") or not all(parts) or {".", ".."} & {*parts}:
             raise RemoteProtocolError(f"modules.order has {line[:80]!r}, which is no module of the tree")
         paths[f"{stem}.ko"] = None
     return list(paths)

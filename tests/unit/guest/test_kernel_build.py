@@ -80,7 +80,10 @@ async def test_symbols_are_kept_with_all_that_they_tell_of(fake: FakeMake, field
     assert Path(built.source or "", "Makefile").exists()
     assert Path(built.objects or "", "linux").exists()
     config = parse_config((fake.store / "mine/config").read_bytes())
-    assert (config["CONFIG_FRAME_POINTER"], config.get("CONFIG_GCOV")) == ("y", "y" if field == "gcov" else None)
+    assert (config["CONFIG_FRAME_POINTER"], config.get("CONFIG_GCOV")) == (
+        "y",
+        "y" if field == "gcov" else None,
+    )
     remove("mine")
     assert listing(fake.store) == set()
     assert not (fake.cache / "mine").exists()

@@ -36,7 +36,10 @@ def test_tree_archive_and_package_are_found(fake: FakeMake, monkeypatch: pytest.
 def test_what_is_no_source_is_told(fake: FakeMake) -> None:
     (fake.folder / "text").touch()
     for word, words in (
-        ("linux-source-9.9", r"there is no kernel source .*/usr/linux-source-9\.9\.tar\.xz; install the package"),
+        (
+            "linux-source-9.9",
+            r"there is no kernel source .*/usr/linux-source-9\.9\.tar\.xz; install the package",
+        ),
         ("nothing", "there is no kernel source nothing: no folder, no archive$"),
         ("./linux-source-6.12/x", "no folder, no archive$"),
         (str(fake.folder / "text"), "neither a kernel's source tree nor an archive"),
@@ -66,7 +69,8 @@ def test_missing_programs_are_named_with_their_packages(
     with pytest.raises(LabError) as refusal:
         check_programs(archive)
     assert str(refusal.value) == (
-        "to build a kernel, make, gcc, flex, tar, xz is missing: apt-get install build-essential flex tar xz-utils"
+        "to build a kernel, these programs are missing: make, gcc, flex, tar, xz; "
+        "apt-get install build-essential flex tar xz-utils"
     )
 
 

@@ -151,7 +151,8 @@ def test_depmod_that_fails_leaves_nothing(
 
 
 @pytest.mark.parametrize(
-    "order", [b"/etc/a.ko\n", b"../a.o\n", b"a/../../b.o\n", b"a.c\n", b".ko\n", b"a b.o\n", b"a\0.o\n", b"\xff\n"]
+    "order",
+    [b"/etc/a.ko\n", b"../a.o\n", b"a/../../b.o\n", b"a.c\n", b".ko\n", b"a b.o\n", b"a\0.o\n", b"\xff\n"],
 )
 def test_list_that_is_none_is_refused(tree: Path, order: bytes) -> None:
     with pytest.raises(RemoteProtocolError, match=r"modules\.order has"):

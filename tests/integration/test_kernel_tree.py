@@ -1,0 +1,106 @@
+"""Kernels where they were built, and one that is built: their modules are loaded by a guest."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from integration.peers.lan import shell
+from integration.peers.uml_kernel import debian_kernel, running_guest
+from support.require import require_program, unavailable
+from umlab.guest.cmdline import TinyRoot
+from umlab.guest.kernel_build import BuildOrder, build_kernel
+from umlab.guest.kernel_config import features_of, read_kernel_config, transports_of
+from umlab.guest.kernel_source import find_source
+from umlab.guest.kernel_store import find_kernel
+from umlab.guest.module import load_index
+
+pytestmark = [pytest.mark.integration, pytest.mark.any_user]
+
+#: What loading 8021q loads.
+WANTED = ("8021q", "garp", "mrp", "stp", "llc")
+
+
+@pytest.fixture
+def places(short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Have a store and a cache of our own."""
+    for variable in ("XDG_DATA_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(variable, str(short_dir / variable))
+    return short_dir
+
+
+@pytest.fixture
+def tree(places: Path) -> Path:
+    """Return a tree as Debian's kernel was built in, of which five modules are left."""
+    kernel = find_kernel(debian_kernel())
+    assert kernel.modules_directory is not None
+    installed = Path(kernel.modules_directory)
+    tree = places / "tree"
+    tree.mkdir()
+    (tree / "linux").symlink_to(kernel.path)
+    (tree / ".config").write_text("CONFIG_UML=y\nCONFIG_MODULES=y\n")
+    for name in ("modules.order", "modules.builtin", "modules.builtin.modinfo"):
+        (tree / name).symlink_to(installed / name)
+    for path, _ in load_index(kernel.release, kernel.modules_directory)[1].needs.values():
+        if os.path.basename(path).removesuffix(".ko") in WANTED:
+            file = tree / path.removeprefix("kernel/")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.symlink_to(installed / path)
+    return tree
+
+
+async def test_guest_of_a_tree_loads_modules_that_nobody_installed(tree: Path) -> None:
+    require_program("depmod")
+    kernel = find_kernel(str(tree))
+    assert kernel.modules_directory is not None
+    _, index = load_index(kernel.release, kernel.modules_directory)
+    assert set(index.needs) == set(WANTED)
+    assert len(index.load_order(["8021q"])) == len(WANTED)
+    async with running_guest(
+        tree.parent,
+        kernel=kernel.path,
+        modules_directory=kernel.modules_directory,
+        root=TinyRoot(modules=("8021q",)),
+    ) as guest:
+        loaded = {line.split()[0] for line in (await shell(guest, "cat /proc/modules")).splitlines()}
+    assert loaded >= set(WANTED)
+
+
+def test_modprobe_finds_the_modules_of_a_tree(tree: Path) -> None:
+    kernel = find_kernel(str(tree))
+    base = str(kernel.modules_directory).removesuffix(f"/lib/modules/{kernel.release}")
+    command = [require_program("modprobe"), "-d", base, "-S", kernel.release, "--show-depends", "8021q"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert [os.path.basename(line.split()[1]).partition(".")[0] for line in shown.splitlines()][-1] == "8021q"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+async def test_kernel_is_built_and_has_all_that_umlab_needs(places: Path) -> None:
+    source = "linux-source-6.12"
+    if not os.path.exists(f"/usr/src/{source}.tar.xz"):
+        unavailable(f"there is no kernel source: apt-get install {source}")
+    stages: list[str] = []
+    built = await build_kernel(
+        BuildOrder(find_source(source), "built", {"CONFIG_DUMMY": "m"}), lambda stage, _: stages.append(stage)
+    )
+    assert built.not_taken == {}
+    assert built.objects is None
+    assert [stage.split()[0] for stage in dict.fromkeys(stages)] == [
+        *("unpacking", "configuring", "compiling", "installing")
+    ]
+    config = read_kernel_config(built.kernel.path)
+    assert {each.kind for each in transports_of(config) if each.missing} == {"vde"}
+    assert {each.kind for each in features_of(config) if each.missing} == {"gcov"}
+    async with running_guest(
+        places,
+        kernel=built.kernel.path,
+        modules_directory=built.kernel.modules_directory,
+        root=TinyRoot(modules=("dummy", "overlay")),
+    ) as guest:
+        assert (await shell(guest, "uname -r")).strip() == built.kernel.release
+        assert (await shell(guest, "cat /proc/modules")).startswith("dummy ")
+        assert "overlay" in await shell(guest, "cat /proc/filesystems")

@@ -1,0 +1,172 @@
+"""``umlab kernel``: built, listed, removed, and what is said when that fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.cli_run import Run
+from support.deadline import scaled, wait_until
+from support.fake_make import KERNEL, RELEASE, FakeMake, is_alive, pid_in
+from umlab.cli import kernel_build
+from umlab.cli.complete import kernel_names
+from umlab.cli.output import Output
+from umlab.guest import kernel_store
+
+
+@pytest.fixture
+def fake(short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> FakeMake:
+    folder = short_dir / "k"
+    folder.mkdir()
+    debian = folder / "debian"
+    debian.write_text(KERNEL)
+    debian.chmod(0o755)
+    monkeypatch.setattr(kernel_store, "DEFAULT_KERNEL", str(debian))
+    return FakeMake(folder, monkeypatch)
+
+
+def test_kernel_is_built_listed_and_removed(run: Run, fake: FakeMake) -> None:
+    fragment = fake.folder / "mine.config"
+    fragment.write_text("CONFIG_MINE=y\n# CONFIG_IPV6 is not set\n")
+    fake.set(dropped="CONFIG_MINE|CONFIG_NET_SCH_TBF")
+    done = run("kernel", "build", "--source", str(fake.tree), "--config", str(fragment), "-j", "3")
+    assert done.status == 0
+    assert "compiling" in done.out
+    assert f"linux-6.12: Linux {RELEASE}, built in 0 min " in done.out
+    assert done.err.splitlines() == [
+        "umlab: this source has CONFIG_NET_SCH_TBF=n, whatever is asked for",
+        "umlab: this source has CONFIG_MINE=n, whatever is asked for",
+    ]
+    assert any("-j3 linux" in line for line in fake.asked)
+    listed = run("kernel", "ls")
+    assert [line.split()[:3] for line in listed.out.splitlines()[1:]] == [
+        ["debian", RELEASE, "no"],
+        ["linux-6.12", RELEASE, "no"],
+    ]
+    assert "bess, tap, l2tpv3, gre" in listed.out
+    assert kernel_names("l") == ["linux-6.12"]
+    assert kernel_names("x") == []
+    assert run("kernel", "rm", "linux-6.12").out == "linux-6.12: removed\n"
+    assert run("kernel", "rm", "linux-6.12").status == 1
+    assert [record["name"] for record in run("kernel", "ls", "--json").records] == ["debian"]
+
+
+def test_records_have_all_that_is_known(run: Run, fake: FakeMake) -> None:
+    done = run("kernel", "build", "--source", str(fake.tree), "--name", "a", "--debug", "--json")
+    (built,) = done.records
+    assert "compiling" in done.err
+    assert built["kernel"]["path"] == f"{fake.store}/a/linux"
+    assert (built["source"], built["not_taken"]) == (str(fake.tree), {})
+    (debian, mine) = run("kernel", "ls", "--json").records
+    assert (debian["name"], debian["error"]) == ("debian", None)
+    assert mine["modules_directory"] == built["kernel"]["modules_directory"]
+    assert (mine["transports"]["bess"], mine["features"]["hostfs"], mine["modules"]) == ([], [], False)
+    assert mine["transports"]["daemon"] == ["CONFIG_UML_NET", "CONFIG_UML_NET_DAEMON"]
+    assert mine["features"]["overlay"] == ["CONFIG_OVERLAY_FS"]
+
+
+def test_kernel_elsewhere_is_listed_and_one_that_is_broken_is_told(run: Run, fake: FakeMake) -> None:
+    for text in (KERNEL, "#!/bin/sh\nexit 1\n"):
+        program = fake.folder / f"linux{len(text)}"
+        program.write_text(text)
+        program.chmod(0o755)
+        done = run("kernel", "ls", "--kernel", str(program))
+        assert done.status == 0
+        (record,) = run("kernel", "ls", "--json", "--kernel", str(program)).records[1:]
+        assert record["name"] == str(program)
+        if text == KERNEL:
+            assert done.out.splitlines()[-1].startswith(str(program))
+            assert record["path"] == str(program)
+        else:
+            assert "does not tell its version" in done.out.splitlines()[-1]
+            assert "does not tell its version" in record["error"]
+
+
+def test_wrong_words_are_refused_before_anything_is_done(run: Run, fake: FakeMake) -> None:
+    (fake.folder / "bad").write_text("no option")
+    tree = ("kernel", "build", "--source", str(fake.tree))
+    for words, said in (
+        (("kernel", "build", "--source", "nothing"), "there is no kernel source nothing"),
+        ((*tree, "--name", "a/b"), "the kernel name 'a/b' is not usable"),
+        ((*tree, "--name", "debian"), "take another name"),
+        ((*tree, "--config", f"{fake.folder}/bad"), "bad: line 1 is no option"),
+        ((*tree, "--config", f"{fake.folder}/none"), "cannot read"),
+    ):
+        done = run(*words)
+        assert done.status == 1
+        assert said in done.err
+    assert run(*tree, "--jobs", "0").status == 2
+    assert not (fake.folder / "asked").exists()
+
+
+def test_failed_build_is_told_in_one_line(run: Run, fake: FakeMake) -> None:
+    fake.set(then="echo 'a.c:1:1: error: \x1b[31mno\x1b[0m'; exit 2")
+    done = run("kernel", "build", "--source", str(fake.tree))
+    assert done.status == 1
+    (line,) = done.err.splitlines()
+    assert r"a.c:1:1: error: \x1b[31mno" in line
+    assert line.endswith("/linux-6.12/build.log")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_ends_the_build_with_all_its_processes(fake: FakeMake, number: signal.Signals) -> None:
+    child = fake.folder / "child"
+    fake.set(then='sh -c "echo \\$\\$ >$FAKE/child.new; mv $FAKE/child.new $FAKE/child; sleep 600"')
+    words = ["kernel", "build", "--source", str(fake.tree)]
+    with subprocess.Popen(
+        [sys.executable, "-c", "from umlab.cli.main import main; main()", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as build:
+        wait_until(lambda: pid_in(child), 20, "it compiles")
+        build.send_signal(number)
+        out, err = build.communicate(timeout=scaled(20))
+    assert build.returncode == 128 + number
+    assert err == ""
+    assert "compiling" in out
+    wait_until(lambda: not is_alive(pid_in(child)), 10, "its compilers have ended")
+
+
+def test_progress_is_one_line_on_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    progress = kernel_build._Progress(Output(as_json=False))
+    monkeypatch.setattr(progress, "_clock", iter((1.0, 71.0, 71.1, 72.0)).__next__)
+    monkeypatch.setattr(progress, "_started", 0.0)
+    for stage, objects in (("configuring", 0), ("compiling", 0), ("compiling", 5), ("compiling", 9)):
+        progress.show(stage, objects)
+    progress.end()
+    progress.end()
+    lines = capsys.readouterr().out.split("\n")
+    assert lines == [
+        "\r0:01 configuring\x1b[K",
+        "\r1:11 compiling\x1b[K\r1:12 compiling, 9 objects\x1b[K",
+        "",
+    ]
+
+
+def test_program_without_a_terminal_gets_a_line_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    progress = kernel_build._Progress(Output(as_json=True))
+    monkeypatch.setattr(progress, "_clock", iter((1.0, 20.0, 31.5)).__next__)
+    monkeypatch.setattr(progress, "_started", 0.0)
+    for objects in (0, 5, 9):
+        progress.show("compiling", objects)
+    captured = capsys.readouterr()
+    assert captured.err == "0:01 compiling\n0:31 compiling, 9 objects\n"
+    assert captured.out == ""
+
+
+def test_nothing_is_completed_where_the_store_cannot_be_read(fake: FakeMake) -> None:
+    fake.store.parent.mkdir(parents=True)
+    fake.store.write_text(json.dumps(os.getpid()))
+    assert kernel_names("") == []

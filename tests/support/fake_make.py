@@ -70,7 +70,7 @@ class FakeMake:
             monkeypatch.setenv(name, value)
         for name, value in (("PATH", path), ("FAKE", str(folder)), ("DROPPED", "^$")):
             monkeypatch.setenv(name, value)
-        self.set(modules="n", then=":")
+        self.behave(modules="n", then=":")
 
     def program(self, name: str, text: str) -> None:
         """Make a program."""
@@ -78,7 +78,7 @@ class FakeMake:
         path.write_text(text)
         path.chmod(0o755)
 
-    def set(self, *, modules: str | None = None, then: str | None = None, dropped: str | None = None) -> None:
+    def behave(self, *, modules: str | None = None, then: str | None = None, dropped: str | None = None) -> None:
         """Tell what the next build does.
 
         Args:

@@ -34,7 +34,7 @@ def fake(short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> FakeMake:
 def test_kernel_is_built_listed_and_removed(run: Run, fake: FakeMake) -> None:
     fragment = fake.folder / "mine.config"
     fragment.write_text("CONFIG_MINE=y\n# CONFIG_IPV6 is not set\n")
-    fake.set(dropped="CONFIG_MINE|CONFIG_NET_SCH_TBF")
+    fake.behave(dropped="CONFIG_MINE|CONFIG_NET_SCH_TBF")
     done = run("kernel", "build", "--source", str(fake.tree), "--config", str(fragment), "-j", "3")
     assert done.status == 0
     assert "compiling" in done.out
@@ -106,7 +106,7 @@ def test_wrong_words_are_refused_before_anything_is_done(run: Run, fake: FakeMak
 
 
 def test_failed_build_is_told_in_one_line(run: Run, fake: FakeMake) -> None:
-    fake.set(then="echo 'a.c:1:1: error: \x1b[31mno\x1b[0m'; exit 2")
+    fake.behave(then="echo 'a.c:1:1: error: \x1b[31mno\x1b[0m'; exit 2")
     done = run("kernel", "build", "--source", str(fake.tree))
     assert done.status == 1
     (line,) = done.err.splitlines()
@@ -117,7 +117,7 @@ def test_failed_build_is_told_in_one_line(run: Run, fake: FakeMake) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_ends_the_build_with_all_its_processes(fake: FakeMake, number: signal.Signals) -> None:
     child = fake.folder / "child"
-    fake.set(then='sh -c "echo \\$\\$ >$FAKE/child.new; mv $FAKE/child.new $FAKE/child; sleep 600"')
+    fake.behave(then='sh -c "echo \\$\\$ >$FAKE/child.new; mv $FAKE/child.new $FAKE/child; sleep 600"')
     words = ["kernel", "build", "--source", str(fake.tree)]
     with subprocess.Popen(
         [sys.executable, "-c", "from umlab.cli.main import main; main()", *words],

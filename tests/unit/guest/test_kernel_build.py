@@ -6,6 +6,7 @@ import asyncio
 import os
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,9 +25,9 @@ def fake(short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> FakeMake:
     return FakeMake(short_dir, monkeypatch)
 
 
-def order(fake: FakeMake, name: str = "mine", source: Path | None = None, **fields: object) -> BuildOrder:
+def order(fake: FakeMake, source: Path | None = None, **fields: Any) -> BuildOrder:
     """Return an order for a kernel of the fake tree."""
-    return BuildOrder(find_source(str(source or fake.tree)), name, **fields)  # type: ignore[arg-type]
+    return BuildOrder(find_source(str(source or fake.tree)), "mine", **fields)
 
 
 async def build(order: BuildOrder) -> Built:
@@ -90,7 +91,7 @@ async def test_symbols_are_kept_with_all_that_they_tell_of(fake: FakeMake, field
 
 
 async def test_modules_are_installed_without_links_to_the_tree(fake: FakeMake) -> None:
-    fake.set(modules="y")
+    fake.behave(modules="y")
     built = await build(order(fake))
     assert any(line.endswith("INSTALL_MOD_STRIP=1 modules_install") for line in fake.asked)
     assert sorted(os.listdir(built.kernel.modules_directory)) == ["kernel", "modules.dep"]
@@ -99,7 +100,7 @@ async def test_modules_are_installed_without_links_to_the_tree(fake: FakeMake) -
 
 
 async def test_options_that_were_not_taken_are_told(fake: FakeMake) -> None:
-    fake.set(dropped="CONFIG_UML_NET_DAEMON|CONFIG_MINE")
+    fake.behave(dropped="CONFIG_UML_NET_DAEMON|CONFIG_MINE")
     built = await build(order(fake, options={"CONFIG_MINE": "m", "CONFIG_IPV6": "n"}))
     assert built.not_taken == {"CONFIG_UML_NET_DAEMON": "n", "CONFIG_MINE": "n"}
     assert parse_config((fake.store / "mine/config").read_bytes())["CONFIG_IPV6"] == "n"
@@ -123,7 +124,7 @@ async def test_options_that_were_not_taken_are_told(fake: FakeMake) -> None:
 async def test_failed_build_leaves_the_kernel_that_there_was(fake: FakeMake, then: str, words: str) -> None:
     await build(order(fake))
     before = listing(fake.store)
-    fake.set(then=then)
+    fake.behave(then=then)
     with pytest.raises(LabError, match=words):
         await build(order(fake))
     assert listing(fake.store) == before
@@ -133,7 +134,7 @@ async def test_failed_build_leaves_the_kernel_that_there_was(fake: FakeMake, the
 async def test_cancelled_build_ends_all_that_it_has_started_and_the_next_one_goes_on(fake: FakeMake) -> None:
     source = archive_of(fake)
     child = fake.folder / "child"
-    fake.set(then='sh -c "trap : TERM; sleep 600 & echo \\$! >$FAKE/child; wait"; wait')
+    fake.behave(then='sh -c "trap : TERM; sleep 600 & echo \\$! >$FAKE/child; wait"; wait')
     task = asyncio.ensure_future(build(order(fake, source=source)))
     await wait_until_async(lambda: pid_in(child), 10, "make has started something")
     task.cancel()
@@ -143,9 +144,9 @@ async def test_cancelled_build_ends_all_that_it_has_started_and_the_next_one_goe
     assert kernel_names() == []
     marker = fake.cache / "mine/objects/made-before"
     marker.touch()
-    fake.set(then="ls made-before || exit 2")
+    fake.behave(then="ls made-before || exit 2")
     await build(order(fake, source=source))
-    fake.set(then="ls made-before || exit 2")
+    fake.behave(then="ls made-before || exit 2")
     with pytest.raises(LabError, match="cannot access 'made-before'"):
         await build(order(fake, source=source))
 
@@ -160,7 +161,7 @@ async def test_objects_of_another_source_are_not_used(fake: FakeMake) -> None:
 
 
 async def test_one_name_is_built_once_at_a_time(fake: FakeMake) -> None:
-    fake.set(then='echo $$ >"$FAKE/child"; sleep 600')
+    fake.behave(then='echo $$ >"$FAKE/child"; sleep 600')
     task = asyncio.ensure_future(build(order(fake)))
     await wait_until_async(lambda: pid_in(fake.folder / "child"), 10, "it compiles")
     with pytest.raises(LabError, match="mine is being built already"):
@@ -190,7 +191,7 @@ async def test_cache_that_cannot_be_written_is_told(fake: FakeMake) -> None:
 
 
 def test_what_a_failed_build_has_left_is_removed(fake: FakeMake) -> None:
-    fake.set(then="exit 1")
+    fake.behave(then="exit 1")
     with pytest.raises(LabError):
         asyncio.run(build(order(fake)))
     assert (fake.cache / "mine").exists()

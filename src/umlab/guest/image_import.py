@@ -69,6 +69,8 @@ def import_image(path: str, name: str, progress: Progress, *, size: int = DEFAUL
             make_ext4(path, place, size)
         else:
             _check_raw(path, kind)
+            if not image.stat().st_size:
+                raise LabError(f"{path} is empty")
 
 
 def make_ext4(archive: str, place: Path, size: int) -> None:

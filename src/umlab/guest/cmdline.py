@@ -232,6 +232,8 @@ def kernel_arguments(
     check_path("share", share, ",")
     arguments += [f"initrd={initrd}", f"umlab.name={spec.umid}", f"umlab.share={share}"]
     arguments += _root_arguments(spec.root)
+    if spec.modules_directory is not None:
+        arguments.append(f"umlab.modules={spec.modules_directory}")
     # The vector driver takes a colon, since its setting is a list of assignments.
     arguments += [
         f"{device}{':' if device.startswith('vec') else '='}{setting}"

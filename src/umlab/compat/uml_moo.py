@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             del words[:2]
         else:
             break
-    if len(words) != (1 if in_place else 2):
+    if len(words) != (1 if in_place else 2) or words[0] == "-b":
         sys.stderr.write(usage(os.path.basename(program)))
         return 1
     try:

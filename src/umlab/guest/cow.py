@@ -256,7 +256,7 @@ def create_cow(path: str, backing: str, *, replace: bool = False, strict: bool =
             problems.append(chain_problem(absolute))
         if problems:
             raise LabError(f"no COW file of {backing}: {problems[0]}")
-        if replace and os.path.exists(path):
+        if replace and os.path.isfile(path):
             check_replaceable(path, image)
         try:
             with new_file(path, mode=0o644, replace=replace) as fd:

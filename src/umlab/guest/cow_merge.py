@@ -60,7 +60,7 @@ def merge_cow(
         lock_file(cow.fd, path, exclusive=False)
         lock_file(image.fd, image.path, exclusive=False)
         _check(cow, image)
-        if os.path.exists(target):
+        if os.path.isfile(target):
             if os.path.samefile(target, path):
                 raise LabError(f"{target} is the COW file itself; name another file")
             check_replaceable(target, image)

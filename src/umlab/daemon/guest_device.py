@@ -312,6 +312,13 @@ class GuestDevices:
             raise LabError(
                 f"guest {member.name} has no agent that could set {device} down; do so in the guest"
             )
+        # Its agent would do so once it goes on, whatever became of the request; and a device that is plugged
+        # in while a program waits for its turn leaves the guest hung for ever, with a kernel of Linux 6.1.
+        if (await member.kernel.look(commands.QUICK_TIMEOUT)).state == "stopped":
+            raise LabError(
+                f"guest {member.name} is stopped, and its agent with it; let it go on first: "
+                f"umlab console {member.name} -- go"
+            )
         await member.service.run(f"ip link set {shlex.quote(device)} down", _DOWN_TIMEOUT)
 
     def _balloon(self, member: Member) -> Balloon:

@@ -284,6 +284,16 @@ async def test_guest_without_an_agent_sets_nothing_down(
     assert "vec0" in devices.values
 
 
+async def test_stopped_guest_is_told_nothing_that_it_would_do_later(devices: Devices) -> None:
+    devices.kernel.kernel.stopped = True
+    for act in (devices.all.remove, devices.all.reset):
+        with pytest.raises(LabError, match=r"guest g is stopped.*: umlab console g -- go"):
+            await act("g", "vec0", down=True)
+    assert "vec0" in devices.values
+    # What needs no program of the guest is done.
+    assert await devices.all.remove("g", "vec0")
+
+
 @pytest.fixture
 def memory(devices: Devices) -> list[int]:
     """Let the kernel do what it is told, and return by how much it does less."""

@@ -102,6 +102,7 @@ async def build_kernel(order: BuildOrder, report: Report) -> Built:
     Raises:
         LabError: A program is missing, another build of this name runs, or it fails; names its log.
     """
+    check_kernel_name(order.name)
     check_programs(order.source)
     started = time.monotonic()
     work = cache_directory(BUILD) / order.name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from support.require import require_program
 from umlab.errors import LabError
 from umlab.guest import bootstrap
+from umlab.guest.apt_source import read_sources
 from umlab.guest.bootstrap import Bootstrap, build_image
 from umlab.guest.image import list_images
 
@@ -108,7 +110,7 @@ def test_failure_without_a_word_has_the_status(programs: Path) -> None:
 def test_missing_mmdebstrap_is_told_before_anything_is_done(
     programs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    which = bootstrap.check_programs.__globals__["shutil"].which
+    which = shutil.which
     monkeypatch.setattr(
         "shutil.which", lambda name, **place: None if name == "mmdebstrap" else which(name, **place)
     )
@@ -135,7 +137,7 @@ def test_words_that_mmdebstrap_would_misunderstand_are_refused(
 
 def test_mirrors_are_those_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "sources.list").write_text("deb http://near/debian bookworm main\n")
-    sources = bootstrap.read_sources(str(tmp_path))
+    sources = read_sources(str(tmp_path))
     monkeypatch.setattr(bootstrap, "read_sources", lambda: sources)
     monkeypatch.setattr("platform.freedesktop_os_release", lambda: {"VERSION_CODENAME": "bookworm"})
     assert bootstrap.own_suite() == "bookworm"

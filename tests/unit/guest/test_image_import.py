@@ -53,7 +53,7 @@ def archive(path: Path, *, mode: str = "w") -> Path:
 
 def look(image: Path, request: str) -> str:
     """Return what debugfs says of an image."""
-    command = [require_program("debugfs"), "-R", request, image]
+    command = [str(require_program("debugfs")), "-R", request, str(image)]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 

@@ -326,3 +326,24 @@ def test_lab_that_starts_meanwhile_keeps_its_files(base: Path) -> None:
         starter.kill()
     assert starter.returncode == 0
     assert removed > 10
+
+
+def test_half_made_images_and_snapshots_go_and_whole_ones_stay(
+    base: Path, short_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(short_dir / "data"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(short_dir / "state"))
+    images, lab = short_dir / "data/umlab/images", short_dir / "state/umlab/gone"
+    left = [images / ".new-a", lab / "disks/.new-b", lab / "snapshots/.new-c"]
+    for place in left:
+        (place / "tree").mkdir(parents=True)
+    kept = [images / "debian.img", lab / "disks/left.cow", lab / "snapshots/clean/left.cow"]
+    kept[2].parent.mkdir()
+    for file in kept:
+        file.touch()
+    expected = [Removed("unfinished", place.name, str(place)) for place in left]
+    with locked(left[0]):
+        assert gc.collect(dry_run=True) == expected[1:]
+    assert gc.collect(dry_run=True) == gc.collect() == expected
+    assert gc.collect() == []
+    assert all(file.exists() for file in kept)

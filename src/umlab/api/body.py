@@ -14,7 +14,7 @@ from umlab.capture.order import CaptureRequest
 from umlab.daemon.device_order import DeviceOrder, SwitchNic
 from umlab.daemon.hook import Hook
 from umlab.daemon.spec import SwitchSpec
-from umlab.guest.cmdline import BessNic, DaemonNic, DiskRoot, FdNic, GuestSpec, TinyRoot
+from umlab.guest.cmdline import BessNic, DaemonNic, DiskRoot, FdNic, GuestSpec, HostRoot, TinyRoot
 from umlab.guest.device import Disk
 from umlab.switch.model import MAX_PORT_NO, MirrorSession, PortConfig, SwitchConfig
 from umlab.transports.contract import Access
@@ -25,6 +25,7 @@ _PARTS: tuple[type, ...] = (
     SwitchConfig,
     Access,
     TinyRoot,
+    HostRoot,
     DiskRoot,
     DaemonNic,
     BessNic,

@@ -199,7 +199,7 @@ class Scenario:
     async def _command(self, name: str, command: str) -> str:
         """Run a command in a guest and return its output; a status other than 0 fails the step."""
         result = await self._guests[name].run(command, _COMMAND_TIMEOUT)
-        output = escape(result.output)
+        output = escape(result.stdout + result.stderr)
         if result.status != 0:
             raise StepFailed(f"{name}: {command}: status {result.status}: {output.strip()}")
         return output

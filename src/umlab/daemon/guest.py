@@ -7,7 +7,7 @@ from types import TracebackType
 
 from umlab.errors import MconsoleTimeout, StateError
 from umlab.guest.agent import ExecResult
-from umlab.guest.cmdline import GuestSpec, TinyRoot
+from umlab.guest.cmdline import DiskRoot, GuestSpec
 from umlab.guest.console import Console
 from umlab.guest.group import Starter
 from umlab.guest.process import Guest, Rung, StopReport
@@ -17,7 +17,7 @@ from umlab.mconsole.aio import AsyncMconsole
 CAD_TIMEOUT = 10.0
 #: Seconds for the kernel's end, after halt.
 HALT_TIMEOUT = 6.0
-#: What the tiny root prints when ctrl-alt-del has ended all its programs; it leaves the rest to halt.
+#: What our init prints when ctrl-alt-del has ended all its programs; it leaves the rest to halt.
 _DOWN = b"umlab: guest is down"
 
 
@@ -101,8 +101,8 @@ class GuestService:
         """End it and remove all that it used.
 
         In turn: ``cad`` lets its programs end (10 seconds), ``halt`` ends its kernel (6), SIGTERM (5),
-        SIGKILL to the whole group.  A guest whose console is silent is not asked a second time, and a tiny
-        root that was never ready has no programs yet that could end.
+        SIGKILL to the whole group.  A guest whose console is silent is not asked a second time, and one with
+        our init that was never ready has no programs yet that could end.
 
         Raises:
             GuestFailed: A process hangs in the host's kernel and cannot be killed.
@@ -116,7 +116,9 @@ class GuestService:
         )
 
     async def _cad(self) -> None:
-        if isinstance(self.guest.spec.root, TinyRoot) and not self._was_ready:
+        root = self.guest.spec.root
+        has_own_init = isinstance(root, DiskRoot) and root.init is not None
+        if not has_own_init and not self._was_ready:
             # Its kernel would take ctrl-alt-del for a reboot until its init asks for the signal.
             raise StateError(f"guest {self.umid} has not booted")
         try:

@@ -33,8 +33,6 @@ from umlab.keeper.link import KeeperLink, Thing
 _RESIZE_TIMEOUT = 5.0
 #: Every guest's consoles: where its kernel logs, and its terminal.
 LOG_CONSOLE, TERMINAL_CONSOLE = "con0", "con1"
-#: What the descriptors of a guest's handle are, in its order.
-_HANDLE = ("lock", "output", "channel", "terminal")
 _SCROLLBACK, _NOTIFY = "scrollback", "notify"
 
 
@@ -100,8 +98,8 @@ class Member:
     def write_down(self, keeper: KeeperLink) -> None:
         """Have the keeper hold what another daemon needs to take this guest over."""
         handle = self.guest.handle()
-        names = [*_HANDLE[: len(handle.fds)], _SCROLLBACK]
-        fds = [*handle.fds, self.scrollback.fd]
+        names = [*handle.fds, _SCROLLBACK]
+        fds = [*handle.fds.values(), self.scrollback.fd]
         if self.notify is not None:
             names.append(_NOTIFY)
             fds.append(self.notify.fd)
@@ -189,17 +187,13 @@ def remains(thing: Thing) -> Remains:
     spec: GuestSpec = TypeAdapter(GuestSpec).validate_python(meta["spec"])
     if not _covers(asdict(spec), meta["spec"]):
         raise ValueError(f"its description has what this version does not know: {meta['spec']}")
-    # Earlier versions did not name them.
-    names = meta.get("fds", (*_HANDLE, _SCROLLBACK))
-    fds: Mapping[str, int] = dict(zip(names, thing.fds, strict=True))
-    handle = GuestHandle(
-        meta["memory_path"], meta["started_at"], tuple(fds[name] for name in _HANDLE if name in fds)
-    )
+    fds: dict[str, int] = dict(zip(meta["fds"], thing.fds, strict=True))
+    scrollback, notify = fds.pop(_SCROLLBACK), fds.pop(_NOTIFY, None)
     return Remains(
         spec,
-        handle,
-        fds[_SCROLLBACK],
-        fds.get(_NOTIFY),
+        GuestHandle(meta["memory_path"], meta["started_at"], fds),
+        scrollback,
+        notify,
         bool(meta["ready"]),
         bool(meta.get("booted", False)),
         dict(meta["plugged"]),

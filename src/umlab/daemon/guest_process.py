@@ -39,7 +39,7 @@ class GuestProcesses:
         service = self._guests.find(name).service
         if not service.is_ready:
             raise StateError(f"guest {name} has no agent that answers")
-        return parse_processes((await service.run(_SCRIPT, TIMEOUT)).output)
+        return parse_processes((await service.run(_SCRIPT, TIMEOUT)).stdout)
 
 
 def parse_processes(output: bytes) -> list[ProcessView]:

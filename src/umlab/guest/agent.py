@@ -1,9 +1,9 @@
 """The agent in a guest: it runs commands there, several at once, on serial lines.
 
 The control line has short lines of text in both directions; what the agent says there is in
-:mod:`umlab.guest.agent_line`, what the host says are ``open N`` (begin session N; the agent answers with its
-end), ``signal N NAME``, ``size N ROWS COLUMNS``, ``cut N`` (wait no longer for output of session N, whose command
-has ended) and ``reset NUMBER`` (end all sessions).  What a session's lines carry is in
+:mod:`umlab.guest.agent_line`, what the host says are ``open N`` (begin session N; the agent answers with
+its end), ``signal N NAME``, ``size N ROWS COLUMNS``, ``cut N`` (wait no longer for output of session N,
+whose command has ended) and ``reset NUMBER`` (end all sessions).  What a session's lines carry is in
 :mod:`umlab.guest.session`.  All that the guest sends is untrusted.
 """
 
@@ -89,6 +89,7 @@ class Agent:
         self._opened: set[int] = set()
         self._idle: list[int] = []
         self._changed = asyncio.Condition()
+        self._waiting = 0
         self._running: dict[int, Session] = {}
         self._draining: dict[Session, asyncio.Task[None]] = {}
 
@@ -98,7 +99,7 @@ class Agent:
         return (self._channel.fileno(), *(stream.fileno() for stream in self._streams))
 
     def assume_ready(self) -> None:
-        """Take it that the agent has greeted an earlier owner of this end, which may have left things running."""
+        """Take it that the agent has greeted an earlier owner, which may have left things running."""
         self._is_stale = True
         self._greeted.set()
 
@@ -306,24 +307,31 @@ class Agent:
     async def _take(self) -> int:
         """Return the number of a session that waits for a command."""
         async with self._changed:
-            while True:
-                if self._failure is not None:
-                    raise self._failure
-                if self._idle:
-                    return self._idle.pop()
-                unopened = set(range(1, SESSIONS + 1)) - self._opened
-                if unopened:
-                    self._open_session(min(unopened))
-                else:
-                    self._cut_one()
-                await self._changed.wait()
+            self._waiting += 1
+            try:
+                while True:
+                    if self._failure is not None:
+                        raise self._failure
+                    if self._idle:
+                        return self._idle.pop()
+                    self._free_one()
+                    await self._changed.wait()
+            finally:
+                self._waiting -= 1
 
     def _open_session(self, number: int) -> None:
         self._opened.add(number)
         self._tell(f"open {number}")
 
-    def _cut_one(self) -> None:
-        """Free a session that waits for what its command, which has ended, has left behind."""
+    def _free_one(self) -> None:
+        """Open a session, or free one that waits for what its command, which has ended, has left behind."""
+        unopened = set(range(1, SESSIONS + 1)) - self._opened
+        opening = self._opened - self._running.keys()
+        if len(opening) >= self._waiting:
+            return
+        if unopened:
+            self._open_session(min(unopened))
+            return
         for session in self._draining:
             if session.has_exited:
                 self._tell(f"cut {session.number}")

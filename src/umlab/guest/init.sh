@@ -9,7 +9,7 @@ mount -t tmpfs tmpfs /run
 say() { echo "umlab: $*" >/dev/console; }
 
 # What the host says on the kernel's command line.  No name or path in it has a blank.
-root=tiny name=guest share= init= shared=
+root=tiny name=guest share= init= shared= modules=
 set -f
 for word in $(cat /proc/cmdline); do
 	case "$word" in
@@ -18,8 +18,10 @@ for word in $(cat /proc/cmdline); do
 	umlab.share=*) share=${word#*=} ;;
 	umlab.init=*) init=${word#*=} ;;
 	umlab.shared=*) shared="$shared ${word#*=}" ;;
+	umlab.modules=*) modules=${word#*=} ;;
 	esac
 done
+set +f
 hostname "$name"
 while read -r module; do
 	insmod "$module" || say "cannot load $module"
@@ -42,6 +44,10 @@ host)
 			[ ! -d $new/$each ] || mount -t tmpfs -o mode=1777 tmpfs $new/$each
 		done
 	fi
+	# Where modprobe looks for what the initramfs has not loaded.
+	if [ -n "$modules" ]; then
+		mkdir -p $new/lib/modules && ln -sfn "$modules" "$new/lib/modules/$(uname -r)"
+	fi 2>/dev/null
 	for each in $shared; do
 		mount -t hostfs -o "$each" none "$new$each" || say "cannot share $each"
 	done
@@ -65,21 +71,21 @@ mkdir -p $new/dev/pts $new/dev/shm $new/run/umlab/share
 mount -t devpts -o ptmxmode=0666 devpts $new/dev/pts
 mount -t tmpfs -o mode=1777 tmpfs $new/dev/shm
 ln -sf /proc/self/fd $new/dev/fd
-cp /bin/busybox /bin/umlab-agent /bin/umlab-terminal $new/run/umlab/
+cp /bin/busybox /umlab/* $new/run/umlab/
 if [ -n "$share" ]; then
 	mount -t hostfs -o "$share" none $new/run/umlab/share 2>/dev/null && touch $new/run/umlab/shared
 fi
 
 # What runs in the root.  Not with "&": a shell's background jobs would ignore the interrupt signal, and all
 # they start.
-start() { start-stop-daemon -S -b -n "$1" -x /bin/busybox -- chroot "$new/" /run/umlab/busybox sh "/run/umlab/$1"; }
-start umlab-agent
+start() { start-stop-daemon -S -b -n "umlab-$1" -x /bin/busybox -- chroot "$new/" /run/umlab/busybox sh "/run/umlab/$1"; }
+start agent
 if [ -n "$init" ]; then
 	exec switch_root $new "$init" </dev/console >/dev/console 2>&1
 fi
 # A shell on the second console, where the host has given it a terminal.
 case " $(cat $new/proc/cmdline) " in
-*" con1=fd:"*) start umlab-terminal ;;
+*" con1=fd:"*) start terminal ;;
 esac
 
 # Ctrl-alt-del from the management console: end the programs, keep the machine.

@@ -230,7 +230,11 @@ class Guest:
 
     def handle(self) -> GuestHandle:
         """Return what another process needs to take this guest over; the descriptors stay ours."""
-        fds = {"lock": self.run.lock, "output": self._output, **dict(zip(_LINES, self.agent.fds, strict=True))}
+        fds = {
+            "lock": self.run.lock,
+            "output": self._output,
+            **dict(zip(_LINES, self.agent.fds, strict=True)),
+        }
         if self.terminal >= 0:
             fds["terminal"] = self.terminal
         return GuestHandle(self.run.memory_path, self.started_at, fds)

@@ -1,8 +1,8 @@
 """The initramfs that every guest begins with: busybox, our init and agent, and kernel modules.
 
 It is the root ``tiny`` by itself; for the others its init mounts the root, and leaves the agent running in
-it.  What a guest is called and what its root is, the kernel's command line says, so that all guests of one kernel
-have the same initramfs.
+it.  What a guest is called and what its root is, the kernel's command line says, so that all guests of one
+kernel have the same initramfs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,22 @@ from umlab.guest import cpio, module
 from umlab.guest.agent_line import SESSIONS
 
 _DIRECTORIES = (
-    *("bin", "dev", "etc", "lib", "lib/modules", "mnt", "new", "proc", "root", "run", "sys", "tmp", "var"),
+    *(
+        "bin",
+        "dev",
+        "etc",
+        "lib",
+        "lib/modules",
+        "mnt",
+        "new",
+        "proc",
+        "root",
+        "run",
+        "sys",
+        "tmp",
+        "umlab",
+        "var",
+    ),
 )
 #: What makes a root of the host's: its files below a layer of the guest's own.
 OVERLAY = "overlay"
@@ -123,8 +138,8 @@ def _base() -> Iterable[cpio.Member]:
         yield cpio.symlink(f"bin/{applet}", "busybox")
     scripts = importlib.resources.files("umlab.guest")
     yield cpio.file("init", scripts.joinpath("init.sh").read_bytes(), 0o755)
-    yield cpio.file("bin/umlab-agent", scripts.joinpath("agent.sh").read_bytes(), 0o755)
-    yield cpio.file("bin/umlab-terminal", scripts.joinpath("terminal.sh").read_bytes(), 0o755)
+    for name in ("agent", "session", "terminal"):
+        yield cpio.file(f"umlab/{name}", scripts.joinpath(f"{name}.sh").read_bytes())
     yield cpio.file("etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n")
 
 

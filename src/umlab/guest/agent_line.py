@@ -1,0 +1,95 @@
+"""What a guest's agent says on its control line.
+
+One line each, in ASCII: ``umlab-agent 2 HOW`` when it begins, ``N more``, ``N exit STATUS`` and
+``N end`` for session N, and
+``0 reset NUMBER HOW``, HOW being ``file`` or ``line``.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from umlab.errors import RemoteProtocolError
+
+#: Commands that run at once in one guest.
+SESSIONS = 8
+_GREETING = re.compile(rb"umlab-agent 2 (file|line)")
+_SESSION = rf"([1-{SESSIONS}])".encode()
+_MORE = re.compile(_SESSION + rb" more")
+_EXIT = re.compile(_SESSION + rb" exit ([0-9]{1,3})")
+_END = re.compile(_SESSION + rb" end")
+_RESET = re.compile(rb"0 reset ([0-9]{1,9}) (file|line)")
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """The agent has begun; what it ran before a reboot has ended.
+
+    Attributes:
+        has_files: It reads what the host has in their common folder.
+    """
+
+    has_files: bool
+
+
+@dataclass(frozen=True, slots=True)
+class More:
+    """A session has taken the last piece of its input."""
+
+    session: int
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """A session's command has ended; what it has started may go on to write.
+
+    Attributes:
+        session: From 1.
+        status: Exit status, 128 + n when signal n ended it.
+    """
+
+    session: int
+    status: int
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """A session is free for the next command; all that the last one wrote is with the host."""
+
+    session: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """All sessions have been ended.
+
+    Attributes:
+        number: As it was asked for.
+        has_files: As in :class:`Greeting`.
+    """
+
+    number: int
+    has_files: bool
+
+
+Line = Greeting | More | Exit | End | Reset
+
+
+def parse_line(line: bytes) -> Line:
+    """Decode a line, without its newline.
+
+    Raises:
+        RemoteProtocolError: An agent of this version does not say that.
+    """
+    if match := _MORE.fullmatch(line):
+        return More(int(match[1]))
+    if (match := _EXIT.fullmatch(line)) and int(match[2]) <= 255:
+        return Exit(int(match[1]), int(match[2]))
+    if match := _END.fullmatch(line):
+        return End(int(match[1]))
+    if match := _GREETING.fullmatch(line):
+        return Greeting(match[1] == b"file")
+    if match := _RESET.fullmatch(line):
+        return Reset(int(match[1]), match[2] == b"file")
+    raise RemoteProtocolError(f"the guest's agent said {line[:80]!r}")

@@ -20,7 +20,7 @@ CLASSES = [
     for each in vars(errors).values()
     if inspect.isclass(each) and issubclass(each, UmlabError) and each is not errors.LabFileErrors
 ]
-SAMPLES: dict[str, Any] = {"str": "x", "int": 3, "float": 2.5, "int | None": None}
+SAMPLES: dict[str, Any] = {"str": "x", "int": 3, "float": 2.5, "int | None": None, "str | None": "y"}
 
 
 def body(name: Any, message: Any, fields: Any) -> bytes:

@@ -16,6 +16,7 @@ def state_text(guest: GuestView, vitals: GuestVitals | None) -> str:
         vitals: What its kernel says, if it could be asked.
     """
     state = "?" if vitals is None else vitals.state
-    if state == "?" and guest.answers is False:
+    # What it has said before that is no better.
+    if guest.answers is False and (vitals is None or not vitals.is_current):
         state = "silent"
     return f"{guest.state}, {state}" if state in _UNWELL else guest.state

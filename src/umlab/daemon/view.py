@@ -159,6 +159,11 @@ class GuestView:
     answers: bool | None = None
 
 
+#: Seconds after which what a guest has said is not how it is, unless it says so again: whoever looks every
+#: few seconds sees the last.
+STALE_AGE = 10.0
+
+
 @dataclass(frozen=True, slots=True)
 class GuestVitals:
     """How a guest is, as its kernel tells; ``None`` for what that does not serve or has never told.
@@ -189,8 +194,8 @@ class GuestVitals:
 
     @property
     def is_current(self) -> bool:
-        """Whether it is so now: the last that a silent guest has said is not how it is."""
-        return self.state in ("answers", "stopped")
+        """Whether it is so now: the last that a silent guest has said, or one long ago, is not how it is."""
+        return self.state in ("answers", "stopped") and (self.age is None or self.age < STALE_AGE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,10 @@ from support.cli_run import Run
 from support.fake_lab import FakeGuest
 from support.lab_thread import LabThread
 from umlab.cli.guest_ls import HEADINGS, SPARE
+from umlab.cli.guest_state import state_text
 from umlab.cli.page import Table, fitted
 from umlab.daemon.place import KEEPER_LOCK
+from umlab.daemon.view import GuestView, GuestVitals
 from umlab.testing.fault import escapes, silent
 from umlab.testing.guest import SimulatedGuests
 
@@ -109,6 +111,26 @@ def test_every_state_is_shown(run: Run, runtime: Path, guests: SimulatedGuests) 
     figures = ("release", "uptime", "load", "memory_used", "memory_total")
     assert [records[1][each] for each in figures] == ["6.1.176", None, None, None, None]
     assert None not in [records[0][each] for each in figures]
+
+
+def test_what_a_guest_has_said_long_ago_is_not_how_it_is(
+    run: Run, runtime: Path, guests: SimulatedGuests
+) -> None:
+    with LabThread(runtime, "lan", guests=("left",)) as lan:
+        # Nobody has looked for a minute, and it is slow to answer, or hangs.
+        lan.call(lambda lab: _change(lab.held("left"), age=60.0))
+        (line,) = run("guest", "ls").out.splitlines()[1:]
+        (record,) = run("guest", "ls", "--json").records
+    assert line.split()[1:8] == ["lan", "ready", "4711", "6.1.176", "?", "?", "?"]
+    assert (record["release"], record["uptime"], record["load"]) == ("6.1.176", None, None)
+
+
+def test_daemon_that_hears_nothing_knows_better_than_an_old_word() -> None:
+    view = GuestView("left", "ready", 4711, None, "/usr/bin/linux", 0, 0.0, (), "/m", answers=False)
+    said = GuestVitals("left", "answers", age=60.0)
+    assert state_text(view, said) == state_text(view, None) == "ready, silent"
+    # It has answered just now.
+    assert state_text(view, dataclasses.replace(said, age=0.1)) == "ready"
 
 
 def _change(guest: FakeGuest, **facts: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -21,12 +22,20 @@ _INIT = "systemd-sysv"
 _INITS = frozenset({_INIT, "sysvinit-core", "runit-init", "openrc", "busybox-static", "finit-sysv", "dinit"})
 #: Fits for a suite, a variant and a package, with a version or an architecture.
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+:=~_/-]*")
-#: A guest has consoles that nobody may log in at: the agent gives the shells, and root has no password.  The
-#: name and the name servers would be this machine's.
-_SETTLE = (
-    'mkdir -p "$1/etc/systemd/system" && ln -sf /dev/null "$1/etc/systemd/system/getty.target"'
-    ' && rm -f "$1/etc/hostname" "$1/etc/resolv.conf"'
+#: The guest's terminal is its user's, who needs no password; root has none, and no other console is read.
+_GETTY = (
+    "[Unit]",
+    "ConditionKernelCommandLine=con1",
+    "[Service]",
+    "ExecStart=",
+    "ExecStart=-/sbin/agetty --autologin root --noclear - xterm",
 )
+#: Run in the system's directory.  The name and the name servers would be this machine's.
+_SETTLE = f"""\
+cd "$1/etc" && rm -f hostname resolv.conf && \
+mkdir -p systemd/system/getty@tty1.service.d && cd systemd/system && \
+ln -sf /dev/null getty-static.service && \
+printf '%s\\n' {shlex.join(_GETTY)} >getty@tty1.service.d/umlab.conf"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,17 +65,22 @@ def test_command_has_what_is_asked_for_and_an_init() -> None:
     assert "--include=sysvinit-core" in Bootstrap("sid", include=("sysvinit-core",)).command("root.tar")
     # The hook is one word for mmdebstrap and a command for its shell.
     (hook,) = (word.partition("=")[2] for word in command if word.startswith("--customize-hook="))
-    assert shlex.split(hook)[0] == "mkdir"
+    assert shlex.split(hook)[0] == "cd"
 
 
-def test_consoles_are_nobodys_and_the_machines_own_facts_are_not_in_the_image(tmp_path: Path) -> None:
+def test_terminal_is_the_users_and_the_machines_own_facts_are_not_in_the_image(tmp_path: Path) -> None:
     (tmp_path / "etc").mkdir()
     for name in ("hostname", "resolv.conf", "shadow"):
         (tmp_path / "etc" / name).touch()
     (hook,) = (word for word in Bootstrap("sid").command("x.tar") if word.startswith("--customize-hook="))
     script = hook.partition("=")[2]
     assert os.spawnlp(os.P_WAIT, "sh", "sh", "-c", script, "sh", str(tmp_path)) == 0
-    assert os.readlink(tmp_path / "etc/systemd/system/getty.target") == "/dev/null"
+    units = tmp_path / "etc/systemd/system"
+    assert os.readlink(units / "getty-static.service") == "/dev/null"
+    assert (
+        "\nExecStart=-/sbin/agetty --autologin root"
+        in (units / "getty@tty1.service.d/umlab.conf").read_text()
+    )
     assert sorted(os.listdir(tmp_path / "etc")) == ["shadow", "systemd"]
 
 

@@ -35,6 +35,8 @@ Progress = Callable[[int, int], None]
 CHUNK = 1 << 20
 #: No file is longer.
 _MAX_LENGTH = (1 << 63) - 1
+#: What kernels keep of a file at a time.
+_PAGE = 4096
 #: At most so long a bitmap has one word only, and a kernel writes two.
 _SHORT_BITMAP = 8
 
@@ -136,6 +138,25 @@ class CowFile:
             )
         if cut := self.cut():
             yield cut
+        elif mixed := self._mixed_pages():
+            yield Problem(
+                f"pages with changed sectors and others: {mixed}; kernels read wrong behind one of them",
+                "merge it, and use file systems with blocks of 4096 bytes",
+            )
+
+    def _mixed_pages(self) -> int:
+        """Return how many pages a guest has changed in part.
+
+        In the middle of a request, a kernel goes on by as much as the last stretch of the page's sectors that
+        lie in one file.
+        """
+        page, pages, last = max(1, _PAGE // self.header.sector_size), 0, -1
+        for first, count in self.changed():
+            for edge in (first, first + count):
+                if edge % page and edge < self.header.sectors and edge // page != last:
+                    last = edge // page
+                    pages += 1
+        return pages
 
     def cut(self) -> Problem | None:
         """Say where the file ends, if that is before something that a guest has written."""
@@ -221,7 +242,7 @@ def layout_problems(header: CowHeader) -> Iterator[Problem]:
         )
     if header.bitmap_length <= _SHORT_BITMAP:
         yield Problem(
-            f"a disk of {header.size} bytes is too small: a kernel that writes to it crashes",
+            f"a disk of {header.size} bytes is too small: a kernel that writes to it hangs",
             f"make the backing file larger than {_SHORT_BITMAP * 8 * header.sector_size} bytes",
         )
 

@@ -15,7 +15,8 @@ from umlab.guest.file_lock import lock_file
 from umlab.wire.cow import CowHeader
 
 SIZE = (1 << 20) + 100
-CHANGES = {0: b"A" * SECTOR, 5: b"B" * SECTOR, 6: b"C" * SECTOR, 2047: b"D" * SECTOR}
+#: Whole pages, as most file systems write.
+CHANGES = {n: b"A" * SECTOR for n in (*range(8), *range(40, 48), *range(2040, 2048))}
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ def test_backing_file_that_kernels_cannot_use_is_refused(tmp_path: Path, cow: Pa
     small = tmp_path / "small"
     small.write_bytes(bytes(64 * SECTOR))
     for path, words in (
-        (small, "too small: a kernel that writes to it crashes; make the backing file larger than 32768"),
+        (small, "too small: a kernel that writes to it hangs; make the backing file larger than 32768"),
         (cow, "a COW file itself"),
         (tmp_path, "neither a plain file nor a block device"),
         (tmp_path / "none", "No such file"),
@@ -113,8 +114,8 @@ def test_facts_of_every_kind(tmp_path: Path, backing: Path, kind: str) -> None:
     assert facts.on_disk < facts.length
     assert facts.used_by is None
     with CowFile(str(path)) as file:
-        assert list(file.changed()) == [(0, 1), (5, 2), (2047, 1)]
-        assert list(file.unchanged(SIZE)) == [(512, 4 * 512), (7 * 512, 2040 * 512), (1 << 20, 100)]
+        assert list(file.changed()) == [(0, 8), (40, 8), (2040, 8)]
+        assert list(file.unchanged(SIZE)) == [(4096, 32 * 512), (48 * 512, 1992 * 512), (1 << 20, 100)]
 
 
 def test_bitmap_of_the_old_versions_lacks_its_end(tmp_path: Path, backing: Path) -> None:
@@ -166,6 +167,23 @@ def test_layout_that_kernels_fail_with_is_a_problem(tmp_path: Path, backing: Pat
     enormous = tmp_path / "enormous"
     enormous.write_bytes(header("v3", bytes(backing), 7, (1 << 63) - 4096))
     assert "impossible size" in problems(enormous)[0]
+
+
+def test_pages_that_are_changed_in_part_are_a_problem(tmp_path: Path, backing: Path) -> None:
+    path = tmp_path / "mixed"
+    for sectors, pages in (
+        ([], 0),
+        (range(8, 24), 0),
+        ([8], 1),
+        ([9, 11, 14], 1),
+        (range(1, 63), 2),
+        ([7, 8], 2),
+        # The last one is not whole in the backing file either.
+        ([2048], 0),
+    ):
+        write_cow(path, "v3", backing, {n: b"A" * SECTOR for n in sectors})
+        words = f"pages with changed sectors and others: {pages}; kernels read wrong behind one of them"
+        assert problems(path) == ([words] if pages else [])
 
 
 def test_who_writes_to_the_backing_file_is_a_problem(cow: Path, backing: Path) -> None:

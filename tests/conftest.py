@@ -35,7 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
     # Labs of the tests are nobody else's, and their sockets have short paths.
     place = tempfile.mkdtemp(prefix="uml")
     config.add_cleanup(lambda: shutil.rmtree(place))
-    for variable, name in (("XDG_RUNTIME_DIR", "r"), ("XDG_STATE_HOME", "s"), ("XDG_DATA_HOME", "d")):
+    for variable, name in (("XDG_RUNTIME_DIR", "r"), ("XDG_STATE_HOME", "s")):
         os.environ[variable] = os.path.join(place, name)
         os.mkdir(os.environ[variable], 0o700)
     for number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):

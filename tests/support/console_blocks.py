@@ -154,6 +154,8 @@ class _Shell:
         # The reader sees no colours in a file, and his programs are those of this checkout.
         environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         environment |= {"NO_COLOR": "1", "COLUMNS": "100", "TERM": "dumb"}
+        # Images and kernels that are here are none of the reader's.
+        environment["XDG_DATA_HOME"] = str(directory / ".data")
         self._mark = f"end-of-command-{uuid.uuid4()}"
         self._process = subprocess.Popen(
             ["bash", "--norc", "--noprofile"],

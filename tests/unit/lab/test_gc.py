@@ -24,7 +24,7 @@ from umlab.lab.gc import Removed
 @pytest.fixture
 def base(short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The labs' directory; memory directories go beside it."""
-    for variable in ("TMPDIR", "XDG_RUNTIME_DIR"):
+    for variable in ("TMPDIR", "XDG_RUNTIME_DIR", "XDG_DATA_HOME"):
         monkeypatch.setenv(variable, str(short_dir))
     (short_dir / "umlab").mkdir(mode=0o700)
     return short_dir / "umlab"
@@ -331,9 +331,8 @@ def test_lab_that_starts_meanwhile_keeps_its_files(base: Path) -> None:
 def test_half_made_images_and_snapshots_go_and_whole_ones_stay(
     base: Path, short_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("XDG_DATA_HOME", str(short_dir / "data"))
     monkeypatch.setenv("XDG_STATE_HOME", str(short_dir / "state"))
-    images, lab = short_dir / "data/umlab/images", short_dir / "state/umlab/gone"
+    images, lab = base / "images", short_dir / "state/umlab/gone"
     left = [images / ".new-a", lab / "disks/.new-b", lab / "snapshots/.new-c"]
     for place in left:
         (place / "tree").mkdir(parents=True)

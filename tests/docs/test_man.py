@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,11 @@ import typer.main
 
 from support.require import ROOT, require_program
 from umlab.cli.main import app
+from umlab.compat import uml_mkcow, uml_moo
 from umlab.compat._mconsole_shell import LOCAL_HELP
 from umlab.compat.uml_switch import usage
 
-PAGES = ("umlab", "uml_switch", "uml_mconsole")
+PAGES = ("umlab", "uml_switch", "uml_mconsole", "uml_mkcow", "uml_moo")
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +91,16 @@ def test_every_command_argument_and_option_of_umlab_is_there_with_its_help(pages
 def test_every_option_of_uml_switch_is_there(pages: Path) -> None:
     text = read(pages, "uml_switch")
     for option in {*re.findall(r"(?<= )-[a-z0-9-]+", usage("uml_switch")), "-daemon"}:
+        assert re.search(rf"^ {{7}}{option}( |$)", text, re.MULTILINE), option
+
+
+@pytest.mark.parametrize("usage", [uml_mkcow.usage, uml_moo.usage], ids=["uml_mkcow", "uml_moo"])
+def test_every_option_of_the_cow_programs_is_there(pages: Path, usage: Callable[[str], str]) -> None:
+    name = usage.__module__.rpartition(".")[2]
+    options = set(re.findall(r"(?<=[ \[])-[a-z]\b", usage(name)))
+    assert options
+    text = read(pages, name)
+    for option in options:
         assert re.search(rf"^ {{7}}{option}( |$)", text, re.MULTILINE), option
 
 

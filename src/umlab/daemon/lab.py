@@ -19,6 +19,7 @@ from umlab.daemon.capture import CaptureSet, LabCapture
 from umlab.daemon.event_log import EventLog
 from umlab.daemon.guest_console import GuestConsoles
 from umlab.daemon.guest_device import GuestDevices
+from umlab.daemon.guest_exec import GuestExecs
 from umlab.daemon.guest_kernel import GuestKernels
 from umlab.daemon.guest_process import GuestProcesses
 from umlab.daemon.guest_set import GuestSet
@@ -60,7 +61,8 @@ class LabService:
         consoles: what they print and read,
         devices: what is plugged into them,
         kernels: what their kernels tell,
-        processes: and what runs in them.
+        processes: what runs in them,
+        execs: and what is run there for somebody.
         hooks: What is run when something happens to one.
         captures: Its captures.
     """
@@ -76,6 +78,7 @@ class LabService:
         self.devices = GuestDevices(self.guest_set, self.switch_set)
         self.kernels = GuestKernels(self.guest_set)
         self.processes = GuestProcesses(self.guest_set)
+        self.execs = GuestExecs(self.guest_set)
         self.hooks = HookSet(name, state, keeper, self.events)
         self.captures = CaptureSet(self.switch_set, self.events)
         self._started_at = time.time()

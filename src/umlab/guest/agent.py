@@ -175,7 +175,7 @@ class Agent:
             async with asyncio.timeout(timeout):
                 session = await self.open(Request(command))
                 try:
-                    stdout, stderr = await self._output(session)
+                    stdout, stderr = await session.output(MAX_OUTPUT)
                     return ExecResult(await session.wait(), stdout, stderr)
                 finally:
                     self.release(session)
@@ -352,25 +352,6 @@ class Agent:
         if self._running.get(session.number) is session and self._failure is None:
             del self._running[session.number]
             await self._give(session.number)
-
-    async def _output(self, session: Session) -> tuple[bytes, bytes]:
-        """Return all that a command writes to its standard output and error."""
-        tasks = [asyncio.create_task(self._all(read)) for read in (session.read_output, session.read_errors)]
-        try:
-            stdout, stderr = await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        return stdout, stderr
-
-    async def _all(self, read: Callable[[], Awaitable[bytes]]) -> bytes:
-        output = bytearray()
-        while data := await read():
-            output += data
-            if len(output) > MAX_OUTPUT:
-                raise RemoteProtocolError(f"the command wrote more than {MAX_OUTPUT} bytes")
-        return bytes(output)
 
     def _tell(self, line: str) -> None:
         try:

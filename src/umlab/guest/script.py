@@ -29,6 +29,21 @@ def command_script(
     """
     if not argv or not argv[0]:
         raise LocalProtocolError("there is no command to run")
+    return surrounded(
+        "exec " + " ".join(map(_quoted, argv)) + "\n", environment=environment, directory=directory
+    )
+
+
+def surrounded(
+    script: str, *, environment: Mapping[str, str] | None = None, directory: str | None = None
+) -> str:
+    """Return a script with the surroundings that it runs in; takes and raises what :func:`command_script` does.
+
+    Args:
+        script: What runs there.
+        environment: Variables to set.
+        directory: Where it runs.
+    """
     lines = []
     for name, value in (environment or {}).items():
         if not _VARIABLE.fullmatch(name):
@@ -41,8 +56,7 @@ def command_script(
     else:
         # "cd" says itself why it cannot.
         lines.append(f"cd {_quoted(directory)} || exit 126")
-    lines.append("exec " + " ".join(map(_quoted, argv)))
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, script])
 
 
 def _quoted(word: str) -> str:

@@ -231,6 +231,25 @@ class Session:
         """Return what the command writes to its standard error, empty at the end.  Raises the same."""
         return await self._errors.read()
 
+    async def output(self, limit: int) -> tuple[bytes, bytes]:
+        """Return all that the command writes to its standard output and error.
+
+        Args:
+            limit: Bytes of each, at most.
+
+        Raises:
+            RemoteProtocolError: It wrote more.
+            UmlabError: The guest has gone, or makes no sense.
+        """
+        tasks = [asyncio.create_task(_all(stream, limit)) for stream in (self._output, self._errors)]
+        try:
+            stdout, stderr = await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        return stdout, stderr
+
     async def write(self, data: bytes) -> None:
         """Give the command input; returns when the guest has taken all but the last piece.
 
@@ -350,6 +369,15 @@ class Session:
         if self._share is not None and self._piece is not None:
             self._share.drop(self._piece)
             self._piece = None
+
+
+async def _all(stream: Stream, limit: int) -> bytes:
+    output = bytearray()
+    while data := await stream.read():
+        output += data
+        if len(output) > limit:
+            raise RemoteProtocolError(f"the command wrote more than {limit} bytes")
+    return bytes(output)
 
 
 #: What a script begins with: its process group, which signals go to, and a signal that came too early.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -187,6 +188,19 @@ def test_daemon_that_does_not_come_back_is_told(short_dir: Path) -> None:
     with session:
         session.wait_for("\r\numlab: lan: the daemon ended, the guest left may run on")
         assert session.wait() == 1
+
+
+def test_viewer_of_a_lab_that_is_stopped_waits_for_nobody(short_dir: Path) -> None:
+    with LabThread(short_dir, "lan", guests=("left",)) as daemon:
+        session = TerminalSession([UMLAB, "guest", "attach", "left"], environment(short_dir))
+        session.wait_for("leaves")
+        line_of(daemon)
+    with session:
+        session.wait_for("waiting for the next one")
+        # As the last act of a lab's daemon.
+        shutil.rmtree(short_dir / "umlab" / "lan")
+        session.wait_for("umlab: left has ended")
+        assert session.wait() == 0
 
 
 def test_viewer_that_only_looks_is_driven_by_nobody(short_dir: Path) -> None:

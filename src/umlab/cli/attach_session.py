@@ -17,6 +17,7 @@ from umlab.cli.attach_face import Face, Plain, Shared, Watched
 from umlab.client.aio import AsyncClient
 from umlab.client.event import RETRY_INTERVAL, RETRY_TIME
 from umlab.client.terminal import AsyncTerminal
+from umlab.daemon.place import runtime_base
 from umlab.errors import (
     ApiTimeout,
     ConnectionLost,
@@ -124,6 +125,9 @@ class Session:
                 if not (self._is_person and heard):
                     raise
             except (ApiTimeout, ConnectionLost, LabNotRunning) as error:
+                if lost_at is not None and not (runtime_base() / self._lab).exists():
+                    # The lab was stopped, and its guests with it.
+                    return
                 lost_at = self._pause(lost_at, error)
                 await asyncio.sleep(RETRY_INTERVAL)
 

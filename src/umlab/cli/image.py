@@ -106,8 +106,8 @@ def build(
 ) -> None:
     """Make an image with a Debian system, by mmdebstrap, which needs no root.
 
-    It has systemd unless another init is among the packages. Nobody can log in at its consoles, and root has
-    no password: the shells of `umlab guest attach` need none.
+    It has systemd unless another init is among the packages. Root has no password, and the terminal that
+    `umlab guest attach` opens asks for none.
     """
     from umlab.cli.interrupt import interruptible
     from umlab.guest.bootstrap import Bootstrap, build_image, own_mirrors, own_suite

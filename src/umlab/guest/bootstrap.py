@@ -30,11 +30,13 @@ _GETTY = (
     "ExecStart=",
     "ExecStart=-/sbin/agetty --autologin root --noclear - xterm",
 )
-#: Run in the system's directory.  The name and the name servers would be this machine's.
+#: Run for the system's directory.  The name and the name servers would be this machine's, and whoever stops a
+#: guest presses ctrl-alt-del, after which it is not to boot anew.
 _SETTLE = f"""\
 cd "$1/etc" && rm -f hostname resolv.conf && \
 mkdir -p systemd/system/getty@tty1.service.d && cd systemd/system && \
 ln -sf /dev/null getty-static.service && \
+ln -sf /lib/systemd/system/poweroff.target ctrl-alt-del.target && \
 printf '%s\\n' {shlex.join(_GETTY)} >getty@tty1.service.d/umlab.conf"""
 
 

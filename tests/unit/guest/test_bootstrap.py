@@ -76,6 +76,7 @@ def test_terminal_is_the_users_and_the_machines_own_facts_are_not_in_the_image(t
     script = hook.partition("=")[2]
     assert os.spawnlp(os.P_WAIT, "sh", "sh", "-c", script, "sh", str(tmp_path)) == 0
     units = tmp_path / "etc/systemd/system"
+    assert os.readlink(units / "ctrl-alt-del.target") == "/lib/systemd/system/poweroff.target"
     assert os.readlink(units / "getty-static.service") == "/dev/null"
     assert (
         "\nExecStart=-/sbin/agetty --autologin root"

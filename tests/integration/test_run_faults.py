@@ -21,18 +21,19 @@ from support.process import is_gone
 from support.require import ROOT, unavailable
 from umlab.daemon.place import state_directory
 from umlab.errors import LabError
+from umlab.guest.cmdline import AGENT_FD, TERMINAL_FD
 from umlab.guest.watch import group_members
 
 pytestmark = pytest.mark.integration
 
 UMLAB = str(Path(sys.executable).with_name("umlab"))
 #: A guest in the place of a kernel: prints more than the disk of the test has, then lives on.
-TALKER = """#!/bin/sh
+TALKER = f"""#!/bin/bash
 i=0
 while [ $i -lt 20000 ]; do echo "line $i"; i=$((i+1)); done
 echo "the end"
-echo "umlab-agent 1" >&3
-while read -r line <&4; do echo "heard $line"; done
+echo "umlab-agent 2 line" >&{AGENT_FD}
+while read -r line <&{TERMINAL_FD}; do echo "heard $line"; done
 """
 
 

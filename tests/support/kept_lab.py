@@ -11,18 +11,18 @@ from support.deadline import wait_until_async
 from support.real_keeper import RealKeeper
 from umlab.daemon.lab import LabService
 from umlab.daemon.spec import SwitchSpec
-from umlab.guest.cmdline import DiskRoot, GuestSpec
+from umlab.guest.cmdline import AGENT_FD, TERMINAL_FD, DiskRoot, GuestSpec
 from umlab.keeper.link import KeeperLink
 from umlab.keeper.message import Message
 from umlab.switch.model import SwitchConfig
 
 #: Greets on its agent's line and its terminal, and ends on SIGTERM; what it reads at its terminal it prints
 #: on its console.
-_KERNEL = """#!/bin/sh
+_KERNEL = f"""#!/bin/bash
 echo "console of $$"
-echo "umlab-agent 1" >&3
-echo "terminal of $$" >&4
-while read -r line <&4; do echo "$line"; done
+echo "umlab-agent 2 line" >&{AGENT_FD}
+echo "terminal of $$" >&{TERMINAL_FD}
+while read -r line <&{TERMINAL_FD}; do echo "$line"; done
 """
 
 
@@ -43,6 +43,8 @@ class KeptLab:
         self.kernel = directory / "linux"
         self.kernel.write_text(_KERNEL)
         self.kernel.chmod(0o755)
+        self.disk = directory / "disk"
+        self.disk.write_bytes(bytes(4096))
         for path in (self.runtime, self.state):
             path.mkdir(mode=0o700)
         self.link: KeeperLink
@@ -102,7 +104,7 @@ class KeptLab:
 
     def spec(self, name: str = "g", **fields: Any) -> GuestSpec:
         """Describe a guest."""
-        return GuestSpec(name, str(self.kernel), root=DiskRoot(str(self.kernel.parent / "disk")), **fields)
+        return GuestSpec(name, str(self.kernel), root=DiskRoot(str(self.disk)), **fields)
 
     def switch(self, *listen: str, name: str = "lan") -> SwitchSpec:
         """Describe a switch."""

@@ -323,10 +323,12 @@ class Guest:
         )
         order = Order((*_restrictions(spec, run), spec.kernel, *arguments), run.path, _environment(run))
         with contextlib.ExitStack() as on_error, contextlib.ExitStack() as theirs:
-            pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM) for _ in _LINES]
-            for ours, their_line in pairs:
-                theirs.enter_context(their_line)
+            pairs = []
+            for _ in _LINES:
+                ours, their_line = pair = socket.socketpair()
                 on_error.enter_context(ours)
+                theirs.enter_context(their_line)
+                pairs.append(pair)
             output, their_output = os.pipe2(os.O_CLOEXEC)
             theirs.callback(os.close, their_output)
             on_error.callback(os.close, output)

@@ -52,8 +52,10 @@ def find_busybox() -> str:
     try:
         with open(found, "rb") as program:
             head = program.read(4096)
-    except OSError:
-        raise LabError("the tiny root needs busybox; install the package busybox-static") from None
+    except FileNotFoundError:
+        raise LabError("a guest needs busybox; install the package busybox-static") from None
+    except OSError as error:
+        raise LabError(f"cannot read {found}: {error.strerror}") from None
     if not _is_static(head):
         raise LabError(f"{found} is not statically linked; install the package busybox-static")
     return found

@@ -63,7 +63,7 @@ class Agent:
     """Runs every command at once."""
 
     async def run(self, command: str, timeout: float) -> ExecResult:  # noqa: ASYNC109
-        return ExecResult(0, b"")
+        return ExecResult(0, b"", b"")
 
 
 def service(silent: bool, root: TinyRoot | DiskRoot = DISK) -> tuple[GuestService, Any, Any]:

@@ -12,7 +12,7 @@ from support.kept_lab import KeptLab
 from umlab.daemon.socket_pair import SocketPairs
 from umlab.daemon.view import PortView
 from umlab.errors import NoSuchSwitch, SwitchError
-from umlab.guest.cmdline import BessNic, FdNic, GuestSpec
+from umlab.guest.cmdline import NIC_FD, BessNic, FdNic, GuestSpec
 from umlab.switch.model import MIN_FRAME
 from umlab.transports.contract import Peer
 from umlab.transports.fd import FdListener
@@ -35,7 +35,7 @@ async def switches(kept: KeptLab) -> None:
     await kept.lab.put_switch(kept.switch())
     await kept.lab.put_switch(kept.switch(f"bess:{kept.runtime}/w", name="wan"))
     script = kept.kernel.read_text().replace(
-        "#!/bin/sh\n", f"#!/bin/sh\n[ ! -e /proc/$$/fd/5 ] || printf '{FRAME}' >&5\n"
+        "#!/bin/bash\n", f"#!/bin/bash\n[ ! -e /proc/$$/fd/{NIC_FD} ] || printf '{FRAME}' >&{NIC_FD}\n"
     )
     kept.kernel.write_text(script)
 
@@ -52,12 +52,12 @@ class TestGuest:
             assert (port.pid, port.uid) == (pid, os.geteuid())
         await wait_until_async(lambda: ports(kept)[0].counters["rx_frames"] == 1, 10, "its frame")
         assert ports(kept)[0].macs == ("02:00:00:00:00:01",)
-        assert kept.lab.guest_set.find("g").plugged["vec2"] == "transport=fd,fd=6"
+        assert kept.lab.guest_set.find("g").plugged["vec2"] == f"transport=fd,fd={NIC_FD + 1}"
         os.killpg(pid, signal.SIGKILL)
         await wait_until_async(lambda: not ports(kept) and not ports(kept, "wan"), 10, "no port")
 
     async def test_port_goes_when_the_guest_closes_its_end(self, kept: KeptLab) -> None:
-        kept.kernel.write_text(kept.kernel.read_text().replace("while read", "exec 5>&-\nwhile read"))
+        kept.kernel.write_text(kept.kernel.read_text().replace("while read", f"exec {NIC_FD}>&-\nwhile read"))
         await started(kept, FdNic("lan"))
         await wait_until_async(lambda: not ports(kept), 10, "no port, though the guest lives")
         assert kept.lab.guest("g").status is None

@@ -4,3 +4,9 @@ from __future__ import annotations
 
 EXIT_ERROR = 1
 EXIT_NOT_RUNNING = 3
+#: Of commands that run another one, whose status is theirs: not in time, and what is no status of that one.
+#: Source: coreutils, timeout and env.
+EXIT_TIMEOUT = 124
+EXIT_OWN_FAILURE = 125
+#: With the number of a signal.
+EXIT_SIGNAL = 128

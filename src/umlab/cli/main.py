@@ -21,6 +21,7 @@ from umlab.cli import (
     hook,
     image,
     kernel_store,
+    run,
     snapshot,
     switch,
     top,
@@ -43,6 +44,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("demo")(demo.demo)
+app.command(
+    "run", cls=run.RunCommand, epilog=run.EPILOG, context_settings={"allow_interspersed_args": False}
+)(run.run)
 app.add_typer(switch.app, name="switch")
 app.add_typer(guest.app, name="guest")
 app.command("console", cls=console.ConsoleCommand, epilog=console.EPILOG)(console.console)

@@ -15,6 +15,8 @@ from umlab.errors import LabError
 API_SOCKET, KEEPER_SOCKET = "api.sock", "keeper.sock"
 DAEMON_LOCK, KEEPER_LOCK = "daemon.lock", "keeper.lock"
 GUESTS = "g"
+#: Beside the labs: the run directories of ``umlab run``'s guests.  No lab can have this name.
+RUNS = ".run"
 
 
 def runtime_base() -> Path:
@@ -55,6 +57,21 @@ def runtime_directory(lab: str) -> Path:
     for path in (parent, directory):
         _make_private(path)
     return directory
+
+
+def runs_directory() -> Path:
+    """Make, when needed, and return the directory for the guests of ``umlab run``, mode 0700.
+
+    Whoever makes a run directory in it has a shared lock on it meanwhile, and whoever removes those of dead
+    runs an exclusive one.
+
+    Raises:
+        LabError: A directory on the way is a link, belongs to somebody else or is open to others.
+    """
+    parent = runtime_base()
+    for path in (parent, parent / RUNS):
+        _make_private(path)
+    return parent / RUNS
 
 
 def state_directory(lab: str) -> Path:

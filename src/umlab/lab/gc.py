@@ -1,7 +1,7 @@
-"""Remove what dead labs left, their runtime directories, guests and memory, and what was left half-made.
+"""Remove what dead labs and runs left, their runtime directories, guests and memory, and what was left half-made.
 
-A lab is dead when both its locks can be taken, and they are kept while its directory is removed.  What
-is not surely dead, or not ours, is left alone; links are not followed.
+A lab is dead when both its locks can be taken, and they are kept while its directory is removed; so is a run
+whose directory can be locked.  What is not surely dead, or not ours, is left alone; links are not followed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from umlab.daemon.disk import DISKS, SNAPSHOTS
-from umlab.daemon.place import DAEMON_LOCK, GUESTS, KEEPER_LOCK, runtime_base, state_base
+from umlab.daemon.place import DAEMON_LOCK, GUESTS, KEEPER_LOCK, RUNS, runtime_base, state_base
 from umlab.errors import LabError
 from umlab.guest.place import IMAGES, data_base
 from umlab.guest.rundir import memory_parent
@@ -45,10 +45,10 @@ class Removed:
     """One thing that was removed, or would be.
 
     Attributes:
-        kind: ``lab``, ``switch`` (its directory only had dead sockets), ``guest`` (a process group),
-            ``memory`` (a guest's memory directory) or ``unfinished`` (an image or a snapshot that nobody will
-            finish).
-        name: The lab, switch or guest.
+        kind: ``lab``, ``run`` (of ``umlab run``), ``switch`` (its directory only had dead sockets), ``guest`` (a
+            process group), ``memory`` (a guest's memory directory) or ``unfinished`` (an image or a snapshot
+            that nobody will finish).
+        name: The lab, switch or guest; a run has its guest's name.
         where: A path; for a guest, its run directory.
         group: The guest's process group, else ``None``.
     """
@@ -72,11 +72,24 @@ def collect(*, dry_run: bool = False) -> list[Removed]:
     with contextlib.ExitStack() as stack:
         directory = _open_own(stack, base)
         if directory is not None:
-            for name in sorted(os.listdir(directory)):
+            sweep.take_runs(directory)
+            for name in sorted(set(os.listdir(directory)) - {RUNS}):
                 sweep.take_lab(directory, name)
     sweep.take_memory()
     sweep.take_unfinished()
     return sweep.removed
+
+
+def collect_runs() -> None:
+    """Remove what dead runs of this user left: a run does so for those before it."""
+    base = os.path.abspath(runtime_base())
+    sweep = _Sweep(base, dry_run=False)
+    with contextlib.ExitStack() as stack:
+        directory = _open_own(stack, base)
+        if directory is not None:
+            sweep.take_runs(directory)
+    if sweep.removed:
+        sweep.take_memory()
 
 
 class _Sweep:
@@ -112,6 +125,28 @@ class _Sweep:
             for umid, run in guests.items():
                 self._end_guest(umid, os.path.join(path, GUESTS, umid), run)
             self._remove_directory(parent, directory, Removed("lab", name, path))
+
+    def take_runs(self, parent: int) -> None:
+        """Remove the directories of dead runs, and end their guests; not while a run begins."""
+        path = os.path.join(self._base, RUNS)
+        with contextlib.ExitStack() as stack:
+            directory = _open_own(stack, RUNS, parent)
+            if directory is None:
+                return
+            names = sorted(os.listdir(directory))
+            alone = _lock(directory)
+            for name in names:
+                run = _open_own(stack, name, directory)
+                if run is None:
+                    continue
+                if not alone or not _lock(run):
+                    self._living.add(name)
+                    continue
+                run_path = os.path.join(path, name)
+                self._end_guest(name, run_path, run)
+                if not self._dry_run:
+                    _remove_entry(name, directory)
+                self._note(directory, name, Removed("run", name, run_path))
 
     def take_memory(self) -> None:
         """Remove the memory directories that no process can be using."""

@@ -1,0 +1,293 @@
+"""What ``umlab run`` is asked for, checked, and made into a guest and a script for it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+
+from umlab.daemon.place import runs_directory
+from umlab.errors import LabError
+from umlab.guest.cmdline import (
+    BessNic,
+    DaemonNic,
+    DiskRoot,
+    GuestSpec,
+    HostRoot,
+    Nic,
+    Root,
+    TinyRoot,
+    check_path,
+    nic_settings,
+)
+from umlab.guest.kernel_store import Kernel, find_kernel
+from umlab.guest.script import command_script
+
+#: Names of roots that are no images.
+HOST, TINY = "host", "tiny"
+#: What is no switch.
+NO_NET = "none"
+#: What stands behind a disk's file that the guest must not change.
+_COW = ":cow"
+#: Variables that the command gets of ours, in every root, and in the host's.
+_VARIABLES = frozenset({"TERM", "COLORTERM", "NO_COLOR", "LANG", "LANGUAGE", "TZ"})
+_HOST_VARIABLES = frozenset({"PATH", "HOME", "USER", "LOGNAME", "SHELL"})
+#: Folders of the host's that a guest has its own of.
+_GUESTS_OWN = frozenset({"dev", "proc", "run", "sys"})
+#: Devices ``ubdb`` to ``ubdp``.
+_MAX_DISKS = 15
+#: Busybox in every root, and what is so given to the disks before the guest's end.
+_BOX = "/run/umlab/busybox"
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What the command line says.
+
+    Attributes:
+        command: The program and its arguments; empty for a shell.
+        kernel: As `find_kernel` takes it.
+        root: ``host``, ``tiny``, or an image as `find_image` takes it.
+        net: A switch, the path of its socket, or ``none``.
+        writable: Folders of the host's that the guest may write to.
+        memory: Bytes.
+        disks: ``FILE`` or ``FILE:cow``, one for each device.
+        variables: ``NAME=VALUE``, or ``NAME`` for the value that it has here.
+        all_output: The kernel shall print everything that it logs.
+    """
+
+    command: tuple[str, ...]
+    kernel: str | None = None
+    root: str = HOST
+    net: str = NO_NET
+    writable: tuple[str, ...] = ()
+    memory: int = 256 << 20
+    disks: tuple[str, ...] = ()
+    variables: tuple[str, ...] = ()
+    all_output: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RunOrder:
+    """What is to be done.
+
+    Attributes:
+        spec: The guest.
+        base: The directory of run directories.
+        kernel: Its kernel.
+        script: What runs in it.
+        last_script: What puts everything on the host's disks that the guest has written there; ``None`` where
+            it has written nothing.
+    """
+
+    spec: GuestSpec
+    base: str
+    kernel: Kernel
+    script: str
+    last_script: str | None
+
+
+def make_order(options: RunOptions, environment: Mapping[str, str]) -> RunOrder:
+    """Return what is to be done.
+
+    Args:
+        options: What is asked for.
+        environment: Ours.
+
+    Raises:
+        UmlabError: Something that it needs is missing or not usable; names it.
+    """
+    kernel = find_kernel(options.kernel)
+    base = str(runs_directory())
+    umid = f"run-{secrets.token_hex(4)}"
+    folders = tuple(_folder(each) for each in options.writable)
+    run_directory = os.path.join(base, umid)
+    root = _root(options.root, folders, os.path.join(run_directory, "root.cow"))
+    disks, files = _disks(options.disks, run_directory)
+    nics = (_nic(options.net, kernel),) if options.net != NO_NET else ()
+    extra = [*disks, *(["loglevel=7"] if options.all_output else [])]
+    if not isinstance(root, HostRoot):
+        extra += (f"umlab.shared={folder}" for folder in folders)
+    spec = GuestSpec(
+        umid,
+        kernel=kernel.path,
+        modules_directory=kernel.modules_directory,
+        memory=options.memory,
+        root=root,
+        nics=nics,
+        extra=tuple(extra),
+        writable=(*files, *folders),
+    )
+    has_host_files = isinstance(root, HostRoot)
+    script = command_script(
+        options.command or _shell(environment, has_host_files),
+        environment=command_environment(environment, options.variables, has_host_files=has_host_files),
+        directory=_directory(folders, has_host_files=has_host_files),
+    )
+    up = [f"{_BOX} ip link set {name} up" for name, _ in nic_settings(nics)]
+    return RunOrder(
+        spec,
+        base,
+        kernel,
+        "\n".join([*up, script]),
+        _last_script(len(disks)) if files or folders else None,
+    )
+
+
+def command_environment(
+    ours: Mapping[str, str], variables: Iterable[str], *, has_host_files: bool
+) -> dict[str, str]:
+    """Return the variables of a command in a guest.
+
+    Args:
+        ours: Our own, of which it gets some.
+        variables: Those that are asked for, ``NAME=VALUE``, or ``NAME`` for the value that it has here.
+        has_host_files: Paths in our environment mean the same in the guest.
+    """
+    wanted = _VARIABLES | (_HOST_VARIABLES if has_host_files else frozenset())
+    environment = {
+        name: value for name, value in ours.items() if name in wanted or name.startswith("LC_")
+    }
+    for each in variables:
+        name, sign, value = each.partition("=")
+        if sign:
+            environment[name] = value
+        elif name in ours:
+            environment[name] = ours[name]
+    return environment
+
+
+def _shell(environment: Mapping[str, str], has_host_files: bool) -> tuple[str, ...]:
+    return ((has_host_files and environment.get("SHELL")) or "/bin/sh",)
+
+
+def _directory(folders: Sequence[str], *, has_host_files: bool) -> str | None:
+    """Return the folder where the command starts, ``None`` where ours is not in the guest."""
+    # The folder that we are in may have been removed.
+    with contextlib.suppress(FileNotFoundError):
+        here = PurePath(os.getcwd())
+        if any(here.is_relative_to(folder) for folder in folders):
+            return str(here)
+        if has_host_files and here.parts[1:2] != () and here.parts[1] not in _GUESTS_OWN:
+            return str(here)
+    return None
+
+
+def _folder(path: str) -> str:
+    """Return a folder of the host's that the guest shall have, as its kernel is told of it."""
+    real = os.path.realpath(path)
+    if not os.path.isdir(real):
+        raise LabError(f"--rw {path}: there is no such folder")
+    if not os.access(real, os.R_OK | os.X_OK):
+        raise LabError(f"--rw {path}: this user may not read it")
+    if not os.access(real, os.W_OK):
+        raise LabError(f"--rw {path}: this user may not write to it")
+    return real
+
+
+def _root(name: str, folders: tuple[str, ...], cow: str) -> Root:
+    if name == HOST:
+        return HostRoot(shared=folders)
+    if name == TINY:
+        return TinyRoot()
+    from umlab.guest.image import find_image
+
+    image = str(find_image(name))
+    _check_backing(image)
+    return DiskRoot(cow, backing=image, init=None)
+
+
+def _disks(disks: Sequence[str], run_directory: str) -> tuple[list[str], list[str]]:
+    """Return what the kernel is told of the disks, and the files that it writes to.
+
+    The first one is the second device, since the first one is the root where that is an image.
+    """
+    if len(disks) > _MAX_DISKS:
+        raise LabError(f"{len(disks)} disks, a kernel has room for {_MAX_DISKS}")
+    told, written = [], []
+    for number, disk in enumerate(disks, 1):
+        if disk.endswith(_COW):
+            file = os.path.abspath(disk.removesuffix(_COW))
+            _check_backing(file)
+            told.append(f"ubd{number}={run_directory}/disk{number}.cow,{file}")
+        else:
+            file = os.path.abspath(disk)
+            _check_disk(file)
+            told.append(f"ubd{number}={file}")
+            written.append(file)
+    return told, written
+
+
+def _check_backing(file: str) -> None:
+    from umlab.guest.cow import Backing, chain_problem
+
+    check_path("backing image", file, ",:")
+    with Backing(file) as image:
+        if image.is_cow():
+            raise LabError(str(chain_problem(file)))
+
+
+def _check_disk(file: str) -> None:
+    """Refuse a disk of which the kernel would only say that it cannot open it."""
+    from umlab.guest.device import Disk
+    from umlab.guest.file_lock import user_of
+    from umlab.guest.plug import check_plug
+
+    disk = Disk(file)
+    if os.path.isfile(file) and not os.access(file, os.W_OK):
+        raise LabError(f"--disk {file}: this user may not write to it; to leave it as it is: --disk {file}{_COW}")
+    check_plug(disk, None)
+    with open(file, "rb") as opened:
+        user = user_of(opened.fileno())
+    if user is not None:
+        raise LabError(f"--disk {file} is in use by {user}; stop that first, or take: --disk {file}{_COW}")
+
+
+def _nic(net: str, kernel: Kernel) -> Nic:
+    """Return a NIC on a switch that runs."""
+    if net.startswith(("/", "./", "../")):
+        return _nic_at(os.path.abspath(net))
+    from umlab.cli.target import missing_switch, switch_place
+    from umlab.client.sync import Client
+    from umlab.errors import NoSuchSwitch
+    from umlab.guest.kernel_config import read_kernel_config, transports_of
+
+    lab, switch = switch_place(net)
+    with Client(lab) as client:
+        try:
+            listeners = client.switch(switch).listeners
+        except NoSuchSwitch as error:
+            raise missing_switch(client, error) from None
+    has = {each.kind for each in transports_of(read_kernel_config(kernel.path)) if not each.missing}
+    places = {each.kind: each.where for each in reversed(listeners) if each.kind in has}
+    if "daemon" in places:
+        # Behind a comma is the data socket of an old protocol.
+        return DaemonNic(places["daemon"].partition(",")[0])
+    if "bess" in places:
+        return BessNic(places["bess"])
+    raise LabError(
+        f"--net {net}: the kernel {kernel.name} has none of the transports of this switch, "
+        f"{', '.join(each.kind for each in listeners)}; see: umlab switch args {net}"
+    )
+
+
+def _nic_at(path: str) -> Nic:
+    """Return a NIC on the switch that serves a socket."""
+    from umlab.guest.plug import check_plug
+    from umlab.guest.vector import VectorNic
+
+    nic = DaemonNic(path)
+    try:
+        check_plug(nic, None)
+    except LabError:
+        check_plug(VectorNic("bess", (("dst", path),)), None)
+        return BessNic(path)
+    return nic
+
+
+def _last_script(disks: int) -> str:
+    names = " ".join(f"/dev/ubd{chr(ord('a') + number)}" for number in range(1, disks + 1))
+    return f"{_BOX} sync\nfor each in {names}; do {_BOX} umount -r $each; done 2>/dev/null\n"

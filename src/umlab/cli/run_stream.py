@@ -1,0 +1,214 @@
+"""A command in a guest and our standard streams: pipes and files, or a terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import stat
+import termios
+import time
+import tty
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Protocol
+
+from umlab._readable import readable
+from umlab.cli.pipe import PipeWriter
+from umlab.guest.session import Input, Session
+
+#: Bytes of input that are read at a time, and that are typed: a guest's line is no faster.
+_READ_SIZE = 1 << 20
+_TYPED_SIZE, _BYTE_TIME = 1024, 0.025 / 1024
+#: What ends the guest where every key is the command's: this one, so often within a second.
+_LEAVE_KEY, _LEAVE_COUNT = 0x1D, 3
+
+
+class Left(Exception):
+    """The user has ended the guest from his terminal."""
+
+
+class Streams(Protocol):
+    """How a command reads and writes."""
+
+    @property
+    def input(self) -> Input:
+        """Where its input comes from."""
+
+    def window(self) -> tuple[int, int]:
+        """Return the size of its terminal, rows and columns."""
+
+    async def converse(self, session: Session) -> int:
+        """Pass everything on until the command has ended and return its status.
+
+        Raises:
+            BrokenPipeError: Nobody reads what it writes.
+            OSError: It cannot be read or written.
+            Left: The user leaves.
+            UmlabError: The guest has gone.
+        """
+
+
+def choose_streams(output: int, *, read_input: bool) -> Streams:
+    """Return the streams that fit ours.
+
+    Args:
+        output: The descriptor for the command's standard output.
+        read_input: Let it read our standard input.
+    """
+    if not read_input or _is_null(0):
+        return Pipes(output, "none")
+    if os.isatty(0) and os.isatty(output):
+        return Terminal(output)
+    return Pipes(output, "pipe")
+
+
+class Pipes:
+    """Input, output and errors apart.
+
+    Args:
+        output: The descriptor for standard output.
+        input: Where its input comes from.
+    """
+
+    def __init__(self, output: int, input: Input) -> None:
+        self.input: Input = input
+        self._output = output
+
+    def window(self) -> tuple[int, int]:
+        """Return the size of a terminal; there is none."""
+        return 24, 80
+
+    async def converse(self, session: Session) -> int:
+        """Pass everything on until the command has ended and return its status."""
+        with _writer(self._output) as output, _writer(2) as errors:
+            await _pass_on(
+                [_copy(session.read_output, output), _copy(session.read_errors, errors)],
+                [_feed(session)] if self.input == "pipe" else [],
+            )
+        return await session.wait()
+
+
+class Terminal:
+    """Our terminal is the command's for as long as it runs.
+
+    Args:
+        output: The descriptor of the terminal for what it shows.
+    """
+
+    input: Input = "tty"
+
+    def __init__(self, output: int) -> None:
+        self._output = output
+
+    def window(self) -> tuple[int, int]:
+        """Return the window's size."""
+        columns, rows = os.get_terminal_size(self._output)
+        # A window without a size is one that nobody has told.
+        return (rows, columns) if rows and columns else (24, 80)
+
+    async def converse(self, session: Session) -> int:
+        """Pass everything on until the command has ended and return its status."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGWINCH, lambda: session.resize(*self.window()))
+        try:
+            with _raw_mode(), _writer(self._output) as output:
+                await _pass_on([_copy(session.read_output, output)], [_type(session)])
+        finally:
+            loop.remove_signal_handler(signal.SIGWINCH)
+        return await session.wait()
+
+
+async def _pass_on(outputs: list[Awaitable[None]], inputs: list[Awaitable[None]]) -> None:
+    """Wait until the output has ended, or one of all fails."""
+    writing = {asyncio.ensure_future(each) for each in outputs}
+    waiting = everything = writing | {asyncio.ensure_future(each) for each in inputs}
+    try:
+        while writing & waiting:
+            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for each in done:
+                each.result()
+    finally:
+        for each in everything:
+            each.cancel()
+        await asyncio.gather(*everything, return_exceptions=True)
+
+
+@contextlib.contextmanager
+def _writer(fd: int) -> Iterator[Callable[[bytes], Awaitable[None]]]:
+    """Yield what writes to a descriptor; of a terminal's, only what acts on the screen alone."""
+    # A reader that leaves is noticed when something is written, as the command itself would.
+    pipe = PipeWriter(fd, lambda: None)
+    if not os.isatty(fd):
+        try:
+            yield pipe.write
+        finally:
+            pipe.close()
+        return
+    from umlab.console.passage import Passage
+
+    passage, is_used = Passage(), False
+
+    async def show(data: bytes) -> None:
+        nonlocal is_used
+        is_used = True
+        await pipe.write(passage.feed(data))
+
+    try:
+        yield show
+    finally:
+        pipe.close()
+        if is_used:
+            with contextlib.suppress(OSError):
+                os.write(fd, passage.leave())
+
+
+async def _copy(read: Callable[[], Awaitable[bytes]], write: Callable[[bytes], Awaitable[None]]) -> None:
+    while data := await read():
+        await write(data)
+
+
+async def _feed(session: Session) -> None:
+    """Give the command our standard input, as fast as it takes it."""
+    while data := await _read(_READ_SIZE):
+        await session.write(data)
+    await session.end_input()
+
+
+async def _type(session: Session) -> None:
+    """Type what the user types; raises Left when he leaves."""
+    pressed: list[float] = []
+    while data := await _read(_TYPED_SIZE):
+        for key in data:
+            pressed = [*pressed, time.monotonic()][-_LEAVE_COUNT:] if key == _LEAVE_KEY else []
+        if len(pressed) == _LEAVE_COUNT and pressed[-1] - pressed[0] < 1:
+            raise Left
+        await session.write(data)
+        await asyncio.sleep(len(data) * _BYTE_TIME)
+
+
+async def _read(size: int) -> bytes:
+    """Return what standard input has, without making it non-blocking: others may share it."""
+    # A file cannot be waited for, and has everything at once.
+    with contextlib.suppress(PermissionError):
+        await readable(0)
+    return os.read(0, size)
+
+
+def _is_null(fd: int) -> bool:
+    status = os.fstat(fd)
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev == os.makedev(1, 3)
+
+
+@contextlib.contextmanager
+def _raw_mode() -> Iterator[None]:
+    """Let every key go to the guest, and put the terminal back whatever happens.
+
+    What is typed before and after is nobody's loss.
+    """
+    before = termios.tcgetattr(0)
+    try:
+        tty.setraw(0, termios.TCSADRAIN)
+        yield
+    finally:
+        termios.tcsetattr(0, termios.TCSADRAIN, before)

@@ -37,7 +37,19 @@ _TERM_TIMEOUT = 10.0
 #: A line for each object that is made, such as ``  CC [M]  drivers/net/dummy.o``.
 _OBJECT = re.compile(rb"^ {2}(?:CC|AS|HOSTCC)\b", re.MULTILINE)
 #: The line of a log that tells most, the more telling first.
-_TELLING = (rb"No space left|\berror:|undefined reference", rb"\*\*\* |rror[: ]|cannot ")
+_TELLING = (
+    rb"No space left|undefined reference|multiple definition",
+    rb"\berror:",
+    rb"\*\*\* |rror[: ]|cannot ",
+)
+#: What writes coverage down at the end of a kernel: its linker script leaves out the destructors that gcc
+#: makes for that.
+_GCOV_HEADER = """\
+extern void __gcov_exit(void);
+static void (*const write_coverage)(void) __attribute__((used, section(".fini_array"))) = __gcov_exit;
+"""
+#: libgcov, which is linked to the kernel, has a function of the same name as one that two of its objects use.
+_GCOV_RENAME = "-Dmangle_path=kernel_mangle_path"
 #: What of our environment would be taken for an order to make or to the kernel's build.
 _ORDERS = re.compile(
     r"MAKE\w*|MFLAGS|GNUMAKEFLAGS|KBUILD_\w+|K?CONFIG_\w+|ARCH|SUBARCH|O|V|INSTALL_\w+|LOCALVERSION"
@@ -161,7 +173,8 @@ class _Build:
         goals = ["linux", *(["modules"] if has_modules else [])]
         # What gdb can ask a kernel, such as lx-dmesg.
         goals += ["scripts_gdb"] if self.order.keeps_symbols else []
-        await self._make(f"-j{self.order.jobs}", *goals, counts=True)
+        words = self._gcov_words() if self.order.gcov else []
+        await self._make(f"-j{self.order.jobs}", *words, *goals, counts=True)
         await self._install(has_modules=has_modules)
         return missed
 
@@ -182,6 +195,16 @@ class _Build:
         _append(self.objects / ".config", serialize_fragment(wanted))
         await self._make("olddefconfig")
         return not_taken(wanted, parse_config((self.objects / ".config").read_bytes()))
+
+    def _gcov_words(self) -> list[str]:
+        """Return flags of two objects, without which coverage is neither linked nor written."""
+        header = self.objects / "umlab-gcov.h"
+        if not header.exists():
+            header.write_text(_GCOV_HEADER)
+        return [
+            f"CFLAGS_seq_file.o={_GCOV_RENAME} -include {header}",
+            f"CFLAGS_seq_buf.o={_GCOV_RENAME}",
+        ]
 
     async def _install(self, *, has_modules: bool) -> None:
         self._report("installing", 0)

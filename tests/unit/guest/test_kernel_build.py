@@ -85,6 +85,10 @@ async def test_symbols_are_kept_with_all_that_they_tell_of(fake: FakeMake, field
         "y",
         "y" if field == "gcov" else None,
     )
+    flags = [line for line in fake.asked if "-Dmangle_path=" in line]
+    assert len(flags) == (1 if field == "gcov" else 0)
+    assert all(f"-include {built.objects}/umlab-gcov.h " in line for line in flags)
+    assert Path(built.objects or "", "umlab-gcov.h").exists() is (field == "gcov")
     remove("mine")
     assert listing(fake.store) == set()
     assert not (fake.cache / "mine").exists()

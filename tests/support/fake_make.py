@@ -78,7 +78,9 @@ class FakeMake:
         path.write_text(text)
         path.chmod(0o755)
 
-    def behave(self, *, modules: str | None = None, then: str | None = None, dropped: str | None = None) -> None:
+    def behave(
+        self, *, modules: str | None = None, then: str | None = None, dropped: str | None = None
+    ) -> None:
         """Tell what the next build does.
 
         Args:

@@ -115,6 +115,17 @@ def test_interrupt_stops_waiting_and_not_the_shell(short_dir: Path, guests: Simu
         assert session.wait() == 0
 
 
+def test_interrupted_command_leaves_no_word_of_how_far_it_was(
+    short_dir: Path, guests: SimulatedGuests
+) -> None:
+    guests.add("hung", fault=silent)
+    with shell(short_dir, ["hung"], "--", "version") as session:
+        session.wait_for_line(lambda line: line.startswith("0 of 1 answered in "), "progress")
+        session.type("\x03")
+        assert session.wait() == 128 + signal.SIGINT
+        assert not any("answered" in line for line in session.lines)
+
+
 def test_terminal_is_put_back_when_a_signal_ends_the_shell(short_dir: Path, guests: SimulatedGuests) -> None:
     guests.add("web1")
     with shell(short_dir, ["web1"], NO_COLOR="1") as session:

@@ -174,9 +174,9 @@ class Runner:
                     told = f"{len(come)} of {len(guests)} answered in {loop.time() - begin:.0f} s"
                     print(f"\r\x1b[K{told}; Ctrl-C stops waiting", end="", file=sys.stderr, flush=True)
                 done, _ = await asyncio.wait({waiting}, timeout=_PROGRESS_INTERVAL)
+        finally:
             if shows_progress and loop.time() - begin >= PROGRESS_TIME:
                 print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-        finally:
             self._waiting = None
             waiting.cancel()
             await asyncio.gather(waiting, return_exceptions=True)

@@ -65,7 +65,14 @@ def hook_names(incomplete: str) -> list[str]:
 
 
 def kernel_names(incomplete: str) -> list[str]:
-    """Return the kernels of the store."""
+    """Return the kernels that have a name."""
+    from umlab.guest.kernel_store import DEBIAN
+
+    return [name for name in (DEBIAN,) if name.startswith(incomplete)] + built_kernel_names(incomplete)
+
+
+def built_kernel_names(incomplete: str) -> list[str]:
+    """Return the kernels that were built."""
     from umlab.errors import UmlabError
     from umlab.guest import kernel_store
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from umlab.cli import complete
 from umlab.cli.output import Output
 
 _EPILOG = """
@@ -21,8 +22,11 @@ Examples:
 
 def demo(
     kernel: Annotated[
-        str, typer.Option(metavar="FILE", help="The kernel of both guests.")
-    ] = "/usr/bin/linux",
+        str,
+        typer.Option(
+            metavar="KERNEL", help="The kernel of both guests.", autocompletion=complete.kernel_names
+        ),
+    ] = "debian",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
 ) -> None:
     """Boot two guests on one switch, let them ping each other, manage and halt them.
@@ -32,9 +36,10 @@ def demo(
     """
     from umlab.cli.interrupt import run_interruptible
     from umlab.cli.scenario import Scenario
+    from umlab.guest.kernel_store import kernel_program
 
     output = Output(as_json=as_json)
-    scenario = Scenario(kernel, progress=output.progress)
+    scenario = Scenario(kernel_program(kernel), progress=output.progress)
     result = run_interruptible(scenario.run())
     if as_json:
         output.record(result, "")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from umlab.cli import complete
 from umlab.cli.output import Output
 
 if TYPE_CHECKING:
@@ -23,7 +24,10 @@ Examples:
 
 
 def doctor(
-    kernel: Annotated[str, typer.Option(metavar="FILE", help="The kernel to look at.")] = "/usr/bin/linux",
+    kernel: Annotated[
+        str,
+        typer.Option(metavar="KERNEL", help="The kernel to look at.", autocompletion=complete.kernel_names),
+    ] = "debian",
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")] = False,
 ) -> None:
     """Look at everything that guests and labs need from this machine, and say how to fix what is wrong.
@@ -31,14 +35,14 @@ def doctor(
     Boots no guest and leaves nothing behind. The status is 0 if nothing fails; warnings do not count.
     """
     import dataclasses
-    import os
 
     from umlab.daemon.place import runtime_base, state_base
+    from umlab.guest.kernel_store import kernel_program
     from umlab.lab.doctor.finding import Status, Subject
     from umlab.lab.doctor.registry import run_checks
 
     output = Output(as_json=as_json)
-    findings = run_checks(Subject(os.path.abspath(kernel), str(runtime_base()), str(state_base())))
+    findings = run_checks(Subject(kernel_program(kernel), str(runtime_base()), str(state_base())))
     ok = all(each.status is not Status.FAIL for each in findings)
     record = {"ok": ok, "findings": [dataclasses.asdict(each) for each in findings]}
     output.record(record, _table(findings))

@@ -62,7 +62,7 @@ def rm(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="NAME", help="The kernel.", autocompletion=complete.kernel_names, show_default=False
+            metavar="NAME", help="The kernel.", autocompletion=complete.built_kernel_names, show_default=False
         ),
     ],
     as_json: AsJson = False,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from umlab.cli import complete
 from umlab.cli.option import AsJson, SwitchName
 from umlab.cli.page import Page, Table, present
 
@@ -31,8 +32,9 @@ def args(
     kernel: Annotated[
         str | None,
         typer.Option(
-            metavar="FILE",
+            metavar="KERNEL",
             help="The kernel to ask what it has; it is run with --showconfig. Debian's unless given.",
+            autocompletion=complete.kernel_names,
             show_default=False,
         ),
     ] = None,
@@ -78,11 +80,11 @@ def best_argument(arguments: Iterable[Argument]) -> str:
 def _missing_options(kernel: str | None) -> dict[str, list[str]]:
     """Return the options that a kernel lacks, by transport; nothing where there is no kernel to ask."""
     from umlab.errors import LabError
-    from umlab.guest.cmdline import DEFAULT_KERNEL
     from umlab.guest.kernel_config import read_kernel_config, transports_of
+    from umlab.guest.kernel_store import DEBIAN, kernel_program
 
     try:
-        config = read_kernel_config(kernel or DEFAULT_KERNEL)
+        config = read_kernel_config(kernel_program(kernel or DEBIAN))
     except LabError:
         if kernel is not None:
             raise

@@ -54,19 +54,29 @@ def find_kernel(name: str | None = None) -> Kernel:
         LabError: There is no such kernel, or what there is is none that can be run; says which.
         RemoteProtocolError: Its tree's list of modules is none.
     """
-    if name is None or name == DEBIAN:
-        if not os.path.exists(DEFAULT_KERNEL):
-            raise LabError(f"there is no {DEFAULT_KERNEL}; install the package user-mode-linux")
-        return _kernel(Path(DEFAULT_KERNEL), DEBIAN)
+    name = name or DEBIAN
+    return _kernel(Path(kernel_program(name)), name)
+
+
+def kernel_program(name: str) -> str:
+    """Return the program file that a word stands for, as :func:`find_kernel` takes it, absolute.
+
+    It is not looked at; a file's name is returned whether the file is there or not.
+
+    Raises:
+        LabError: There is no kernel of that name, or none was built in that folder.
+    """
+    if name == DEBIAN:
+        return DEFAULT_KERNEL
     if "/" not in name and name not in (".", ".."):
-        folder = data_directory(KERNELS) / check_name("kernel", name)
-        if not (folder / "linux").exists():
+        program = data_directory(KERNELS) / check_name("kernel", name) / "linux"
+        if not program.exists():
             raise _no_kernel(name)
-        return _kernel(folder / "linux", name)
+        return str(program)
     path = Path(os.path.abspath(name))
     if path.is_dir():
-        return _kernel(built_program(path) if is_tree(path) else path / "linux", name)
-    return _kernel(path, name)
+        path = built_program(path) if is_tree(path) else path / "linux"
+    return str(path)
 
 
 def kernel_names() -> list[str]:
@@ -162,6 +172,9 @@ def _check_program(path: Path) -> None:
     try:
         with open(path, "rb") as file:
             head = file.read(_HEAD)
+    except FileNotFoundError:
+        hint = "; install the package user-mode-linux" if str(path) == DEFAULT_KERNEL else ""
+        raise LabError(f"there is no kernel {path}{hint}") from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise LabError(f"cannot read the kernel {path}: {reason}") from None

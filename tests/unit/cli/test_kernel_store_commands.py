@@ -15,7 +15,7 @@ from support.cli_run import Run
 from support.deadline import scaled, wait_until
 from support.fake_make import KERNEL, RELEASE, FakeMake, is_alive, pid_in
 from umlab.cli import kernel_build
-from umlab.cli.complete import kernel_names
+from umlab.cli.complete import built_kernel_names, kernel_names
 from umlab.cli.output import Output
 from umlab.guest import kernel_store
 
@@ -50,7 +50,8 @@ def test_kernel_is_built_listed_and_removed(run: Run, fake: FakeMake) -> None:
         ["linux-6.12", RELEASE, "no"],
     ]
     assert "bess, tap, l2tpv3, gre" in listed.out
-    assert kernel_names("l") == ["linux-6.12"]
+    assert kernel_names("") == ["debian", "linux-6.12"]
+    assert kernel_names("l") == built_kernel_names("") == ["linux-6.12"]
     assert kernel_names("x") == []
     assert run("kernel", "rm", "linux-6.12").out == "linux-6.12: removed\n"
     assert run("kernel", "rm", "linux-6.12").status == 1
@@ -169,4 +170,4 @@ def test_program_without_a_terminal_gets_a_line_now_and_then(
 def test_nothing_is_completed_where_the_store_cannot_be_read(fake: FakeMake) -> None:
     fake.store.parent.mkdir(parents=True)
     fake.store.write_text(json.dumps(os.getpid()))
-    assert kernel_names("") == []
+    assert kernel_names("") == ["debian"]

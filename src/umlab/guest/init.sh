@@ -48,9 +48,6 @@ host)
 	if [ -n "$modules" ]; then
 		mkdir -p $new/lib/modules && ln -sfn "$modules" "$new/lib/modules/$(uname -r)"
 	fi 2>/dev/null
-	for each in $shared; do
-		mount -t hostfs -o "$each" none "$new$each" || say "cannot share $each"
-	done
 	;;
 disk)
 	new=/new
@@ -71,7 +68,13 @@ mkdir -p $new/dev/pts $new/dev/shm $new/run/umlab/share
 mount -t devpts -o ptmxmode=0666 devpts $new/dev/pts
 mount -t tmpfs -o mode=1777 tmpfs $new/dev/shm
 ln -sf /proc/self/fd $new/dev/fd
+for each in 0:stdin 1:stdout 2:stderr; do ln -sf /proc/self/fd/${each%:*} $new/dev/${each#*:}; done
 cp /bin/busybox /umlab/* $new/run/umlab/
+# After what is mounted above: a folder may be below /run or /dev.
+for each in $shared; do
+	mkdir -p "$new$each"
+	mount -t hostfs -o "$each" none "$new$each" || say "cannot share $each"
+done
 if [ -n "$share" ]; then
 	mount -t hostfs -o "$share" none $new/run/umlab/share 2>/dev/null && touch $new/run/umlab/shared
 fi

@@ -223,8 +223,8 @@ async def test_full_disk_in_the_middle_leaves_everything(words: str) -> None:
     if subprocess.run([*namespace, "true"], check=False).returncode != 0:
         unavailable("user namespaces are off: sysctl -w user.max_user_namespaces=1000")
     script = """
-        mount -t tmpfs -o size=3m none /mnt && cd /mnt || exit 9
-        head -c 2000000 /dev/urandom >image
+        mount -t tmpfs -o size=8m none /mnt && cd /mnt || exit 9
+        head -c 2000000 /dev/urandom >image && head -c 5000000 /dev/urandom >other
         "$0" -c "$1" cow create left.cow image || exit 9
         sha256sum image left.cow >/dev/shm/$$ && ls -a >>/dev/shm/$$
         "$0" -c "$1" cow merge $2
@@ -232,7 +232,7 @@ async def test_full_disk_in_the_middle_leaves_everything(words: str) -> None:
         (sha256sum image left.cow; ls -a) | cmp - /dev/shm/$$ || status=9
         rm /dev/shm/$$
         # With room it is done.
-        mount -o remount,size=9m /mnt
+        rm other
         "$0" -c "$1" cow merge $2 || status=9
         exit $status
     """

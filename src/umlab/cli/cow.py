@@ -94,16 +94,23 @@ def check(cows: Cows, as_json: AsJson = False) -> None:
 
     Nothing is changed. The status is 1 if something is wrong.
     """
-    from umlab.guest.cow_check import cow_problems
+    from umlab.guest.cow_check import cow_problems, cow_user
 
     ok = True
     for cow in cows:
-        problems = list(cow_problems(cow))
+        problems, user = list(cow_problems(cow)), cow_user(cow)
         ok = ok and not problems
-        lines = [f"{cow}: ok"] if not problems else []
+        lines = [] if problems else [f"{cow}: ok"]
         for each in problems:
             lines += [f"{cow}: {each.problem}", f"  fix: {each.fix}"]
-        record = {"cow": cow, "ok": not problems, "problems": [dataclasses.asdict(each) for each in problems]}
+        if user is not None:
+            lines.append(f"{cow}: in use by {user}")
+        record = {
+            "cow": cow,
+            "ok": not problems,
+            "problems": [dataclasses.asdict(each) for each in problems],
+            "used_by": user,
+        }
         _print(record, "\n".join(lines), as_json)
     if not ok:
         raise typer.Exit(1)

@@ -72,6 +72,15 @@ def cow_facts(path: str) -> CowFacts:
         )
 
 
+def cow_user(path: str) -> str | None:
+    """Say who runs on a COW file, as far as its lock tells; ``None`` also where it cannot be opened."""
+    try:
+        with CowFile(path) as cow:
+            return user_of(cow.fd)
+    except LabError:
+        return None
+
+
 def cow_problems(path: str) -> Iterator[Problem]:
     """Yield what is wrong with a COW file, with its backing file, and with both together."""
     try:

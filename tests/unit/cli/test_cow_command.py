@@ -13,6 +13,8 @@ import pytest
 from support.cli_run import Run
 from support.cow_files import SECTOR, write_cow
 from umlab.cli.progress import ProgressLine
+from umlab.guest.cow import CowFile
+from umlab.guest.file_lock import lock_file
 
 SIZE = 1 << 20
 #: Stops where it would tell how far it is.
@@ -20,6 +22,8 @@ _STOPPING = """
 import signal
 from umlab.cli.main import main
 from umlab.cli.progress import ProgressLine
+from umlab.guest.cow import CowFile
+from umlab.guest.file_lock import lock_file
 
 def stop(self, done, total):
     print("in the middle", flush=True)
@@ -73,7 +77,16 @@ def test_check_says_how_to_mend_what_is_wrong(run: Run, folder: Path) -> None:
     assert "\nimage: image is no COW file of use" in checked.out
     broken = run("cow", "check", "left", "--json")
     (record,) = broken.records
+    assert record["used_by"] is None
     assert (broken.status, record["cow"], record["ok"], len(record["problems"])) == (1, "left", False, 1)
+
+
+def test_check_says_who_runs_on_a_disk(run: Run, folder: Path) -> None:
+    run("cow", "create", "left", "image")
+    with CowFile("left", write=True) as file:
+        lock_file(file.fd, "left", exclusive=True)
+        checked = run("cow", "check", "left")
+    assert (checked.status, checked.out) == (0, "left: ok\nleft: in use by another program\n")
 
 
 def test_path_of_a_header_steers_no_terminal(run: Run, folder: Path) -> None:

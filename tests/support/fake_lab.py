@@ -9,6 +9,7 @@ import os
 import time
 
 from support.capture_switch import CaptureSwitches
+from support.fake_execs import FakeExecs
 from umlab.capture.talkers import Talker, TalkerPair, Talkers
 from umlab.console.feed import ScreenFeed
 from umlab.console.terminal import Terminal
@@ -297,6 +298,7 @@ class FakeLab(LabService):
         self.devices = FakeDevices(self)
         self.kernels = FakeKernels(self)
         self.processes = FakeProcesses(self)
+        self.execs = FakeExecs(self)
         self.hooks = FakeHooks()
         #: What captures are of.
         self.capture_switches = CaptureSwitches()

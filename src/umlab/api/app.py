@@ -23,6 +23,7 @@ from umlab.api.error import (
     invalid_request,
 )
 from umlab.api.event_stream import EVENT_RESPONSE, EventFeed, EventId, EventStream
+from umlab.api.exec import exec_routes
 from umlab.api.gate import Gate, RequestCounts
 from umlab.api.guest import guest_routes
 from umlab.api.hook import hook_routes
@@ -40,6 +41,8 @@ from umlab.errors import UmlabError
 MAX_LISTENERS = 100
 MAX_TERMINALS = 64
 MAX_CAPTURES = 32
+#: Commands in all guests together that run, or wait for their turn.
+MAX_COMMANDS = 64
 
 
 def create_app(service: LabService, on_stop: Callable[[str], None]) -> FastAPI:
@@ -64,6 +67,7 @@ def create_app(service: LabService, on_stop: Callable[[str], None]) -> FastAPI:
         device_routes(service, answers),
         log_routes(service),
         console_routes(service, terminals),
+        exec_routes(service, Limit("commands", MAX_COMMANDS)),
         hook_routes(service),
         capture_routes(service, Limit("captures", MAX_CAPTURES)),
         _event_route(EventFeed(service.events, listeners)),

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from umlab.api.error import invalid_request
 from umlab.capture.order import CaptureRequest
 from umlab.daemon.device_order import DeviceOrder, SwitchNic
+from umlab.daemon.exec_order import ExecOrder
 from umlab.daemon.hook import Hook
 from umlab.daemon.spec import SwitchSpec
 from umlab.guest.cmdline import BessNic, DaemonNic, DiskRoot, FdNic, GuestSpec, HostRoot, TinyRoot
@@ -32,6 +33,7 @@ _PARTS: tuple[type, ...] = (
     FdNic,
     CaptureRequest,
     DeviceOrder,
+    ExecOrder,
     SwitchNic,
     Disk,
 )
@@ -201,6 +203,26 @@ class MconsoleBody:
 
 @with_config(_CLOSED)
 @dataclasses.dataclass(frozen=True, slots=True)
+class ExecBody:
+    """A command that runs to its end, as the guest's root, without input.
+
+    Attributes:
+        argv: A program and its arguments, or
+        script: a script for the guest's ``/bin/sh`` instead.
+        environment: Variables that it has beside the guest's own.
+        directory: Where it runs, absolute; ``/root`` unless given, ``/`` where there is none.
+        timeout: Seconds after which it is killed, those of waiting for the guest included.
+    """
+
+    argv: tuple[str, ...] = ()
+    script: str | None = None
+    environment: dict[str, str] = dataclasses.field(default_factory=dict)
+    directory: str | None = None
+    timeout: typing.Annotated[float, Field(gt=0, le=3600)] = 60.0
+
+
+@with_config(_CLOSED)
+@dataclasses.dataclass(frozen=True, slots=True)
 class ResetBody:
     """How a NIC is plugged anew.
 
@@ -248,8 +270,30 @@ CAPTURE_ORDER = JsonBody(
     },
 )
 
+EXEC_BODY = JsonBody(
+    ExecBody,
+    {
+        "a program": {"argv": ["uname", "-a"]},
+        "a script": {"script": "cd /etc; ls | wc -l", "environment": {"LANG": "C"}, "timeout": 5},
+    },
+)
+#: The first message of a command's WebSocket.
+EXEC_ORDER = JsonBody(
+    ExecOrder,
+    {
+        "a filter": {"argv": ["sort", "-u"], "input": "pipe"},
+        "a shell": {
+            "argv": ["sh"],
+            "input": "tty",
+            "window": [24, 80],
+            "environment": {"TERM": "xterm-256color"},
+        },
+    },
+)
+
 #: Every body, for the document.
 BODIES = (
     *(SWITCH_BODY, SWITCH_PATCH, GUEST_BODY, DEVICE_BODY),
     *(RESET_BODY, STACK_BODY, SYSRQ_BODY, MCONSOLE_BODY, HOOK_BODY, CAPTURE_ORDER),
+    *(EXEC_BODY, EXEC_ORDER),
 )

@@ -14,14 +14,12 @@ from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from umlab.api.body import CAPTURE_ORDER
 from umlab.api.connection import CAPTURE_PATH, RECEIVE_TIME
 from umlab.api.duplex import until_one_ends
-from umlab.api.error import STATUS, RequestError, error_bytes, error_name
+from umlab.api.error import CLOSE_BASE, STATUS, RequestError, error_bytes, error_name
 from umlab.api.limit import Limit
 from umlab.daemon.capture import LabCapture
 from umlab.daemon.lab import LabService
 from umlab.errors import UmlabError
 
-#: What is added to the HTTP status of an error for the code of a close.
-CLOSE_BASE = 4000
 #: Seconds that a client has to close the socket of a capture that has ended.
 CLOSE_TIME = 0.2
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import re
 import socket
 import struct
 import termios
@@ -36,8 +37,10 @@ IDLE_TIME = 30.0
 STALL_TIME = 30.0
 #: Seconds that a refused peer has to read why.
 _LINGER_TIME = 1.0
-#: The WebSocket whose peer may stall: a capture waits in its own bounded memory meanwhile.
+#: A WebSocket whose peer may stall: a capture waits in its own bounded memory meanwhile,
 CAPTURE_PATH = "/v1/captures"
+#: and so does a command in its guest.
+_EXEC_PATH = re.compile(r"/v1/guests/[^/]+/exec")
 _COUNT = struct.Struct("=i")
 
 
@@ -191,7 +194,8 @@ class TerminalConnection(WebSocketsSansIOProtocol):
     def handle_connect(self, event: Request) -> None:
         """Begin, unless the handshake is none."""
         self.conn.accept(event)
-        if event.path.partition("?")[0] == CAPTURE_PATH:
+        path = event.path.partition("?")[0]
+        if path == CAPTURE_PATH or _EXEC_PATH.fullmatch(path):
             self._is_patient = True
             # Nor does he answer while he does not read.
             self.ping_interval = None

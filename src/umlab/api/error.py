@@ -60,6 +60,9 @@ STATUS = {
     "InternalError": 500,
 }
 
+#: What is added to the HTTP status of an error for the code of a close.
+CLOSE_BASE = 4000
+
 #: What may happen to any request, whatever its route.
 EVERYWHERE = (
     "MalformedRequest",

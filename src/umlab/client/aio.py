@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar, Unpack
 
@@ -19,6 +19,7 @@ from umlab.errors import ApiTimeout, ConnectionLost, LabError, LabNotRunning
 if TYPE_CHECKING:
     from umlab.capture.order import CaptureRequest
     from umlab.client.capture import AsyncCapture
+    from umlab.client.exec import AsyncExec, ExecOrder, ExecResult
     from umlab.client.terminal import AsyncTerminal, TerminalOptions
     from umlab.daemon.view import LabView
 
@@ -145,6 +146,47 @@ class AsyncClient:
         from umlab.client.terminal import AsyncTerminal
 
         return await AsyncTerminal.open(self.name, guest, console, **options)
+
+    async def exec(
+        self,
+        guest: str,
+        argv: Sequence[str],
+        *,
+        input: bytes | None = None,
+        environment: Mapping[str, str] | None = None,
+        directory: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> ExecResult:
+        """Run a command in a guest, as its root, and return its status and all that it wrote.
+
+        Args:
+            guest: Its name; one that boots is waited for.
+            argv: The program and its arguments; 127 is the status where there is no such program.
+            input: Its standard input; nothing unless given.
+            environment: Variables that it has beside the guest's own.
+            directory: Where it runs, absolute; ``/root`` unless given.
+            timeout: Most seconds, then it is killed.
+
+        Raises NoSuchGuest, StateError (no agent of the guest answers), CommandTimeout, GuestFailed, and
+        LimitReached where it writes more than 64 MiB.
+        """
+        from umlab.client.exec import ExecOrder, run_async
+
+        order = ExecOrder(
+            tuple(argv), None, environment or {}, directory, "none" if input is None else "pipe"
+        )
+        return await run_async(self.name, guest, order, input, timeout)
+
+    async def open_exec(self, guest: str, order: ExecOrder) -> AsyncExec:
+        """Return a command that has begun in a guest; use it in an ``async with``, and read to its end.
+
+        Args:
+            guest: Its name.
+            order: The command, see `umlab.daemon.exec_order.ExecOrder`.
+        """
+        from umlab.client.exec import AsyncExec
+
+        return await AsyncExec.open(self.name, guest, order)
 
     async def capture(self, request: CaptureRequest) -> AsyncCapture:
         """Return a capture that has begun; use it in an ``async with`` and iterate over it."""

@@ -435,6 +435,11 @@ def terminal_path(guest: str, console: str, role: str, window: tuple[int, int] |
     return _path(*path, **{"from": begin}, role=role, rows=rows, columns=columns)
 
 
+def exec_path(guest: str) -> str:
+    """Return the path of the WebSocket of a command in a guest."""
+    return _path("guests", guest, "exec")
+
+
 def _path(*words: str, **query: str | float | None) -> str:
     # What is no text, such as an argument's stray bytes, is a name that the daemon refuses.
     path = "/".join(["/v1", *(quote(word, safe="", errors="backslashreplace") for word in words)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import select
 import socket
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, Self, TypeVar, Unpack
 
@@ -19,6 +19,7 @@ from umlab.errors import ApiTimeout, ConnectionLost, LabError, LabNotRunning
 if TYPE_CHECKING:
     from umlab.capture.order import CaptureRequest
     from umlab.client.capture import Capture
+    from umlab.client.exec import Exec, ExecOrder, ExecResult
     from umlab.client.terminal import Terminal, TerminalOptions
     from umlab.daemon.view import LabView
 
@@ -144,6 +145,47 @@ class Client:
         from umlab.client.terminal import Terminal
 
         return Terminal(self.name, guest, console, **options)
+
+    def exec(
+        self,
+        guest: str,
+        argv: Sequence[str],
+        *,
+        input: bytes | None = None,
+        environment: Mapping[str, str] | None = None,
+        directory: str | None = None,
+        timeout: float | None = None,
+    ) -> ExecResult:
+        """Run a command in a guest, as its root, and return its status and all that it wrote.
+
+        Args:
+            guest: Its name; one that boots is waited for.
+            argv: The program and its arguments; 127 is the status where there is no such program.
+            input: Its standard input; nothing unless given.
+            environment: Variables that it has beside the guest's own.
+            directory: Where it runs, absolute; ``/root`` unless given.
+            timeout: Most seconds, then it is killed.
+
+        Raises NoSuchGuest, StateError (no agent of the guest answers), CommandTimeout, GuestFailed, and
+        LimitReached where it writes more than 64 MiB.
+        """
+        from umlab.client.exec import ExecOrder, run
+
+        order = ExecOrder(
+            tuple(argv), None, environment or {}, directory, "none" if input is None else "pipe"
+        )
+        return run(self.name, guest, order, input, timeout)
+
+    def open_exec(self, guest: str, order: ExecOrder) -> Exec:
+        """Return a command that has begun in a guest; use it in a ``with``, and read to its end.
+
+        Args:
+            guest: Its name.
+            order: The command, see `umlab.daemon.exec_order.ExecOrder`.
+        """
+        from umlab.client.exec import Exec
+
+        return Exec(self.name, guest, order)
 
     def capture(self, request: CaptureRequest) -> Capture:
         """Return a capture that has begun; use it in a ``with`` and iterate over it."""

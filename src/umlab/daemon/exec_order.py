@@ -19,8 +19,8 @@ class ExecOrder:
         script: a script for the guest's ``/bin/sh`` instead.
         environment: Variables that it has beside the guest's own.
         directory: Where it runs, absolute; ``/root`` unless given, ``/`` where there is none.
-        input: Where its input comes from: ``none``, ``pipe`` (what the caller sends) or ``tty`` (a terminal, which
-            its output and errors go to as well).
+        input: Where its input comes from: ``none``, ``pipe`` (what the caller sends) or ``tty`` (a terminal,
+            where its output and errors go as well).
         window: Rows and columns of the terminal.
     """
 

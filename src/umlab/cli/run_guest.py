@@ -17,7 +17,7 @@ from umlab.cli.run_order import RunOrder
 from umlab.cli.run_stream import Left, Streams
 from umlab.errors import GuestFailed, UmlabError
 from umlab.guest.console import Console, escape
-from umlab.guest.process import Guest
+from umlab.guest.process import TERM_TIMEOUT, Guest
 from umlab.guest.session import Request, Session
 
 #: Seconds that a kernel has to come up.
@@ -120,7 +120,8 @@ class GuestRun:
                 outcome.error = str(error)
             finally:
                 if self._guest is not None:
-                    await self._guest.stop(term_timeout=0)
+                    # A kernel that counts which of its lines run writes that down when it ends by itself.
+                    await self._guest.stop(term_timeout=0 if self._order.last_script is None else TERM_TIMEOUT)
         outcome.total_seconds = self._seconds()
         return outcome
 

@@ -2,6 +2,8 @@
 # Process 1 of every root of ours, from the initramfs.  It never powers off or reboots: run as a host process
 # by accident, that would end the host.  The guest is ended from outside.
 export PATH=/bin HOME=/ TERM=dumb
+# Words of the command line that the kernel has left to us.
+unset mem uml_dir
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev 2>/dev/null

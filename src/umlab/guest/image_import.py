@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -52,6 +53,9 @@ def import_image(path: str, name: str, progress: Progress, *, size: int = DEFAUL
     with new_image(name) as place:
         image = place / "image"
         try:
+            mode = os.stat(path).st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
+                raise LabError(f"{path} is neither a plain file nor a block device")
             with open(path, "rb", buffering=0) as file:
                 kind = file_kind(_head(file.read))
                 file.seek(0)
@@ -59,7 +63,7 @@ def import_image(path: str, name: str, progress: Progress, *, size: int = DEFAUL
                     kind = _unpack(file, kind, image, progress)
                 elif kind != "tar":
                     _check_raw(path, kind)
-                    total = os.fstat(file.fileno()).st_size
+                    total = file.seek(0, os.SEEK_END)
                     _fill(image, lambda fd: copy_file(file.fileno(), fd, lambda done: progress(done, total)))
         except OSError as error:
             if error.filename == path:

@@ -23,7 +23,7 @@ def copy_file(source: int, target: int, progress: Progress) -> None:
     """Copy a file into an empty one, by reference where the file system can.
 
     Args:
-        source: A descriptor of a regular file, which is read from its beginning.
+        source: A descriptor of a regular file or a block device, which is read from its beginning.
         target: A descriptor of an empty one.
         progress: Is told every now and then.
 
@@ -34,7 +34,9 @@ def copy_file(source: int, target: int, progress: Progress) -> None:
         fcntl.ioctl(target, _FICLONE, source)
         progress(os.fstat(target).st_size)
         return
-    write_sparse(target, _data_of(source), progress, os.fstat(source).st_size)
+    # A block device has its size at its end only.
+    size = os.lseek(source, 0, os.SEEK_END)
+    write_sparse(target, _data_of(source, size), progress, size)
 
 
 def write_sparse(target: int, parts: Iterable[tuple[int, bytes]], progress: Progress, size: int = 0) -> int:
@@ -80,8 +82,8 @@ def chunks(read: Callable[[int], bytes]) -> Iterator[tuple[int, bytes]]:
         yield offset, bytes(rest)
 
 
-def _data_of(source: int) -> Iterator[tuple[int, bytes]]:
-    for start, length in data_in(source, 0, os.fstat(source).st_size):
+def _data_of(source: int, size: int) -> Iterator[tuple[int, bytes]]:
+    for start, length in data_in(source, 0, size):
         for at in range(start, start + length, _CHUNK):
             if not (data := os.pread(source, min(_CHUNK, start + length - at), at)):
                 return

@@ -136,8 +136,23 @@ def test_damaged_archive_is_told(tmp_path: Path, store: Path) -> None:
 def test_file_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     with pytest.raises(LabError, match="cannot read /nowhere/file: No such file"):
         import_image("/nowhere/file", "made", ignore)
-    with pytest.raises(LabError, match=r"cannot read .*: Is a directory"):
-        import_image(str(tmp_path), "made", ignore)
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path, tmp_path / "fifo"):
+        with pytest.raises(LabError, match="is neither a plain file nor a block device"):
+            import_image(str(path), "made", ignore)
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_interrupted_import_leaves_nothing(pack: object, tmp_path: Path, store: Path) -> None:
+    assert callable(pack)
+    (tmp_path / "file").write_bytes(pack(RAW))
+
+    def interrupt(_done: int, _total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        import_image(str(tmp_path / "file"), "made", interrupt)
+    assert os.listdir(store) == []
 
 
 def test_missing_programs_are_told_with_their_packages(

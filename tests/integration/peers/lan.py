@@ -31,7 +31,7 @@ async def running_switch(base: Path, name: str = "lan", *, v0: bool = False) -> 
 async def shell(guest: GuestService, command: str) -> str:
     """Run a command in a guest that must succeed, and return its output."""
     result = await guest.run(command, scaled(30))
-    output = result.output.decode(errors="replace")
+    output = (result.stdout + result.stderr).decode(errors="replace")
     assert result.status == 0, f"{guest.umid}: {command}: status {result.status}: {output}"
     return output
 

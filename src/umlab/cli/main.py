@@ -27,6 +27,7 @@ from umlab.cli import (
     top,
 )
 from umlab.cli.exit_status import EXIT_ERROR, EXIT_NOT_RUNNING
+from umlab.cli.output import print_error
 from umlab.errors import (
     LabNotRunning,
     MconsoleUnreachable,
@@ -83,10 +84,7 @@ def main() -> None:
     try:
         app()
     except UmlabError as error:
-        from umlab.guest.console import escape
-
-        # A guest may have had a word in it.
-        print(f"umlab: {escape(os.fsencode(str(error)))}", file=sys.stderr)
+        print_error(error)
         missing = isinstance(
             error, LabNotRunning | NoSuchSwitch | NoSuchGuest | NoSuchHook | MconsoleUnreachable
         )

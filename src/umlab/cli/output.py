@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from typing import Any, TextIO
@@ -29,6 +30,14 @@ class Output:
     def progress(self, text: str, end: str = "\n") -> None:
         """Print what only people need, and ``end`` behind it; with JSON it goes to standard error."""
         _print(text, end, sys.stderr if self.as_json else sys.stdout)
+
+
+def print_error(error: Exception) -> None:
+    """Print an error of ours as one line on standard error."""
+    from umlab.guest.console import escape
+
+    # A guest may have had a word in it.
+    print(f"umlab: {escape(os.fsencode(str(error)))}", file=sys.stderr)
 
 
 def event_text(kind: str, facts: dict[str, Any]) -> str:

@@ -15,7 +15,8 @@ from typing import Protocol
 
 from umlab._readable import readable
 from umlab.cli.pipe import PipeWriter
-from umlab.guest.session import Input, Session
+from umlab.errors import LabError
+from umlab.guest.session import Input
 
 #: Bytes of input that are read at a time, and that are typed: a guest's line is no faster.
 _READ_SIZE = 1 << 20
@@ -28,6 +29,28 @@ class Left(Exception):
     """The user has ended the guest from his terminal."""
 
 
+class Command(Protocol):
+    """A command that runs, such as a `umlab.guest.session.Session`, whose methods these are."""
+
+    async def read_output(self) -> bytes:
+        """Return what it writes to its output or terminal next, empty at the end."""
+
+    async def read_errors(self) -> bytes:
+        """Return what it writes to its errors next, empty at the end."""
+
+    async def write(self, data: bytes) -> None:
+        """Give it input."""
+
+    async def end_input(self) -> None:
+        """End its input."""
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Tell it how large its terminal is."""
+
+    async def wait(self) -> int:
+        """Wait for its end and return its status."""
+
+
 class Streams(Protocol):
     """How a command reads and writes."""
 
@@ -38,14 +61,13 @@ class Streams(Protocol):
     def window(self) -> tuple[int, int]:
         """Return the size of its terminal, rows and columns."""
 
-    async def converse(self, session: Session) -> int:
+    async def converse(self, command: Command) -> int:
         """Pass everything on until the command has ended and return its status.
 
         Raises:
             BrokenPipeError: Nobody reads what it writes.
-            OSError: It cannot be read or written.
             Left: The user leaves.
-            UmlabError: The guest has gone.
+            UmlabError: The guest has gone, or one of ours can neither be read nor written.
         """
 
 
@@ -79,14 +101,14 @@ class Pipes:
         """Return the size of a terminal; there is none."""
         return 24, 80
 
-    async def converse(self, session: Session) -> int:
+    async def converse(self, command: Command) -> int:
         """Pass everything on until the command has ended and return its status."""
         with _writer(self._output) as output, _writer(2) as errors:
             await _pass_on(
-                [_copy(session.read_output, output), _copy(session.read_errors, errors)],
-                [_feed(session)] if self.input == "pipe" else [],
+                [_copy(command.read_output, output), _copy(command.read_errors, errors)],
+                [_feed(command)] if self.input != "none" else [],
             )
-        return await session.wait()
+        return await command.wait()
 
 
 class Terminal:
@@ -107,16 +129,16 @@ class Terminal:
         # A window without a size is one that nobody has told.
         return (rows, columns) if rows and columns else (24, 80)
 
-    async def converse(self, session: Session) -> int:
+    async def converse(self, command: Command) -> int:
         """Pass everything on until the command has ended and return its status."""
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGWINCH, lambda: session.resize(*self.window()))
+        loop.add_signal_handler(signal.SIGWINCH, lambda: command.resize(*self.window()))
         try:
             with _raw_mode(), _writer(self._output) as output:
-                await _pass_on([_copy(session.read_output, output)], [_type(session)])
+                await _pass_on([_copy(command.read_output, output)], [_type(command)])
         finally:
             loop.remove_signal_handler(signal.SIGWINCH)
-        return await session.wait()
+        return await command.wait()
 
 
 async def _pass_on(outputs: list[Awaitable[None]], inputs: list[Awaitable[None]]) -> None:
@@ -165,17 +187,22 @@ def _writer(fd: int) -> Iterator[Callable[[bytes], Awaitable[None]]]:
 
 async def _copy(read: Callable[[], Awaitable[bytes]], write: Callable[[bytes], Awaitable[None]]) -> None:
     while data := await read():
-        await write(data)
+        try:
+            await write(data)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise LabError(f"cannot write the command's output: {error.strerror}") from None
 
 
-async def _feed(session: Session) -> None:
+async def _feed(command: Command) -> None:
     """Give the command our standard input, as fast as it takes it."""
     while data := await _read(_READ_SIZE):
-        await session.write(data)
-    await session.end_input()
+        await command.write(data)
+    await command.end_input()
 
 
-async def _type(session: Session) -> None:
+async def _type(command: Command) -> None:
     """Type what the user types; raises Left when he leaves."""
     pressed: list[float] = []
     while data := await _read(_TYPED_SIZE):
@@ -183,7 +210,7 @@ async def _type(session: Session) -> None:
             pressed = [*pressed, time.monotonic()][-_LEAVE_COUNT:] if key == _LEAVE_KEY else []
         if len(pressed) == _LEAVE_COUNT and pressed[-1] - pressed[0] < 1:
             raise Left
-        await session.write(data)
+        await command.write(data)
         await asyncio.sleep(len(data) * _BYTE_TIME)
 
 
@@ -192,7 +219,10 @@ async def _read(size: int) -> bytes:
     # A file cannot be waited for, and has everything at once.
     with contextlib.suppress(PermissionError):
         await readable(0)
-    return os.read(0, size)
+    try:
+        return os.read(0, size)
+    except OSError as error:
+        raise LabError(f"cannot read standard input: {error.strerror}") from None
 
 
 def _is_null(fd: int) -> bool:

@@ -1,0 +1,184 @@
+"""One command in one guest of a lab, with our standard streams."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Iterator
+
+from umlab.cli.exit_status import EXIT_SIGNAL
+from umlab.cli.run_stream import Left, Pipes, Streams, Terminal, choose_streams
+from umlab.client.exec import AsyncExec, ExecOrder
+from umlab.errors import CommandTimeout, UmlabError
+
+#: Those that the command gets in our place.
+_SIGNALS = ("INT", "TERM", "HUP", "QUIT")
+#: Bytes that are typed at a time, and seconds that each of them takes: a guest's line is no faster.
+_TYPED_SIZE, _BYTE_TIME = 1024, 0.025 / 1024
+_END_OF_FILE = b"\x04"
+
+
+def streams_for(terminal: bool | None, *, read_input: bool) -> Streams:
+    """Return the streams that fit ours.
+
+    Args:
+        terminal: Whether the command has a terminal; ``None`` where ours are one.
+        read_input: Let it read our standard input.
+    """
+    if terminal is None:
+        return choose_streams(1, read_input=read_input)
+    if not terminal:
+        return Pipes(1, "pipe" if read_input else "none")
+    fitting = choose_streams(1, read_input=True)
+    return fitting if isinstance(fitting, Terminal) else Pipes(1, "tty")
+
+
+async def run_session(
+    lab: str,
+    guest: str,
+    order: ExecOrder,
+    streams: Streams,
+    timeout: float | None,  # noqa: ASYNC109
+) -> int:
+    """Run a command to its end and return its status, 128 + n where signal n has ended it or us.
+
+    The first signal of a kind is the command's, the second one ends it with us.
+
+    Args:
+        lab: The lab.
+        guest: The guest.
+        order: The command.
+        streams: Our streams.
+        timeout: Seconds after which it is killed.
+
+    Raises:
+        CommandTimeout: It did not end in time.
+        UmlabError: It cannot be run, or its guest or the daemon has ended.
+    """
+    task = asyncio.ensure_future(_converse(lab, guest, order, streams, timeout))
+    try:
+        return await task
+    except TimeoutError:
+        raise CommandTimeout(guest, order.text, timeout or 0) from None
+    except Left:
+        return EXIT_SIGNAL + signal.SIGINT
+    except BrokenPipeError:
+        # As it is for a command whose output nobody reads.
+        return EXIT_SIGNAL + signal.SIGPIPE
+
+
+async def _converse(
+    lab: str,
+    guest: str,
+    order: ExecOrder,
+    streams: Streams,
+    timeout: float | None,  # noqa: ASYNC109
+) -> int:
+    async with asyncio.timeout(timeout), await AsyncExec.open(lab, guest, order) as running:
+        command = _Command(running, streams)
+        conversation = asyncio.ensure_future(streams.converse(command))
+        with _signals(command, conversation) as ended_by:
+            try:
+                return await conversation
+            except asyncio.CancelledError:
+                if not ended_by:
+                    raise
+                return EXIT_SIGNAL + ended_by[0]
+            finally:
+                await command.close()
+
+
+@contextlib.contextmanager
+def _signals(command: _Command, conversation: asyncio.Future[int]) -> Iterator[list[int]]:
+    """Pass signals on; yield a list that has the one that has ended us, if one has."""
+    loop = asyncio.get_running_loop()
+    passed_on: set[str] = set()
+    ended_by: list[int] = []
+
+    def take(name: str) -> None:
+        if name not in passed_on:
+            passed_on.add(name)
+            command.signal(name)
+        elif not ended_by:
+            ended_by.append(signal.Signals[f"SIG{name}"])
+            conversation.cancel()
+
+    for name in _SIGNALS:
+        loop.add_signal_handler(signal.Signals[f"SIG{name}"], take, name)
+    try:
+        yield ended_by
+    finally:
+        for name in _SIGNALS:
+            loop.remove_signal_handler(signal.Signals[f"SIG{name}"])
+
+
+class _Command:
+    """A command with its streams apart.
+
+    Args:
+        running: The command.
+        streams: Who reads them.
+    """
+
+    def __init__(self, running: AsyncExec, streams: Streams) -> None:
+        self._running = running
+        self._is_typed = streams.input == "tty"
+        self._failure: BaseException | None = None
+        # Each has room for one piece: what is not read holds the command up.
+        self._pieces: dict[str, asyncio.Queue[bytes]] = {
+            stream: asyncio.Queue(1) for stream in ("stdout", "stderr")
+        }
+        self._tasks = {asyncio.create_task(self._read())}
+
+    async def read_output(self) -> bytes:
+        return await self._next("stdout")
+
+    async def read_errors(self) -> bytes:
+        return await self._next("stderr")
+
+    async def write(self, data: bytes) -> None:
+        if not self._is_typed:
+            await self._running.write(data)
+            return
+        for start in range(0, len(data), _TYPED_SIZE):
+            piece = data[start : start + _TYPED_SIZE]
+            await self._running.write(piece)
+            await asyncio.sleep(len(piece) * _BYTE_TIME)
+
+    async def end_input(self) -> None:
+        if self._is_typed:
+            await self._running.write(_END_OF_FILE)
+        else:
+            await self._running.end_input()
+
+    def signal(self, name: str) -> None:
+        self._tasks.add(asyncio.ensure_future(self._running.signal(name)))
+
+    def resize(self, rows: int, columns: int) -> None:
+        self._tasks.add(asyncio.ensure_future(self._running.resize(rows, columns)))
+
+    async def wait(self) -> int:
+        status = self._running.status
+        assert status is not None
+        return status
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _next(self, stream: str) -> bytes:
+        data = await self._pieces[stream].get()
+        if not data and self._failure is not None:
+            raise self._failure
+        return data
+
+    async def _read(self) -> None:
+        try:
+            while (output := await self._running.read()) is not None:
+                await self._pieces[output.stream].put(output.data)
+        except UmlabError as error:
+            self._failure = error
+        for pieces in self._pieces.values():
+            await pieces.put(b"")

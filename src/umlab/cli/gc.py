@@ -27,7 +27,8 @@ def gc(
 ) -> None:
     """Remove what dead labs left: directories, guests that run without an owner, memory directories.
 
-    Labs that run, and everything that belongs to other users, are left alone.
+    And images and snapshots that were left half-made. Labs that run, disks that are kept, and everything
+    that belongs to other users, are left alone.
     """
     import dataclasses
 

@@ -155,6 +155,28 @@ async def test_cancelled_build_ends_all_that_it_has_started_and_the_next_one_goe
         await build(order(fake, source=source))
 
 
+async def test_build_that_is_cancelled_while_a_program_starts_ends_that_as_well(
+    fake: FakeMake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, child, cancelled = asyncio.create_subprocess_exec, fake.folder / "child", asyncio.Event()
+
+    async def start_slowly(*words: str, **options: Any) -> asyncio.subprocess.Process:
+        process = await start(*words, **options)
+        if "linux" in words:
+            await cancelled.wait()
+        return process
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", start_slowly)
+    fake.behave(then='sh -c "echo \\$\\$ >$FAKE/child.new; mv $FAKE/child.new $FAKE/child; sleep 600"')
+    task = asyncio.ensure_future(build(order(fake)))
+    await wait_until_async(lambda: pid_in(child), 10, "make has started something")
+    task.cancel()
+    cancelled.set()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(task, scaled(10))
+    await wait_until_async(lambda: not is_alive(pid_in(child)), 10, "it has ended")
+
+
 async def test_objects_of_another_source_are_not_used(fake: FakeMake) -> None:
     await build(order(fake))
     (fake.cache / "mine/objects/old.o").touch()

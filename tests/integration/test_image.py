@@ -130,4 +130,4 @@ def test_system_that_is_built_boots_and_ends_when_it_is_told_to(place: Path) -> 
     log = place / "s/umlab/office/left/con1.log"
     wait_until(lambda: b"root@left:~#" in log.read_bytes(), 90, "there is a shell at the terminal")
     assert umlab("switch", "stop", "office") == "office: stopped\n"
-    assert b"reboot: Power down" in (place / "s/umlab/office/left/console.log").read_bytes()
+    assert b"reboot: System halted" in (place / "s/umlab/office/left/console.log").read_bytes()

@@ -125,6 +125,7 @@ def _record(guest: GuestStatus) -> dict[str, Any]:
     if vitals is not None:
         # The daemon's word comes half a minute later.
         record["answers"] = _ANSWERS.get(vitals.state, record["answers"])
+    record["stopped"] = None if vitals is None else vitals.state == "stopped"
     nics = guest.nics
     return record | {"nics": None if nics is None else [dataclasses.asdict(nic) for nic in nics]}
 

@@ -13,10 +13,8 @@ from umlab.daemon.guest_member import LOG_CONSOLE, TERMINAL_CONSOLE, Member
 from umlab.daemon.guest_set import GuestSet
 from umlab.daemon.view import ConsoleView, LogPiece, LogTime, ScreenView
 from umlab.errors import MconsoleError, NoSuchConsole, StateError
+from umlab.guest.cmdline import AGENT_LINES
 from umlab.mconsole import command as commands
-
-#: The agent's line, which is nobody's terminal.
-_AGENT_LINE = "ssl0"
 
 
 class GuestConsoles:
@@ -89,7 +87,7 @@ class GuestConsoles:
         if console == TERMINAL_CONSOLE:
             return member.terminal
         device = device_of(console)
-        if device is None or console in (LOG_CONSOLE, _AGENT_LINE):
+        if device is None or console in (LOG_CONSOLE, *AGENT_LINES):
             raise NoSuchConsole(name, console)
         async with self._guests.lock(name):
             if not ((known := member.lines.get(console)) and known.is_open):

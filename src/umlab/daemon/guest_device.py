@@ -28,6 +28,7 @@ from umlab.errors import (
     NoSuchDevice,
     RemoteProtocolError,
 )
+from umlab.guest.cmdline import AGENT_LINES
 from umlab.guest.console import escape
 from umlab.guest.device import (
     Console,
@@ -44,8 +45,10 @@ from umlab.guest.plug import check_plug
 from umlab.guest.process import is_contained, writable_places
 from umlab.mconsole import command as commands
 
-#: What a lab itself has of each guest: its log, its terminal and its agent's line.
-_OURS = (LOG_CONSOLE, TERMINAL_CONSOLE, "ssl0")
+#: What a lab itself has of each guest: its log, its terminal and its agent's lines,
+_OURS = (LOG_CONSOLE, TERMINAL_CONSOLE, *AGENT_LINES)
+#: and what of it is shown.
+_SHOWN = _OURS[:3]
 _MEM = "mem"
 _KINDS = {"eth": "nic", "vec": "nic", "ubd": "disk", "con": "console", "ssl": "serial", "mem": "memory"}
 #: The first console that is nobody's.
@@ -81,7 +84,7 @@ class GuestDevices:
         """Return the devices that a guest is known to have."""
         member = self._find(name)
         found = []
-        for device in sorted({*_OURS, _MEM, *member.plugged}):
+        for device in sorted({*_SHOWN, _MEM, *member.plugged}):
             with contextlib.suppress(NoSuchDevice):
                 found.append(await self._view(member, parse_device(device)[0]))
         return found

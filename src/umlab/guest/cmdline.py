@@ -22,13 +22,15 @@ DEFAULT_KERNEL = "/usr/bin/linux"
 AGENT_FD = 3
 TERMINAL_FD = AGENT_FD + 1 + 2 * SESSIONS
 NIC_FD = TERMINAL_FD + 1
+#: The agent's serial lines: the control line, and two for each session.
+AGENT_LINES = tuple(f"ssl{line}" for line in range(1 + 2 * SESSIONS))
 #: The kernel's COMMAND_LINE_SIZE on UML, including the NUL; what is longer is cut.
 _COMMAND_LINE_SIZE = 4096
 _MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 _MODULE = re.compile(r"[A-Za-z0-9_-]+")
 #: What only the builder may set: a second one would replace the first.
 _RESERVED = frozenset(
-    {"umid", "uml_dir", "mem", "initrd", "con", "con0", "con1", "ssl", "ssl0", "root", "ubd0"}
+    {"umid", "uml_dir", "mem", "initrd", "con", "con0", "con1", "ssl", *AGENT_LINES, "root", "ubd0"}
 )
 
 
@@ -224,7 +226,7 @@ def kernel_arguments(
     if terminal:
         arguments.append(f"con1=fd:{TERMINAL_FD}")
     arguments.append("ssl=null")
-    arguments += [f"ssl{line}=fd:{AGENT_FD + line}" for line in range(1 + 2 * SESSIONS)]
+    arguments += [f"{line}=fd:{fd}" for fd, line in enumerate(AGENT_LINES, AGENT_FD)]
     arguments.append("quiet")
     if notify is not None:
         check_socket("notify", notify, "")

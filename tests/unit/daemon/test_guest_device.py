@@ -189,6 +189,7 @@ async def test_refusals_say_what_would_help(devices: Devices) -> None:
 REFUSED = (
     ("con0", "null", "con0 is the lab's own"),
     ("ssl0", "null", "ssl0 is the lab's own"),
+    ("ssl16", "null", "ssl16 is the lab's own"),
     ("mem", "-16M", r"how much memory the guest has, such as \d+M, and not a change"),
     ("mem", "4G", "a running kernel gets no more"),
     ("eth1", "daemon,,unix,/none", "guest g: eth1: nobody listens at /none: No such file"),

@@ -50,11 +50,15 @@ def environment(place: Path) -> Environment:
 
 def left(place: Path) -> list[str]:
     """Return what runs have left in their directories."""
-    return sorted(str(path.relative_to(place)) for path in [*place.glob("r/umlab/.run/*"), *place.glob("m/*")])
+    return sorted(
+        str(path.relative_to(place)) for path in [*place.glob("r/umlab/.run/*"), *place.glob("m/*")]
+    )
 
 
 @contextmanager
-def started(environment: Environment, *words: str, cwd: Path | None = None) -> Iterator[subprocess.Popen[bytes]]:
+def started(
+    environment: Environment, *words: str, cwd: Path | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     """Start a run with pipes; killed at the block's end, if it has not ended."""
     with subprocess.Popen(
         [UMLAB, "run", *words],
@@ -109,7 +113,9 @@ def test_everything_passes_and_nothing_of_the_host_changes(place: Path, environm
     assert output == data
     assert errors.startswith(data)
     facts = (shared / "facts").read_text().splitlines()
-    release = subprocess.run(["linux.uml", "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    release = subprocess.run(
+        ["linux.uml", "--version"], capture_output=True, text=True, check=True
+    ).stdout.strip()
     assert facts == [str(here), "0", "of the host", release]
     variables = dict(each.split("=", 1) for each in (shared / "environ").read_text().split("\0") if each)
     wanted = {"GIVEN": "1 2", "CI": "yes", "TERM": "xterm", "LC_ALL": "C.UTF-8", "PATH": environment["PATH"]}
@@ -166,14 +172,21 @@ def test_panic_is_told_with_the_last_words(place: Path, environment: Environment
     assert (run.returncode, record["status"]) == (125, 125)
     assert record["error"] == "the command failed: Kernel panic - not syncing: sysrq triggered crash"
     assert "Call Trace" in record["console"]
-    assert 0 < record["boot_seconds"] < record["boot_seconds"] + record["command_seconds"] < record["total_seconds"]
+    assert (
+        0
+        < record["boot_seconds"]
+        < record["boot_seconds"] + record["command_seconds"]
+        < record["total_seconds"]
+    )
     assert (record["root"], record["command"]) == ("tiny", ["sh", "-c", command])
     assert b"Kernel panic - not syncing: sysrq triggered crash" in errors
     assert {b"out", b"to-stderr"} <= set(errors.splitlines())
     assert left(place) == []
 
 
-def test_killed_run_leaves_no_process_and_the_next_one_clears_up(place: Path, environment: Environment) -> None:
+def test_killed_run_leaves_no_process_and_the_next_one_clears_up(
+    place: Path, environment: Environment
+) -> None:
     with started(environment, "--", "true") as run:
         wait_until(lambda: kernels(place), 20, "the kernel runs")
         run.kill()
@@ -192,7 +205,9 @@ def test_killed_run_leaves_no_process_and_the_next_one_clears_up(place: Path, en
 def test_two_at_once_one_in_time_and_one_that_gets_signals(place: Path, environment: Environment) -> None:
     waiting = "trap 'echo got; kept=1' TERM; echo ready; until [ $kept ]; do sleep 0.1; done; exit 5"
     with (
-        started(environment, "--root", "tiny", "--timeout", "4", "--", "sh", "-c", "echo $HOME; sleep 100") as slow,
+        started(
+            environment, "--root", "tiny", "--timeout", "4", "--", "sh", "-c", "echo $HOME; sleep 100"
+        ) as slow,
         started(environment, "--root", "tiny", "--no-stdin", "--", "sh", "-c", waiting) as other,
     ):
         assert other.stdout is not None
@@ -230,7 +245,16 @@ async def test_image_disks_and_network(place: Path, environment: Environment, im
         echo kept >/dev/ubdb; echo spared >/dev/ubdc; dd if=/dev/ubdc bs=7 count=1 2>/dev/null; touch /etc/new
         cat /sys/class/net/eth0/flags
     """
-    words = ["--root", str(image), "--disk", str(kept), "--disk", f"{spared}:cow", "--net", str(place / "lan.ctl")]
+    words = [
+        "--root",
+        str(image),
+        "--disk",
+        str(kept),
+        "--disk",
+        f"{spared}:cow",
+        "--net",
+        str(place / "lan.ctl"),
+    ]
     async with running_switch(place):
         run = await asyncio.create_subprocess_exec(
             *(UMLAB, "run", *words, "--", "sh", "-c", script),

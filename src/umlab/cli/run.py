@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
@@ -63,13 +65,13 @@ def _own_failure() -> Iterator[None]:
 def run(
     command: Annotated[
         list[str] | None,
-        typer.Argument(metavar="COMMAND...", help="The program and its arguments.", show_default=False),
+        typer.Argument(metavar="COMMAND", help="The program and its arguments.", show_default=False),
     ] = None,
     kernel: Annotated[
         str | None,
         typer.Option(
             metavar="KERNEL",
-            help="A name of `umlab kernel ls`, a program file, or the folder of a build; Debian's unless given.",
+            help="A name of `umlab kernel ls`, a program file, or the folder of a build; else Debian's.",
             autocompletion=complete.kernel_names,
             show_default=False,
         ),
@@ -101,8 +103,7 @@ def run(
         list[str] | None,
         typer.Option(
             metavar="FILE[:cow]",
-            # A bracket would begin a style.
-            help="The next disk, from /dev/ubdb on; with :cow nothing is written to the file; may be repeated.",
+            help="The next disk, from /dev/ubdb on; with :cow the file stays as it is; may be repeated.",
             show_default=False,
         ),
     ] = None,
@@ -112,7 +113,7 @@ def run(
             "--env",
             "-e",
             metavar="NAME[=VALUE]",
-            help="A variable beside those that it always gets, with its value here unless given; may be repeated.",
+            help="A further variable, with its value here unless given; may be repeated.",
             show_default=False,
         ),
     ] = None,
@@ -140,40 +141,54 @@ def run(
 ) -> None:
     """Boot a kernel, run a command in it, and end with its status.
 
-    The command is root of a guest that ends with it. Unless told otherwise it sees this machine's files, starts in this
-    folder, and writes nothing here. It gets PATH, HOME, USER, LOGNAME and SHELL (in the root host), TERM,
-    COLORTERM, NO_COLOR, TZ, LANG, LANGUAGE and LC_*, and what -e says.
+    The command is root of a guest that ends with it. Unless told otherwise it sees this machine's files,
+    starts in this folder, and writes nothing here. Its variables are TERM, COLORTERM, NO_COLOR, TZ, LANG,
+    LANGUAGE, LC_*, with the root host also PATH, HOME, USER, LOGNAME and SHELL, and what -e says.
 
-    The status is 125 for a failure of ours or of the guest, 126 and 127 for a command that cannot be run or is not
-    there, 128 + n for signal n. Signals go to the command, and the second Ctrl-C ends the guest; on a terminal
-    Ctrl-] typed three times does.
+    The status is 124 for --timeout, 125 for a failure of ours or of the guest, 126 and 127 for a command
+    that cannot be run or is not there, 128 + n for signal n. Signals go to the command, and a second
+    Ctrl-C ends the guest; on a terminal Ctrl-] does, typed three times.
     """
+    from umlab.cli.run_guest import Outcome
+    from umlab.cli.run_order import RunOptions
     from umlab.errors import UmlabError
 
+    options = RunOptions(
+        command=_command(command or [], shell),
+        kernel=kernel,
+        root=root,
+        net=net,
+        writable=tuple(rw or []),
+        memory=_memory(mem),
+        disks=tuple(disk or []),
+        variables=tuple(variable or []),
+        all_output=log is not None or verbose,
+    )
+    seconds = _seconds(timeout)
+    output = Output(as_json=as_json)
     try:
-        options = _options(
-            command or [], shell, kernel, root, net, rw or [], mem, disk or [], variable or [], bool(log or verbose)
-        )
-        seconds = _seconds(timeout)
-        output = Output(as_json=as_json)
-        try:
-            outcome, facts = _run(options, seconds, log, read_input=not no_stdin, verbose=verbose, as_json=as_json)
-        except (UmlabError, OSError) as error:
-            from umlab.cli.run_guest import Outcome
-
-            outcome, facts = Outcome(error=str(error)), {}
+        with _opened(log) as file:
+            outcome, facts = _run(
+                options, seconds, file, read_input=not no_stdin, verbose=verbose, output=2 if as_json else 1
+            )
+    except (UmlabError, OSError) as error:
+        outcome, facts = Outcome(error=str(error)), {}
     except KeyboardInterrupt:
-        raise typer.Exit(EXIT_SIGNAL + 2) from None
+        raise typer.Exit(EXIT_SIGNAL + signal.SIGINT) from None
     _explain(outcome)
     if as_json:
-        import dataclasses
-
         output.record(facts | dataclasses.asdict(outcome), "")
     raise typer.Exit(outcome.status)
 
 
 def _run(
-    options: RunOptions, timeout: float | None, log: str | None, *, read_input: bool, verbose: bool, as_json: bool
+    options: RunOptions,
+    timeout: float | None,
+    log: BinaryIO | None,
+    *,
+    read_input: bool,
+    verbose: bool,
+    output: int,
 ) -> tuple[Outcome, dict[str, Any]]:
     """Return how it went, and what it was."""
     import asyncio
@@ -184,63 +199,55 @@ def _run(
     from umlab.guest.console import Console
 
     order = make_order(options, os.environ)
-    streams = choose_streams(2 if as_json else 1, read_input=read_input)
-    with _opened(log) as file:
-        console = WatchedConsole(file) if verbose else Console(file)
+    streams = choose_streams(output, read_input=read_input)
+    console = WatchedConsole(log) if verbose else Console(log)
 
-        async def work() -> Outcome:
-            return await GuestRun(order, streams, console, timeout).run()
+    async def work() -> Outcome:
+        return await GuestRun(order, streams, console, timeout).run()
 
-        outcome = asyncio.run(work())
     facts = {
         "guest": order.spec.umid,
         "kernel": order.kernel.path,
         "release": order.kernel.release,
         "root": options.root,
-        "command": list(options.command),
+        "command": list(order.argv),
     }
-    return outcome, facts
+    return asyncio.run(work()), facts
 
 
 @contextlib.contextmanager
 def _opened(log: str | None) -> Iterator[BinaryIO | None]:
+    from umlab.errors import LabError
+
     if log is None:
         yield None
         return
-    with open(log, "wb") as file:
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(open(log, "wb"))
+        except OSError as error:
+            raise LabError(f"cannot write to {log}: {error.strerror}") from None
         yield file
 
 
-def _options(
-    command: list[str],
-    shell: bool,
-    kernel: str | None,
-    root: str,
-    net: str,
-    folders: list[str],
-    memory: str,
-    disks: list[str],
-    variables: list[str],
-    all_output: bool,
-) -> RunOptions:
-    from umlab.cli.run_order import RunOptions
-    from umlab.cli.setting import parse_size
-
+def _command(command: list[str], shell: bool) -> tuple[str, ...]:
     if shell and command:
         raise typer.BadParameter("write a command, or --shell, not both")
     if not shell and not command:
         raise typer.BadParameter("write a command, or --shell for a prompt")
+    return tuple(command)
+
+
+def _memory(text: str) -> int:
+    from umlab.cli.setting import parse_size
+
     try:
-        size = parse_size(memory)
+        return parse_size(text)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--mem") from None
-    return RunOptions(
-        tuple(command), kernel, root, net, tuple(folders), size, tuple(disks), tuple(variables), all_output
-    )
 
 
 def _seconds(text: str | None) -> float | None:
-    # typer would load much to check a number.
     if text is None:
         return None
     try:

@@ -116,12 +116,11 @@ class GuestRun:
                 outcome.error = "nobody reads the output"
             except GuestFailed as error:
                 self._failed(error)
-            except (UmlabError, OSError) as error:
+            except UmlabError as error:
                 outcome.error = str(error)
             finally:
                 if self._guest is not None:
-                    # A kernel that counts which of its lines run writes that down when it ends by itself.
-                    await self._guest.stop(term_timeout=0 if self._order.last_script is None else TERM_TIMEOUT)
+                    await self._end(self._guest)
         outcome.total_seconds = self._seconds()
         return outcome
 
@@ -152,6 +151,11 @@ class GuestRun:
                 with contextlib.suppress(UmlabError):
                     await guest.agent.run(self._order.last_script, _LAST_TIMEOUT)
 
+    async def _end(self, guest: Guest) -> None:
+        # A kernel that counts which of its lines run writes that down when it ends by itself.
+        writes = self._order.last_script is not None and not self._ended_by
+        await guest.stop(term_timeout=TERM_TIMEOUT if writes else 0)
+
     @contextlib.contextmanager
     def _signals(self, task: asyncio.Task[int]) -> Iterator[None]:
         """Let signals go to the command, or end the guest where there is none."""
@@ -160,13 +164,13 @@ class GuestRun:
         def take(name: str) -> None:
             if self._ended_by:
                 return
-            if self._session is not None and not self._session.has_exited:
-                if name not in _ENDING or not self._passed_on & _ENDING:
-                    self._passed_on.add(name)
-                    # An agent that does not read has a guest that hangs.
-                    with contextlib.suppress(UmlabError):
-                        self._session.signal(name)
-                        return
+            is_second = name in _ENDING and bool(self._passed_on & _ENDING)
+            if self._session is not None and not self._session.has_exited and not is_second:
+                self._passed_on.add(name)
+                # An agent that does not read has a guest that hangs.
+                with contextlib.suppress(UmlabError):
+                    self._session.signal(name)
+                    return
             self._ended_by = int(signal.Signals[f"SIG{name}"])
             task.cancel()
 

@@ -39,7 +39,7 @@ _HOST_VARIABLES = frozenset({"PATH", "HOME", "USER", "LOGNAME", "SHELL"})
 _GUESTS_OWN = frozenset({"dev", "proc", "run", "sys"})
 #: Devices ``ubdb`` to ``ubdp``.
 _MAX_DISKS = 15
-#: Busybox in every root, and what is so given to the disks before the guest's end.
+#: Busybox, in every root.
 _BOX = "/run/umlab/busybox"
 
 
@@ -78,7 +78,8 @@ class RunOrder:
         spec: The guest.
         base: The directory of run directories.
         kernel: Its kernel.
-        script: What runs in it.
+        argv: The program and its arguments.
+        script: What runs it.
         last_script: What puts everything on the host's disks that the guest has written there; ``None`` where
             it has written nothing.
     """
@@ -86,6 +87,7 @@ class RunOrder:
     spec: GuestSpec
     base: str
     kernel: Kernel
+    argv: tuple[str, ...]
     script: str
     last_script: str | None
 
@@ -122,8 +124,9 @@ def make_order(options: RunOptions, environment: Mapping[str, str]) -> RunOrder:
         writable=(*files, *folders),
     )
     has_host_files = isinstance(root, HostRoot)
+    argv = options.command or _shell(environment, has_host_files)
     script = command_script(
-        options.command or _shell(environment, has_host_files),
+        argv,
         environment=command_environment(environment, options.variables, has_host_files=has_host_files),
         directory=_directory(folders, has_host_files=has_host_files),
     )
@@ -132,6 +135,7 @@ def make_order(options: RunOptions, environment: Mapping[str, str]) -> RunOrder:
         spec,
         base,
         kernel,
+        argv,
         "\n".join([*up, script]),
         _last_script(len(disks)) if files or folders else None,
     )
@@ -148,9 +152,7 @@ def command_environment(
         has_host_files: Paths in our environment mean the same in the guest.
     """
     wanted = _VARIABLES | (_HOST_VARIABLES if has_host_files else frozenset())
-    environment = {
-        name: value for name, value in ours.items() if name in wanted or name.startswith("LC_")
-    }
+    environment = {name: value for name, value in ours.items() if name in wanted or name.startswith("LC_")}
     for each in variables:
         name, sign, value = each.partition("=")
         if sign:
@@ -222,12 +224,16 @@ def _disks(disks: Sequence[str], run_directory: str) -> tuple[list[str], list[st
 
 
 def _check_backing(file: str) -> None:
-    from umlab.guest.cow import Backing, chain_problem
+    """Refuse a file under a COW file that the kernel would take for something else, or hang of."""
+    from umlab.guest.cow import Backing, chain_problem, layout_problems
+    from umlab.wire.cow import CowHeader
 
     check_path("backing image", file, ",:")
     with Backing(file) as image:
-        if image.is_cow():
-            raise LabError(str(chain_problem(file)))
+        header = CowHeader(3, os.fsencode(file), image.mtime, image.size)
+        problem = chain_problem(file) if image.is_cow() else next(layout_problems(header), None)
+    if problem is not None:
+        raise LabError(str(problem))
 
 
 def _check_disk(file: str) -> None:
@@ -238,12 +244,14 @@ def _check_disk(file: str) -> None:
 
     disk = Disk(file)
     if os.path.isfile(file) and not os.access(file, os.W_OK):
-        raise LabError(f"--disk {file}: this user may not write to it; to leave it as it is: --disk {file}{_COW}")
+        raise LabError(
+            f"--disk {file}: this user may not write to it; write {file}{_COW} to leave it as it is"
+        )
     check_plug(disk, None)
     with open(file, "rb") as opened:
         user = user_of(opened.fileno())
     if user is not None:
-        raise LabError(f"--disk {file} is in use by {user}; stop that first, or take: --disk {file}{_COW}")
+        raise LabError(f"--disk {file} is in use by {user}; stop that first")
 
 
 def _nic(net: str, kernel: Kernel) -> Nic:

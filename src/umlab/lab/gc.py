@@ -1,4 +1,4 @@
-"""Remove what dead labs and runs left, their runtime directories, guests and memory, and what was left half-made.
+"""Remove what dead labs and runs left: their directories, guests and memory, and what is half-made.
 
 A lab is dead when both its locks can be taken, and they are kept while its directory is removed; so is a run
 whose directory can be locked.  What is not surely dead, or not ours, is left alone; links are not followed.
@@ -45,9 +45,9 @@ class Removed:
     """One thing that was removed, or would be.
 
     Attributes:
-        kind: ``lab``, ``run`` (of ``umlab run``), ``switch`` (its directory only had dead sockets), ``guest`` (a
-            process group), ``memory`` (a guest's memory directory) or ``unfinished`` (an image or a snapshot
-            that nobody will finish).
+        kind: ``lab``, ``run`` (of ``umlab run``), ``switch`` (its directory only had dead sockets), ``guest``
+            (a process group), ``memory`` (a guest's memory directory) or ``unfinished`` (an image or a
+            snapshot that nobody will finish).
         name: The lab, switch or guest; a run has its guest's name.
         where: A path; for a guest, its run directory.
         group: The guest's process group, else ``None``.

@@ -346,3 +346,40 @@ def test_half_made_images_and_snapshots_go_and_whole_ones_stay(
     assert gc.collect(dry_run=True) == gc.collect() == expected
     assert gc.collect() == []
     assert all(file.exists() for file in kept)
+
+
+def make_run(base: Path, umid: str = "run-0123abcd") -> Path:
+    """Make the run directory of a guest of ``umlab run``."""
+    run = base / ".run" / umid
+    (run / umid).mkdir(mode=0o700, parents=True)
+    (run / "root.cpio.gz").touch()
+    return run
+
+
+def test_directory_of_a_dead_run_is_removed(base: Path) -> None:
+    run, memory = make_run(base), make_memory(base.parent, "umlab-run-0123abcd-abcd_123")
+    expected = [
+        Removed("run", "run-0123abcd", str(run)),
+        Removed("memory", "run-0123abcd", str(memory)),
+    ]
+    assert gc.collect(dry_run=True) == expected
+    assert run.exists()
+    assert gc.collect() == expected
+    assert list((base / ".run").iterdir()) == []
+    assert gc.collect() == []
+
+
+def test_next_run_removes_what_dead_ones_left_and_nothing_else(base: Path) -> None:
+    lab, run = make_lab(base), make_run(base)
+    gc.collect_runs()
+    assert not run.exists()
+    assert lab.exists()
+
+
+def test_run_that_lives_or_begins_is_not_touched(base: Path) -> None:
+    run = make_run(base)
+    memory = make_memory(base.parent, "umlab-run-0123abcd-abcd_123")
+    for held in (run, run.parent):
+        with locked(held):
+            assert gc.collect() == []
+    assert (run.exists(), memory.exists()) == (True, True)

@@ -6,7 +6,6 @@ import hashlib
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ import pytest_asyncio
 from integration.peers.uml_kernel import running_guest
 from support.cow_files import KINDS, SECTOR, write_cow
 from support.deadline import scaled
-from support.require import require_program, unavailable
+from support.require import require_program
 from umlab.daemon.guest import GuestService
 from umlab.errors import CommandTimeout, LabError
 from umlab.guest.cow import create_cow, rebase_cow
@@ -215,34 +214,3 @@ async def test_disk_that_is_too_small_hangs_the_kernel(seen: Seen) -> None:
     assert not any("too small" in problem.problem for problem in cow_problems(seen.cow(str(LEAST))))
     (problem,) = cow_problems(seen.cow(str(TOO_SMALL)))
     assert problem.problem == f"a disk of {TOO_SMALL} bytes is too small: a kernel that writes to it hangs"
-
-
-@pytest.mark.parametrize("words", ["left.cow new", "left.cow --in-place"])
-async def test_full_disk_in_the_middle_leaves_everything(words: str) -> None:
-    namespace = ("unshare", "--user", "--map-root-user", "--mount")
-    if subprocess.run([*namespace, "true"], check=False).returncode != 0:
-        unavailable("user namespaces are off: sysctl -w user.max_user_namespaces=1000")
-    script = """
-        mount -t tmpfs -o size=8m none /mnt && cd /mnt || exit 9
-        head -c 2000000 /dev/urandom >image && head -c 5000000 /dev/urandom >other
-        "$0" -c "$1" cow create left.cow image || exit 9
-        sha256sum image left.cow >/dev/shm/$$ && ls -a >>/dev/shm/$$
-        "$0" -c "$1" cow merge $2
-        status=$?
-        (sha256sum image left.cow; ls -a) | cmp - /dev/shm/$$ || status=9
-        rm /dev/shm/$$
-        # With room it is done.
-        rm other
-        "$0" -c "$1" cow merge $2 || status=9
-        exit $status
-    """
-    program = "from umlab.cli.main import main; main()"
-    done = subprocess.run(
-        [*namespace, "sh", "-c", script, sys.executable, program, words],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    assert done.returncode == 1, done
-    assert done.stderr.startswith("umlab: cannot make ")
-    assert done.stderr.endswith(": No space left on device; nothing is changed\n")

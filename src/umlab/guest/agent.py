@@ -2,8 +2,9 @@
 
 The control line has short lines of text in both directions; what the agent says there is in
 :mod:`umlab.guest.agent_line`, what the host says are ``open N`` (begin session N; the agent answers with
-its end), ``signal N NAME``, ``size N ROWS COLUMNS``, ``cut N`` (wait no longer for output of session N,
-whose command has ended) and ``reset NUMBER`` (end all sessions).  What a session's lines carry is in
+its end), ``signal N NAME SERIAL``, ``size N ROWS COLUMNS``, ``cut N SERIAL`` (wait no longer for output of
+session N, whose command has ended) and ``reset NUMBER`` (end all sessions).  SERIAL is another one for each
+command, so that what comes too late does nothing to the next one.  What a session's lines carry is in
 :mod:`umlab.guest.session`.  All that the guest sends is untrusted.
 """
 
@@ -11,13 +12,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from umlab.errors import CommandTimeout, GuestFailed, RemoteProtocolError, StateError, UmlabError
 from umlab.guest.agent_line import SESSIONS, End, Exit, Greeting, Line, More, Reset, parse_line
-from umlab.guest.session import Request, Session, Stream
+from umlab.guest.session import Request, Session, take_all
 from umlab.guest.share import Share
 
 #: Bytes of output that :meth:`Agent.run` takes from one command.
@@ -68,10 +70,11 @@ class Agent:
         console_text: Callable[[], str],
     ) -> None:
         assert len(lines) == 2 * SESSIONS
-        channel.setblocking(False)
+        for sock in (channel, *lines):
+            sock.setblocking(False)
         self._umid = umid
         self._channel = channel
-        self._streams = [Stream(sock) for sock in lines]
+        self._lines = lines
         self._share_path = share
         self._share: Share | None = None
         self._ended = ended
@@ -91,12 +94,13 @@ class Agent:
         self._changed = asyncio.Condition()
         self._waiting = 0
         self._running: dict[int, Session] = {}
+        self._serials = itertools.count(1)
         self._draining: dict[Session, asyncio.Task[None]] = {}
 
     @property
     def fds(self) -> tuple[int, ...]:
         """The descriptors of our ends: the control line, and the sessions' lines."""
-        return (self._channel.fileno(), *(stream.fileno() for stream in self._streams))
+        return (self._channel.fileno(), *(line.fileno() for line in self._lines))
 
     def assume_ready(self) -> None:
         """Take it that the agent has greeted an earlier owner, which may have left things running."""
@@ -125,17 +129,17 @@ class Agent:
 
         Raises:
             GuestFailed: The guest ended.
-            LocalProtocolError: The script has more than 1 MiB.
+            LocalProtocolError: The script has more than 1 MiB, or is no text.
             RemoteProtocolError: The agent makes no sense.
-            OSError: The folder in common takes no file.
             StateError: The lines are closed.
         """
+        request.script_bytes()
         await self._greet()
         if self._is_stale:
             await self._start_anew()
         number = await self._take()
-        output, errors = self._streams[2 * number - 2 : 2 * number]
-        session = Session(number, output, errors, self._share, self._tell)
+        lines = self._lines[2 * number - 2 : 2 * number]
+        session = Session(number, next(self._serials), lines, self._share, self._tell)
         self._running[number] = session
         try:
             await session.start(request)
@@ -167,7 +171,7 @@ class Agent:
         Raises:
             CommandTimeout: The time limit came first.
             GuestFailed: The guest ended.
-            LocalProtocolError: The command has more than 1 MiB.
+            LocalProtocolError: The command has more than 1 MiB, or is no text.
             RemoteProtocolError: The guest makes no sense, or the command wrote more than 64 MiB.
             StateError: The lines are closed.
         """
@@ -203,14 +207,17 @@ class Agent:
 
     async def close(self) -> None:
         """Close the lines; commands that wait fail.  Idempotent."""
+        if self._channel.fileno() < 0:
+            return
         await self._fail(StateError(f"guest {self._umid}: the lines to its agent were closed"))
         tasks = [*self._draining.values(), *([self._listening] if self._listening is not None else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._listening = None
-        for stream in self._streams:
-            stream.close()
+        for line in self._lines:
+            asyncio.get_running_loop().remove_reader(line)
+            line.close()
         self._channel.close()
         if self._share is not None:
             self._share.close()
@@ -234,6 +241,8 @@ class Agent:
                     raise RemoteProtocolError(f"the guest's agent said {rest[:80]!r}")
                 for line in lines:
                     await self._take_line(parse_line(line))
+                # Others have their turn however much it says.
+                await asyncio.sleep(0)
         except RemoteProtocolError as error:
             await self._fail(error)
         except ConnectionError:
@@ -264,7 +273,9 @@ class Agent:
         """Take note that the agent has begun, perhaps anew."""
         await self._forget_sessions(GuestFailed(self._umid, None, self._console_text()))
         self._use_share(has_files)
+        # What an earlier owner of the lines has left running has ended.
         self._is_stale = False
+        self._reset.set()
         # The first command shall not wait for its session.
         self._open_session(1)
         self._greeted.set()
@@ -284,8 +295,9 @@ class Agent:
                 raise RemoteProtocolError("the guest's agent does not answer") from None
             if self._failure is not None:
                 raise self._failure
-            await self._forget_sessions(StateError("the session was ended"))
-            self._is_stale = False
+            if self._is_stale:
+                await self._forget_sessions(StateError("the session was ended"))
+                self._is_stale = False
 
     async def _forget_sessions(self, error: UmlabError) -> None:
         for session in self._running.values():
@@ -293,8 +305,8 @@ class Agent:
         self._running.clear()
         self._opened.clear()
         self._idle.clear()
-        for stream in self._streams:
-            stream.clear()
+        for line in self._lines:
+            take_all(line)
         async with self._changed:
             self._changed.notify_all()
 
@@ -327,14 +339,15 @@ class Agent:
         """Open a session, or free one that waits for what its command, which has ended, has left behind."""
         unopened = set(range(1, SESSIONS + 1)) - self._opened
         opening = self._opened - self._running.keys()
-        if len(opening) >= self._waiting:
+        coming = len(opening) + sum(session.is_free for session in self._draining)
+        if coming >= self._waiting:
             return
         if unopened:
             self._open_session(min(unopened))
             return
         for session in self._draining:
             if session.has_exited:
-                self._tell(f"cut {session.number}")
+                session.cut()
                 return
 
     async def _give(self, number: int) -> None:

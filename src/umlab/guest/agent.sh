@@ -8,7 +8,7 @@ $box stty raw -echo <&3
 # Ends a session with all that it runs, and takes what the host has sent from its line.
 clear() {
 	read -r shell <$1.shell
-	read -r command <$1.pid
+	read -r command _ <$1.pid
 	read -r copiers <$1.copiers
 	kill -KILL $shell $copiers
 	[ -z "$command" ] || kill -KILL -- "-$command"
@@ -30,13 +30,14 @@ while read -r verb n what more <&3; do
 		sessions="$sessions $n"
 		;;
 	signal)
-		# A command looks for this when it has written down its number.
-		echo "$what" >$n.pending
-		read -r command <$n.pid && kill -s "$what" -- -$command
+		# A command looks for this when it has written down its numbers.
+		echo "$what $more" >$n.pending
+		read -r command serial <$n.pid && [ "$serial" = "$more" ] && kill -s "$what" -- -$command
 		;;
 	size) $box stty rows "$what" cols "$more" </dev/ttyS$((2 * n - 1)) ;;
 	cut)
-		read -r copiers <$n.copiers && kill -KILL $copiers
+		read -r copiers <$n.copiers
+		read -r _ serial <$n.pid && [ "$serial" = "$what" ] && kill -KILL $copiers
 		;;
 	reset)
 		for each in $sessions; do clear $each; done

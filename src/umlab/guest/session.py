@@ -17,21 +17,33 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from umlab.errors import LocalProtocolError, RemoteProtocolError, UmlabError
 from umlab.guest.share import Share
 
+_log = logging.getLogger(__name__)
+
 #: Bytes of a script.
-MAX_COMMAND = 1 << 20
+MAX_SCRIPT = 1 << 20
 #: Bytes of a piece of input, in a file and on the line.
 FILE_PIECE, LINE_PIECE = 1 << 20, 2048
 _READ_SIZE = 64 * 1024
+#: Reads that empty any socket, were it not filled anew.
+_SOCKET_READS = 16
 #: Seconds of silence after a command's end, in which what it has started writes nothing more.
 _GRACE = 1.0
+
+#: What the script of session N begins with: its process group, which signals go to, and a signal that came
+#: too early; one that came too late for an earlier command has another serial number.
+_PREAMBLE = (
+    "echo $$ SERIAL >/run/umlab/N.pid\n"
+    '{ read -r REPLY && [ "${REPLY#* }" = SERIAL ] && kill -s "${REPLY% *}" -- -$$; } </run/umlab/N.pending\n'
+)
 
 Input = Literal["none", "pipe", "tty"]
 
@@ -50,32 +62,45 @@ class Request:
     input: Input = "none"
     window: tuple[int, int] = (24, 80)
 
+    def script_bytes(self) -> bytes:
+        """Return the script as it is sent.
+
+        Raises:
+            LocalProtocolError: It has more than 1 MiB, or is no text.
+        """
+        try:
+            script = self.script.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:
+            raise LocalProtocolError("a command that is no text") from None
+        if len(script) > MAX_SCRIPT:
+            raise LocalProtocolError(f"a command of {len(script)} bytes, at most {MAX_SCRIPT} are sent")
+        return script
+
 
 class Stream:
-    """What comes on one of a session's lines, command after command.
+    """What comes on one of a session's lines for one command.
 
     Args:
-        sock: Our end; belongs to the stream from now on.
+        sock: Our end of the line, which does not block; stays the caller's.
     """
 
     def __init__(self, sock: socket.socket) -> None:
-        sock.setblocking(False)
         self._sock = sock
         self._waking: asyncio.Future[None] | None = None
-        self.begin()
-
-    def begin(self) -> None:
-        """Expect the output of another command."""
         self._has_ended = False
         self._has_exited = False
         self._failure: UmlabError | None = None
+        self._last_words = b""
 
     def send(self, data: bytes) -> bool:
-        """Send all of it at once and say whether that went."""
+        """Send all of it at once and say whether there was room."""
         try:
             return self._sock.send(data) == len(data)
-        except (BlockingIOError, BrokenPipeError, ConnectionResetError):
+        except BlockingIOError:
             return False
+        except ConnectionError:
+            # The line's end is the guest's: who reads the control line tells how it ended.
+            return True
 
     async def read(self) -> bytes:
         """Return what comes next, empty at the end.
@@ -84,8 +109,13 @@ class Stream:
             UmlabError: The guest has gone, or makes no sense.
         """
         while True:
+            # Others have their turn however fast the guest writes.
+            await asyncio.sleep(0)
             if self._failure is not None:
-                raise self._failure
+                if not self._last_words:
+                    raise self._failure
+                data, self._last_words = self._last_words, b""
+                return data
             try:
                 data = self._sock.recv(_READ_SIZE)
             except BlockingIOError:
@@ -95,7 +125,6 @@ class Stream:
             except ConnectionResetError:
                 data = b""
             if not data:
-                # The line's end is the guest's: who reads the control line tells how it ended.
                 await self._told()
                 continue
             return data
@@ -111,25 +140,15 @@ class Stream:
         self._wake()
 
     def fail(self, error: UmlabError) -> None:
-        """Have everybody who reads get an error."""
-        self._failure = self._failure or error
-        self._wake()
+        """Have everybody who reads get an error behind what is there; the line is used no more."""
+        if self._failure is None:
+            self._last_words = take_all(self._sock)
+            self._failure = error
+            self._wake()
 
     def clear(self) -> None:
         """Throw away what is there."""
-        try:
-            while self._sock.recv(_READ_SIZE):
-                pass
-        except (BlockingIOError, ConnectionResetError):
-            return
-
-    def fileno(self) -> int:
-        """Return our end's descriptor."""
-        return self._sock.fileno()
-
-    def close(self) -> None:
-        """Close our end.  Idempotent."""
-        self._sock.close()
+        take_all(self._sock)
 
     async def _woken(self) -> bool:
         """Wait for bytes or news; say whether either came before everything had been silent long enough."""
@@ -144,7 +163,9 @@ class Stream:
             return False
         finally:
             self._waking = None
-            loop.remove_reader(self._sock)
+            # Whoever has closed it has done so.
+            if self._sock.fileno() >= 0:
+                loop.remove_reader(self._sock)
         return True
 
     async def _told(self) -> None:
@@ -159,13 +180,25 @@ class Stream:
             self._waking.set_result(None)
 
 
+def take_all(line: socket.socket) -> bytes:
+    """Return what is there on a line, of which a socket holds so much only."""
+    found = b""
+    with contextlib.suppress(BlockingIOError, ConnectionResetError):
+        for _ in range(_SOCKET_READS):
+            data = line.recv(_READ_SIZE)
+            if not data:
+                break
+            found += data
+    return found
+
+
 class Session:
     """A command that runs, made by :meth:`umlab.guest.agent.Agent.open`; close it when you are done.
 
     Args:
         number: From 1.
-        output: Its first line,
-        errors: and its second one.
+        serial: Tells it from others that have had, or will have, the same number.
+        lines: Our ends of its two lines.
         share: The common folder, where the guest has it.
         tell: Sends a line on the control line.
     """
@@ -173,14 +206,14 @@ class Session:
     def __init__(
         self,
         number: int,
-        output: Stream,
-        errors: Stream,
+        serial: int,
+        lines: Sequence[socket.socket],
         share: Share | None,
         tell: Callable[[str], None],
     ) -> None:
         self.number = number
-        self._output = output
-        self._errors = errors
+        self._serial = serial
+        self._output, self._errors = map(Stream, lines)
         self._share = share
         self._tell = tell
         self._input: Input = "none"
@@ -192,32 +225,17 @@ class Session:
         # Its error is told to whoever asks, if anybody does.
         self._status.add_done_callback(lambda future: future.cancelled() or future.exception())
         self._free: asyncio.Event = asyncio.Event()
-        output.begin()
-        errors.begin()
+        self._starting: asyncio.Task[None] | None = None
 
     async def start(self, request: Request) -> None:
-        """Send the request.
+        """Send the request; one that has been begun is sent to its end, though the caller be cancelled.
 
         Raises:
-            LocalProtocolError: The script has more than 1 MiB.
-            OSError: The common folder takes no file.
             UmlabError: The guest has gone.
         """
-        script = request.script.encode("utf-8", "surrogateescape")
-        if len(script) > MAX_COMMAND:
-            raise LocalProtocolError(f"a command of {len(script)} bytes, at most {MAX_COMMAND} are sent")
-        rows, columns = request.window
         self._input = request.input
-        script = _NUMBERED.format(self.number).encode() + script
-        head = f"run {request.input} {rows} {columns}"
-        if self._share is not None:
-            self._script = self._share.put(script)
-            self._send(f"{head} file {self._script}\n".encode())
-            return
-        self._send(f"{head} line {len(script)}\n".encode())
-        for start in range(0, len(script), LINE_PIECE):
-            await self._send_piece(script[start : start + LINE_PIECE])
-        await self._clear.wait()
+        self._starting = asyncio.create_task(self._send_request(request))
+        await asyncio.shield(self._starting)
 
     async def read_output(self) -> bytes:
         """Return what the command writes to its standard output or terminal, empty at the end.
@@ -257,24 +275,23 @@ class Session:
         what is typed some 4,000 bytes ahead of its reader.
 
         Raises:
-            OSError: The common folder takes no file.
             UmlabError: The guest has gone.
         """
         assert self._input != "none"
-        size = LINE_PIECE if self._share is None or self._input == "tty" else FILE_PIECE
-        for start in range(0, len(data), size):
-            piece = data[start : start + size]
-            if self._input == "tty":
-                self._send(piece)
-            elif self._share is None:
-                await self._clear.wait()
-                self._send(f"line {len(piece)}\n".encode())
-                await self._send_piece(piece)
-            else:
-                await self._clear.wait()
-                self._piece = self._share.put(piece)
+        if self._input == "tty":
+            self._send(data)
+            return
+        while data:
+            await self._clear.wait()
+            self._piece = self._put(data[:FILE_PIECE])
+            if self._piece is not None:
                 self._clear.clear()
                 self._send(f"file {self._piece}\n".encode())
+                data = data[FILE_PIECE:]
+            else:
+                piece, data = data[:LINE_PIECE], data[LINE_PIECE:]
+                self._send(f"line {len(piece)}\n".encode())
+                await self._send_piece(piece)
 
     async def end_input(self) -> None:
         """End the command's input.  Idempotent; a terminal's end is typed.  Raises UmlabError."""
@@ -286,7 +303,7 @@ class Session:
     def signal(self, name: str) -> None:
         """Send the command's process group a signal, such as ``INT``; nothing happens after its end."""
         if not self._status.done():
-            self._tell(f"signal {self.number} {name}")
+            self._tell(f"signal {self.number} {name} {self._serial}")
 
     def resize(self, rows: int, columns: int) -> None:
         """Tell the command how large its terminal is, in characters."""
@@ -301,10 +318,19 @@ class Session:
         """
         return await asyncio.shield(self._status)
 
+    def cut(self) -> None:
+        """Wait no longer for what the command, which has ended, has started and left behind."""
+        self._tell(f"cut {self.number} {self._serial}")
+
     @property
     def has_exited(self) -> bool:
         """Whether the command has ended; what it has started may still write."""
         return self._status.done()
+
+    @property
+    def is_free(self) -> bool:
+        """Whether nothing more comes of the command."""
+        return self._free.is_set()
 
     def took(self) -> None:
         """Take note that the guest has taken a piece."""
@@ -334,7 +360,9 @@ class Session:
         self._free.set()
 
     async def drain(self) -> None:
-        """Read the rest, for nobody, until the session is free for another command."""
+        """Read the rest, for nobody, until the session is free for another command.  Raises UmlabError."""
+        if self._starting is not None:
+            await self._starting
         while not self._free.is_set():
             await asyncio.gather(self._skip(self._output), self._skip(self._errors), self.end_input())
             with contextlib.suppress(TimeoutError):
@@ -349,6 +377,30 @@ class Session:
             self._share.drop(self._script)
             self._script = None
 
+    async def _send_request(self, request: Request) -> None:
+        preamble = _PREAMBLE.replace("N", str(self.number)).replace("SERIAL", str(self._serial))
+        script = preamble.encode() + request.script_bytes()
+        rows, columns = request.window
+        head = f"run {request.input} {rows} {columns}"
+        self._script = self._put(script)
+        if self._script is not None:
+            self._send(f"{head} file {self._script}\n".encode())
+            return
+        self._send(f"{head} line {len(script)}\n".encode())
+        for start in range(0, len(script), LINE_PIECE):
+            await self._send_piece(script[start : start + LINE_PIECE])
+        await self._clear.wait()
+
+    def _put(self, data: bytes) -> str | None:
+        """Return the name of a file with these bytes in the common folder, ``None`` where it takes none."""
+        try:
+            return self._share.put(data) if self._share is not None else None
+        except OSError as error:
+            # No room is left, or the guest has made it unusable: then all goes over the line.
+            _log.warning("session %d: the folder in common takes no file: %s", self.number, error.strerror)
+            self._share = None
+            return None
+
     async def _skip(self, stream: Stream) -> None:
         while await stream.read():
             pass
@@ -360,6 +412,7 @@ class Session:
         self._send(piece)
 
     def _send(self, data: bytes) -> None:
+        # Its lines may be another one's by now.
         if self._status.done() and (failure := self._status.exception()) is not None:
             raise failure
         if not self._output.send(data):
@@ -378,10 +431,3 @@ async def _all(stream: Stream, limit: int) -> bytes:
         if len(output) > limit:
             raise RemoteProtocolError(f"the command wrote more than {limit} bytes")
     return bytes(output)
-
-
-#: What a script begins with: its process group, which signals go to, and a signal that came too early.
-_NUMBERED = (
-    "echo $$ >/run/umlab/{0}.pid\n"
-    "[ ! -s /run/umlab/{0}.pending ] || {{ read -r REPLY; kill -s $REPLY -- -$$; }} </run/umlab/{0}.pending\n"
-)

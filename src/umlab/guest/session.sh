@@ -84,7 +84,6 @@ while :; do
 	[ "$input" != pipe ] || wait $feeder
 	wait $out $err
 	: >$n.pid
-	: >$n.pending
 	settle $n.outs /dev/ttyS$((2 * n - 1))
 	settle $n.errs /dev/ttyS$((2 * n))
 	echo "$n end" >&3

@@ -45,6 +45,11 @@ def console_names(incomplete: str) -> list[str]:
     return _beginning(incomplete, [*_members(running), *others])
 
 
+def copy_places(incomplete: str) -> list[str]:
+    """Return the guests of all labs, each with the colon behind it; the shell itself knows what is here."""
+    return [f"{name}:" for name in guest_names(incomplete)]
+
+
 def hook_names(incomplete: str) -> list[str]:
     """Return the hooks of all labs that answer, or the labs while none is typed."""
     from umlab.client.sync import Client

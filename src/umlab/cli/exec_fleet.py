@@ -56,7 +56,7 @@ class Lines:
         on_reader_left: Called when nobody reads that any more.
     """
 
-    def __init__(self, fd: int, on_reader_left: Callable[[], object]) -> None:
+    def __init__(self, fd: int, on_reader_left: Callable[[], None]) -> None:
         self._pipe = PipeWriter(fd, on_reader_left)
         self._is_shown = os.isatty(fd)
         self._rests: dict[str, bytes] = {}

@@ -30,12 +30,12 @@ class ProgressLine:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
     def __call__(self, done: int, total: int) -> None:
-        """Show how much of it all is done."""
+        """Show how much of it all is done, in bytes where nobody knows how much it is: ``total`` is 0."""
         now = time.monotonic()
         if now < self._next:
             return
         self._next = now + (0.2 if self._terminal else 10)
         self._shown = True
-        text = f"{self._what}: {done * 100 // max(total, 1)} %"
+        text = f"{self._what}: " + (f"{min(done * 100 // total, 100)} %" if total else f"{done >> 20} MiB")
         end = "" if self._terminal else "\n"
         print(f"\r{text}" if self._terminal else text, end=end, file=sys.stderr, flush=True)

@@ -1,0 +1,288 @@
+"""Files into guests, and out of one: as tar streams through commands there."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
+
+from umlab._readable import readable
+from umlab.cli.copy_place import Place
+from umlab.cli.guest_choice import Choice
+from umlab.cli.pipe import PipeWriter
+from umlab.cli.progress import ProgressLine
+from umlab.client.exec import AsyncExec, ExecOrder
+from umlab.errors import LabError, UmlabError
+from umlab.guest.archive import ArchiveReader, measure, write_archive
+from umlab.guest.console import escape
+from umlab.guest.unpack import Unpacker
+
+_BOX = "/run/umlab/busybox"
+_READ_SIZE = 256 * 1024
+#: Guests that files are copied to at a time.
+_CONCURRENCY = 4
+#: Seconds that a guest has to remove what it has of an interrupted copy.
+_CLEAN_TIME = 3.0
+#: Bytes of what a guest says about a copy.
+_MAX_ERRORS = 16 * 1024
+
+#: Puts what comes in a folder beside its place, then there.  A folder that is there keeps what it has.
+_PUT = f"""
+box={_BOX} failed=0
+if [ -d "$place" ]; then
+	cd "$place" || exit
+	name=
+elif [ "$only" = 1 ] && [ "${{place%/}}" = "$place" ]; then
+	folder=. name=${{place##*/}}
+	[ "$name" = "$place" ] || folder=${{place%/*}}/
+	cd "$folder" || exit
+else
+	echo "$place: no such folder" >&2
+	exit 1
+fi
+new=.umlab-$$
+$box mkdir -m 700 $new || exit
+trap '$box rm -rf "$new"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+move() {{
+	if [ -d "$1" ] && [ ! -L "$1" ] && [ -d "$2" ]; then
+		for each in "$1"/* "$1"/.[!.]* "$1"/..?*; do
+			[ -e "$each" ] || [ -L "$each" ] || continue
+			(move "$each" "$2/${{each##*/}}"; exit $failed) || failed=1
+		done
+	else
+		$box mv -fT "$1" "$2" || failed=1
+	fi
+}}
+"""
+_UNTAR = f"""{_PUT}
+$box tar xpf - -C $new || failed=1
+for member in $new/* $new/.[!.]* $new/..?*; do
+	[ ! -e "$member" ] && [ ! -L "$member" ] || move "$member" "./${{name:-${{member##*/}}}}"
+done
+exit $failed
+"""
+_STORE = f"""{_PUT}
+[ -n "$name" ] || {{ echo "$place: is a folder" >&2; exit 1; }}
+$box cat >$new/content || exit
+move $new/content "./$name"
+exit $failed
+"""
+_TAR = f"""
+if [ -d "$place" ]; then
+	cd "$place" && exec {_BOX} tar cf - .
+elif [ -e "$place" ]; then
+	folder=. name=${{place##*/}}
+	[ "$name" = "$place" ] || folder=${{place%/*}}/
+	cd "$folder" && exec {_BOX} tar chf - "./$name"
+else
+	echo "$place: no such file or folder" >&2
+	exit 1
+fi
+"""
+_FETCH = f'exec {_BOX} cat -- "$place"\n'
+
+
+#: Paths of ours, each with the name that it gets.
+Sources = Sequence[tuple[str, str]]
+
+
+def named_sources(paths: Sequence[str]) -> Sources:
+    """Return what is copied from here, each with its name.
+
+    Raises:
+        LabError: Something is not there, or two have one name.
+    """
+    sources: dict[str, str] = {}
+    for path in paths:
+        if not os.path.exists(path):
+            raise LabError(f"{path}: no such file or folder")
+        name = os.path.basename(os.path.abspath(path))
+        if not name:
+            raise LabError(f"{path}: write the name of a file or folder")
+        if name in sources:
+            raise LabError(f"{path}: {sources[name]} is called {name} as well")
+        sources[name] = path
+    return [(path, name) for name, path in sources.items()]
+
+
+def target_path(source: Place, target: str) -> str:
+    """Return where something of a guest's comes to be here.
+
+    Raises:
+        LabError: The folder is not there, or what is copied has no name.
+    """
+    if os.path.isdir(target):
+        return os.path.join(target, source.name)
+    if target.endswith("/"):
+        raise LabError(f"{target}: no such folder")
+    return target
+
+
+class Copy:
+    """One run of the command.
+
+    Args:
+        say: Is told everything that went wrong.
+
+    Attributes:
+        failed: Whether anything did.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.failed = False
+        self._say = say
+
+    def problem(self, text: str) -> None:
+        """Take note of what went wrong, perhaps in a guest's words."""
+        self.failed = True
+        self._say(escape(os.fsencode(text)))
+
+    async def put(self, sources: Sources | None, choices: Sequence[Choice], place: str) -> None:
+        """Copy files and folders of ours into guests.
+
+        Args:
+            sources: Their paths and names; ``None`` for standard input.
+            choices: The guests.
+            place: The path there.
+        """
+        places = asyncio.Semaphore(_CONCURRENCY)
+        total = measure([path for path, _ in sources or ()]) * len(choices)
+        with ProgressLine("copying") as progress:
+            done = 0
+
+            def advance(size: int) -> None:
+                nonlocal done
+                done += size
+                progress(done, total)
+
+            async def put_in(choice: Choice) -> None:
+                async with places:
+                    await self._put_in(choice, sources, place, advance)
+
+            await _all(put_in(choice) for choice in choices)
+
+    async def get(self, choice: Choice, source: Place, target: str) -> None:
+        """Copy a file or folder of a guest to a path here, or a file to standard output.
+
+        Raises:
+            UmlabError: It cannot be had.
+            OSError: It cannot be written.
+        """
+        if target == "-":
+            pipe = PipeWriter(1, lambda: None)
+            try:
+                await self._converse(choice, _script(_FETCH, place=source.path), pipe.write)
+            finally:
+                pipe.close()
+            return
+        reader = ArchiveReader()
+        with Unpacker(target, self.problem) as unpacker, ProgressLine("copying") as progress:
+            done = 0
+
+            async def take(data: bytes) -> None:
+                nonlocal done
+                for event in reader.feed(data):
+                    unpacker.take(event)
+                done += len(data)
+                progress(done, 0)
+
+            if await self._converse(choice, _script(_TAR, place=source.path), take) and done:
+                reader.finish()
+                unpacker.finish()
+
+    async def _put_in(
+        self,
+        choice: Choice,
+        sources: Sources | None,
+        place: str,
+        advance: Callable[[int], None],
+    ) -> None:
+        if sources is None:
+            script, pieces = _script(_STORE, place=place, only="1"), None
+        else:
+            only = str(int(len(sources) == 1))
+            script, pieces = _script(_UNTAR, place=place, only=only), write_archive(sources, self.problem)
+
+        async def feed(running: AsyncExec) -> None:
+            if pieces is None:
+                while data := await _read():
+                    await running.write(data)
+                    advance(len(data))
+            else:
+                for piece in pieces:
+                    await running.write(piece)
+                    advance(len(piece))
+            await running.end_input()
+
+        async def ignore(_: bytes) -> None:
+            pass
+
+        try:
+            await self._converse(choice, script, ignore, feed)
+        except UmlabError as error:
+            self.problem(f"{choice.label}: {error}")
+
+    async def _converse(
+        self,
+        choice: Choice,
+        script: str,
+        take: Callable[[bytes], Awaitable[None]],
+        feed: Callable[[AsyncExec], Awaitable[None]] | None = None,
+    ) -> bool:
+        """Run a script, and say whether it ended well; what it complains about are problems."""
+        order = ExecOrder(script=script, input="none" if feed is None else "pipe")
+        async with await AsyncExec.open(choice.lab, choice.guest, order) as running:
+            feeding = asyncio.ensure_future(feed(running)) if feed is not None else None
+            errors = b""
+            try:
+                while (output := await running.read()) is not None:
+                    if output.stream == "stdout":
+                        await take(output.data)
+                    else:
+                        errors = (errors + output.data)[:_MAX_ERRORS]
+                    if feeding is not None and feeding.done():
+                        feeding.result()
+            except asyncio.CancelledError:
+                await self._clean(running)
+                raise
+            finally:
+                if feeding is not None:
+                    feeding.cancel()
+                    await asyncio.gather(feeding, return_exceptions=True)
+            for line in errors.decode("utf-8", "surrogateescape").splitlines():
+                self.problem(f"{choice.label}: {line}")
+            if running.status and not errors:
+                self.problem(f"{choice.label}: the copy ended with status {running.status}")
+            return not running.status
+
+    async def _clean(self, running: AsyncExec) -> None:
+        """Let the guest remove what it has."""
+        await running.signal("TERM")
+        with suppress(TimeoutError, UmlabError):
+            async with asyncio.timeout(_CLEAN_TIME):
+                while await running.read() is not None:
+                    pass
+
+
+async def _all(works: Iterable[Awaitable[None]]) -> None:
+    tasks = [asyncio.ensure_future(each) for each in works]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _read() -> bytes:
+    with suppress(PermissionError):
+        await readable(0)
+    return os.read(0, _READ_SIZE)
+
+
+def _script(script: str, **values: str) -> str:
+    return "".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items()) + script

@@ -7,13 +7,18 @@ from typing import Any
 import pytest
 
 from umlab.errors import LabError
+from umlab.guest.agent_line import SESSIONS
 from umlab.guest.cmdline import (
+    AGENT_FD,
     MIN_MEMORY,
+    NIC_FD,
+    TERMINAL_FD,
     BessNic,
     DaemonNic,
     DiskRoot,
     FdNic,
     GuestSpec,
+    HostRoot,
     Nic,
     TinyRoot,
     kernel_arguments,
@@ -23,8 +28,29 @@ from umlab.guest.cmdline import (
 MAC = "02:00:00:00:00:0a"
 
 
+#: What every guest has between its consoles and what is its own.
+COMMON = [
+    "ssl=null",
+    *(f"ssl{line}=fd:{AGENT_FD + line}" for line in range(1 + 2 * SESSIONS)),
+    "quiet",
+    "initrd=/run/g/root",
+    "umlab.name=g",
+    "umlab.share=/run/g/share",
+]
+
+
+def words(spec: GuestSpec, uml_dir: str = "/run/g", **given: Any) -> list[str]:
+    return kernel_arguments(spec, uml_dir=uml_dir, initrd="/run/g/root", share="/run/g/share", **given)
+
+
 def arguments(**fields: Any) -> list[str]:
-    return kernel_arguments(GuestSpec("g", **fields), uml_dir="/run/g", initrd="/run/g/root")
+    return words(GuestSpec("g", **fields))
+
+
+def own(**fields: Any) -> list[str]:
+    """Return what comes behind what every guest has."""
+    whole = arguments(**fields)
+    return whole[whole.index(COMMON[-1]) + 1 :]
 
 
 def test_tiny_guest_has_console_agent_and_initrd() -> None:
@@ -34,22 +60,19 @@ def test_tiny_guest_has_console_agent_and_initrd() -> None:
         "uml_dir=/run/g/",
         "con=null",
         "con0=null,fd:1",
-        "ssl=null",
-        "ssl0=fd:3",
-        "quiet",
-        "initrd=/run/g/root",
+        *COMMON,
     ]
 
 
 def test_terminal_is_the_second_console() -> None:
-    arguments = kernel_arguments(GuestSpec("g"), uml_dir="/run/g", initrd="/i", terminal=True)
-    assert arguments.index("con1=fd:4") > arguments.index("con=null")
+    arguments = words(GuestSpec("g"), terminal=True)
+    assert arguments.index(f"con1=fd:{TERMINAL_FD}") > arguments.index("con=null")
 
 
 def test_socket_for_notifications_is_told_before_what_the_guest_is_given_besides() -> None:
     spec = GuestSpec("g", extra=("mconsole=notify:/mine",))
-    words = kernel_arguments(spec, uml_dir="/run/g", initrd="/i", notify="/run/.g")
-    assert [word for word in words if word.startswith("mconsole")] == [
+    whole = words(spec, notify="/run/.g")
+    assert [word for word in whole if word.startswith("mconsole")] == [
         "mconsole=notify:/run/.g",
         "mconsole=notify:/mine",
     ]
@@ -58,16 +81,25 @@ def test_socket_for_notifications_is_told_before_what_the_guest_is_given_besides
 @pytest.mark.parametrize("path", ["relative", "/a b", "/" + "x" * 107])
 def test_unusable_socket_for_notifications_is_refused(path: str) -> None:
     with pytest.raises(LabError, match="notify"):
-        kernel_arguments(GuestSpec("g"), uml_dir="/run/g", initrd="/i", notify=path)
+        words(GuestSpec("g"), notify=path)
 
 
 def test_disk_root_is_ubd0_with_its_backing() -> None:
-    assert arguments(root=DiskRoot("/d/cow", "/d/base"))[8:] == [
+    assert own(root=DiskRoot("/d/cow", "/d/base")) == [
         "ubd0=/d/cow,/d/base",
-        "root=/dev/ubda",
-        "rw",
+        "umlab.root=disk",
+        "umlab.init=/sbin/init",
     ]
-    assert arguments(root=DiskRoot("/d/disk"))[8] == "ubd0=/d/disk"
+    assert own(root=DiskRoot("/d/disk", init=None)) == ["ubd0=/d/disk", "umlab.root=disk"]
+
+
+def test_host_root_has_its_shared_folders_and_where_the_modules_are() -> None:
+    assert own(root=HostRoot(shared=("/a", "/b/c")), modules_directory="/k/modules") == [
+        "umlab.root=host",
+        "umlab.shared=/a",
+        "umlab.shared=/b/c",
+        "umlab.modules=/k/modules",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -78,8 +110,8 @@ def test_disk_root_is_ubd0_with_its_backing() -> None:
         (DaemonNic("/s/ctl", data_path="/s/data"), "eth0=daemon,,unix,/s/ctl,/s/data"),
         (BessNic("/s/bess"), "vec0:transport=bess,dst=/s/bess"),
         (BessNic("/s/bess", MAC, 9000), f"vec0:transport=bess,dst=/s/bess,mac={MAC},mtu=9000"),
-        (FdNic("lan"), "vec0:transport=fd,fd=4"),
-        (FdNic("lan", MAC, 16000), f"vec0:transport=fd,fd=4,mac={MAC},mtu=16000"),
+        (FdNic("lan"), f"vec0:transport=fd,fd={TERMINAL_FD}"),
+        (FdNic("lan", MAC, 16000), f"vec0:transport=fd,fd={TERMINAL_FD},mac={MAC},mtu=16000"),
     ],
 )
 def test_nic_becomes_its_transport(nic: Nic, argument: str) -> None:
@@ -88,16 +120,18 @@ def test_nic_becomes_its_transport(nic: Nic, argument: str) -> None:
 
 def test_inherited_sockets_come_behind_the_terminal() -> None:
     spec = GuestSpec("g", nics=(FdNic("a"), BessNic("/b"), FdNic("c")))
-    whole = kernel_arguments(spec, uml_dir="/run/g", initrd="/i", terminal=True)
-    assert whole[-3:] == ["vec0:transport=fd,fd=5", "vec1:transport=bess,dst=/b", "vec2:transport=fd,fd=6"]
+    whole = words(spec, terminal=True)
+    assert whole[-3:] == [
+        f"vec0:transport=fd,fd={NIC_FD}",
+        "vec1:transport=bess,dst=/b",
+        f"vec2:transport=fd,fd={NIC_FD + 1}",
+    ]
     assert [setting for _, setting in nic_settings(spec.nics)] == [word[5:] for word in whole[-3:]]
 
 
 def test_each_kind_of_nic_counts_by_itself_and_extra_comes_last() -> None:
     nics = (DaemonNic("/a"), BessNic("/b"), DaemonNic("/c"), FdNic("d"))
-    names = [
-        word.replace(":", "=").partition("=")[0] for word in arguments(nics=nics, extra=("con2=pty",))[9:]
-    ]
+    names = [word.replace(":", "=").partition("=")[0] for word in own(nics=nics, extra=("con2=pty",))]
     assert names == ["eth0", "vec0", "eth1", "vec1", "con2"]
 
 
@@ -128,6 +162,12 @@ def test_each_kind_of_nic_counts_by_itself_and_extra_comes_last() -> None:
         ({"nics": (FdNic("a", mac="01:00:00:00:00:00"),)}, "mac"),
         ({"nics": (FdNic("a", mtu=65535),)}, "mtu"),
         ({"root": TinyRoot(("../evil",))}, "module"),
+        ({"root": HostRoot(("a b",))}, "module"),
+        ({"root": HostRoot(shared=("relative",))}, "shared folder"),
+        ({"root": HostRoot(shared=("/a b",))}, "shared folder"),
+        ({"root": HostRoot(shared=("/a,b",))}, "shared folder"),
+        ({"root": DiskRoot("/a", init="init")}, "init"),
+        ({"root": DiskRoot("/a", init="/a b")}, "init"),
         ({"root": DiskRoot("/a:b")}, "root image"),
         ({"root": DiskRoot("/a", "/b,c")}, "backing image"),
         ({"extra": ("",)}, "argument"),
@@ -156,7 +196,7 @@ def test_unusable_umid_is_refused(umid: str) -> None:
 @pytest.mark.parametrize("uml_dir", ["relative", "/a b"])
 def test_unusable_run_directory_is_refused(uml_dir: str) -> None:
     with pytest.raises(LabError, match="run directory"):
-        kernel_arguments(GuestSpec("g"), uml_dir=uml_dir, initrd="/i")
+        words(GuestSpec("g"), uml_dir)
 
 
 def test_command_line_that_the_kernel_would_cut_is_refused() -> None:

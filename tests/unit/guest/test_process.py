@@ -15,7 +15,8 @@ import pytest
 from support.deadline import scaled, wait_until_async
 from umlab.errors import GuestFailed, LabError
 from umlab.guest import landlock
-from umlab.guest.cmdline import DiskRoot, GuestSpec
+from umlab.guest.agent_line import SESSIONS
+from umlab.guest.cmdline import GuestSpec
 from umlab.guest.console import Console
 from umlab.guest.group import LocalGroup
 from umlab.guest.process import Guest, GuestHandle, Rung, check_containment
@@ -35,7 +36,7 @@ on(signal.SIGTERM, 1)
 print("console", os.getcwd(), flush=True)
 line = next(int(word[8:]) for word in sys.argv if word.startswith("ssl0=fd:"))
 {script}
-os.write(line, b"umlab-agent 1\\n")
+os.write(line, b"umlab-agent 2 line\\n")
 while True:
     time.sleep(1)
 """
@@ -51,7 +52,7 @@ async def start(tmp_path: Path, short_dir: Path) -> AsyncIterator[Start]:
         kernel = tmp_path / "linux"
         kernel.write_text(KERNEL.format(python=sys.executable, script=script))
         kernel.chmod(0o755)
-        spec = GuestSpec("g", str(kernel), root=DiskRoot(str(tmp_path / "disk")), **fields)  # type: ignore[arg-type]
+        spec = GuestSpec("g", str(kernel), **fields)  # type: ignore[arg-type]
         guest = await Guest.start(spec, str(short_dir))
         guests.append(guest)
         return guest
@@ -166,13 +167,15 @@ async def test_guest_is_handed_on_and_goes_on(tmp_path: Path, short_dir: Path, t
         )
     )
     kernel.chmod(0o755)
-    spec = GuestSpec("g", str(kernel), root=DiskRoot(str(tmp_path / "disk")))
+    spec = GuestSpec("g", str(kernel))
     first = await Guest.start(spec, str(short_dir), terminal=terminal)
     await first.ready(LONG)
     assert (first.terminal >= 0) is terminal
     handle = first.handle()
-    assert len(handle.fds) == 3 + terminal
-    kept = GuestHandle(handle.memory_path, handle.started_at, tuple(map(os.dup, handle.fds)))
+    assert len(handle.fds) == 3 + 2 * SESSIONS + terminal
+    kept = GuestHandle(
+        handle.memory_path, handle.started_at, {name: os.dup(fd) for name, fd in handle.fds.items()}
+    )
     await first.let_go()
     await first.let_go()
     os.kill(first.pid, signal.SIGUSR1)
@@ -201,21 +204,22 @@ async def test_handle_that_is_none_stays_the_callers(short_dir: Path) -> None:
     spec = GuestSpec("g", "/bin/true")
     group = LocalGroup(WatchedGroup([], cwd="/", env={}, output=1, on_end=lambda _: None), 1)
 
-    def adopt(fds: tuple[int, ...]) -> None:
-        Guest.adopt(spec, str(short_dir), GuestHandle("/x", 0.0, fds), Console(), group, ready=False)
+    def adopt(lock: int, output: int, line: int) -> None:
+        lines = {"channel": line, **{f"line{number}": line for number in range(1, 1 + 2 * SESSIONS)}}
+        handle = GuestHandle("/x", 0.0, {"lock": lock, "output": output, **lines})
+        Guest.adopt(spec, str(short_dir), handle, Console(), group, ready=False)
 
-    for count in (0, 2, 5):
-        with pytest.raises(ValueError, match="unpack"):
-            Guest.adopt(
-                spec, str(short_dir), GuestHandle("/x", 0.0, (0,) * count), Console(), group, ready=False
-            )
+    for names in ((), ("lock", "output", "channel"), ("output", "line1")):
+        handle = GuestHandle("/x", 0.0, dict.fromkeys(names, 0))
+        with pytest.raises(LookupError):
+            Guest.adopt(spec, str(short_dir), handle, Console(), group, ready=False)
     file = os.open(short_dir / "file", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
     ours, theirs = socket.socketpair()
     with ours, theirs:
         # No socket; then a console that cannot be watched.
         for fds in ((file, file, file), (file, file, ours.fileno())):
             with pytest.raises(OSError, match=r"non-socket|not permitted"):
-                adopt(fds)
+                adopt(*fds)
         ours.send(b"still open")
         assert theirs.recv(20) == b"still open"
     os.close(file)

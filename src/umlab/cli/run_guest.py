@@ -113,7 +113,6 @@ class GuestRun:
             except BrokenPipeError:
                 # As it is for a command whose output nobody reads.
                 outcome.status = EXIT_SIGNAL + signal.SIGPIPE
-                outcome.error = "nobody reads the output"
             except GuestFailed as error:
                 self._failed(error)
             except UmlabError as error:

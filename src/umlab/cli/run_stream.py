@@ -16,10 +16,9 @@ from typing import Protocol
 from umlab._readable import readable
 from umlab.cli.pipe import PipeWriter
 from umlab.errors import LabError
-from umlab.guest.session import Input
+from umlab.guest.session import FILE_PIECE, Input
 
-#: Bytes of input that are read at a time, and that are typed: a guest's line is no faster.
-_READ_SIZE = 1 << 20
+#: Bytes that are typed at a time, and seconds that each of them takes: a guest's line is no faster.
 _TYPED_SIZE, _BYTE_TIME = 1024, 0.025 / 1024
 #: What ends the guest where every key is the command's: this one, so often within a second.
 _LEAVE_KEY, _LEAVE_COUNT = 0x1D, 3
@@ -104,9 +103,10 @@ class Pipes:
     async def converse(self, command: Command) -> int:
         """Pass everything on until the command has ended and return its status."""
         with _writer(self._output) as output, _writer(2) as errors:
+            feed = _Feed(command)
             await _pass_on(
                 [_copy(command.read_output, output), _copy(command.read_errors, errors)],
-                [_feed(command)] if self.input != "none" else [],
+                [feed.read(), feed.write()] if self.input != "none" else [],
             )
         return await command.wait()
 
@@ -195,11 +195,46 @@ async def _copy(read: Callable[[], Awaitable[bytes]], write: Callable[[bytes], A
             raise LabError(f"cannot write the command's output: {error.strerror}") from None
 
 
-async def _feed(command: Command) -> None:
-    """Give the command our standard input, as fast as it takes it."""
-    while data := await _read(_READ_SIZE):
-        await command.write(data)
-    await command.end_input()
+class _Feed:
+    """Standard input on its way to a command, as fast as that takes it.
+
+    A piece costs the guest as much time whether it is long or short, and a pipe has only short ones: so the
+    next one is put together while the guest takes one.
+
+    Args:
+        command: The command.
+    """
+
+    def __init__(self, command: Command) -> None:
+        self._command = command
+        self._piece = bytearray()
+        self._has_ended = False
+        self._changed = asyncio.Condition()
+
+    async def read(self) -> None:
+        """Read to the end, one piece ahead."""
+        while data := await _read(FILE_PIECE):
+            async with self._changed:
+                self._piece += data
+                self._changed.notify_all()
+                await self._changed.wait_for(lambda: len(self._piece) < FILE_PIECE)
+        async with self._changed:
+            self._has_ended = True
+            self._changed.notify_all()
+
+    async def write(self) -> None:
+        """Give the command all that is read."""
+        while piece := await self._next():
+            await self._command.write(piece)
+        await self._command.end_input()
+
+    async def _next(self) -> bytes:
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._piece or self._has_ended)
+            piece = bytes(self._piece)
+            self._piece.clear()
+            self._changed.notify_all()
+        return piece
 
 
 async def _type(command: Command) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -157,10 +158,14 @@ async def test_first_signal_is_the_commands_the_second_ends_the_guest(
     running = Running(tmp_path, guest, output[1], last="sync")
     session = await running.session()
     number = signal.Signals[f"SIG{name}"]
+
+    def passed_on(count: int) -> bool:
+        return len(session.signals) > count
+
     for each in (signal.SIGUSR1, signal.SIGUSR1, signal.SIGUSR2, number):
         count = len(session.signals)
         os.kill(os.getpid(), each)
-        await wait_until_async(lambda count=count: len(session.signals) > count, 5, "the signal is passed on")
+        await wait_until_async(partial(passed_on, count), 5, "the signal is passed on")
     assert session.signals == ["USR1", "USR1", "USR2", name]
     os.kill(os.getpid(), number)
     outcome = await running.outcome

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from umlab.daemon.place import state_base
 from umlab.errors import LabError
-from umlab.guest.cmdline import DiskRoot
+from umlab.guest.cmdline import DiskRoot, GuestSpec
 from umlab.guest.cow import CowFile, create_cow
 from umlab.guest.device import Disk
 from umlab.guest.file_lock import user_of
@@ -73,28 +73,38 @@ def disks_on(image: str | os.PathLike[str]) -> Iterator[KeptDisk]:
             continue
 
 
-def prepare_disk(root: DiskRoot, state: Path) -> None:
+def prepare_disk(spec: GuestSpec, state: Path) -> None:
     """Have a guest's disk there before its kernel runs, which says little of what it cannot open.
 
     A COW file that is not there is made.
 
     Args:
-        root: The disk.
-        state: The state directory of the guest's lab.
+        spec: The guest, whatever its root is.
+        state: The state directory of its lab.
 
     Raises:
         LabError: The disk cannot be had: says what is missing or was changed, and what would help.
     """
-    if root.backing is not None:
-        if Path(root.backing).parent == data_base() / IMAGES:
-            # By its name, so that it is told how to get it.
-            find_image(Path(root.backing).stem)
-        if not os.path.lexists(root.path):
-            if Path(root.path).parent == state / DISKS:
-                (state / DISKS).mkdir(mode=0o700, exist_ok=True)
-            create_cow(root.path, root.backing)
-    check_plug(Disk(root.path, root.backing), None)
-    with open(root.path, "rb") as file:
-        user = user_of(file.fileno()) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else None
+    root = spec.root
+    if not isinstance(root, DiskRoot):
+        return
+    try:
+        if root.backing is not None:
+            _prepare_cow(root.path, root.backing, state)
+        check_plug(Disk(root.path, root.backing), None)
+        with open(root.path, "rb") as file:
+            user = user_of(file.fileno()) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else None
+    except LabError as error:
+        raise LabError(f"guest {spec.umid}: {error}") from None
     if user is not None:
-        raise LabError(f"{root.path} is in use by {user}; stop that first")
+        raise LabError(f"guest {spec.umid}: {root.path} is in use by {user}; stop that first")
+
+
+def _prepare_cow(path: str, image: str, state: Path) -> None:
+    if Path(image).parent == data_base() / IMAGES:
+        # By its name, so that it is told how to get it.
+        find_image(Path(image).stem)
+    if not os.path.lexists(path):
+        if Path(path).parent == state / DISKS:
+            (state / DISKS).mkdir(mode=0o700, exist_ok=True)
+        create_cow(path, image)

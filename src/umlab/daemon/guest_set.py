@@ -34,7 +34,7 @@ from umlab.daemon.switch import SwitchService
 from umlab.daemon.view import GuestView
 from umlab.daemon.watchdog import Watchdog
 from umlab.errors import AlreadyExists, LabError, NoSuchGuest, TransportError, UmlabError
-from umlab.guest.cmdline import DiskRoot, GuestSpec
+from umlab.guest.cmdline import GuestSpec
 from umlab.guest.process import Guest
 from umlab.keeper.link import KeeperLink, KeptGroup, Thing, end_stray, watch_end
 from umlab.transports.fd import FdListener
@@ -212,8 +212,7 @@ class GuestSet:
         name = spec.umid
         if (stray := self._keeper.groups.get(name)) is not None:
             await stray.gone(_STRAY_TIMEOUT)
-        if isinstance(spec.root, DiskRoot):
-            await asyncio.to_thread(prepare_disk, spec.root, self._logs)
+        await asyncio.to_thread(prepare_disk, spec, self._logs)
         async with contextlib.AsyncExitStack() as on_error:
             logs = self._open_logs(name, on_error, fresh=True)
             try:

@@ -11,8 +11,8 @@ from typing import Any
 from support.deadline import scaled
 from support.require import require_program
 from umlab.daemon.guest import GuestService
+from umlab.guest import place
 from umlab.guest.cmdline import GuestSpec
-from umlab.guest.place import KERNELS, data_base
 
 VECTOR_VARIABLE = "UMLAB_VECTOR_KERNEL"
 
@@ -28,7 +28,7 @@ def vector_kernel() -> str | None:
     ``make kernel`` makes it; ``UMLAB_VECTOR_KERNEL`` names another one.
     """
     named = os.environ.get(VECTOR_VARIABLE)
-    path = Path(named) if named else data_base() / KERNELS / "vector-6.12/linux"
+    path = Path(named) if named else place.data_base() / place.KERNELS / "vector-6.12/linux"
     # A named kernel that is missing must fail the tests, not shrink them.
     return str(path) if named or os.access(path, os.X_OK) else None
 

@@ -96,6 +96,8 @@ def prepare_disk(spec: GuestSpec, state: Path) -> None:
             user = user_of(file.fileno()) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else None
     except LabError as error:
         raise LabError(f"guest {spec.umid}: {error}") from None
+    except OSError as error:
+        raise LabError(f"guest {spec.umid}: {error.filename}: {error.strerror}") from None
     if user is not None:
         raise LabError(f"guest {spec.umid}: {root.path} is in use by {user}; stop that first")
 

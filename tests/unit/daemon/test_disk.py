@@ -106,3 +106,9 @@ def test_disks_and_their_snapshots_are_known_by_their_image(state: Path, image: 
 def test_guests_without_a_disk_need_nothing(state: Path) -> None:
     prepare_disk(GuestSpec("left"), state)
     assert list(state.iterdir()) == []
+
+
+def test_place_that_cannot_be_made_is_told(state: Path, image: Path) -> None:
+    (state / "disks").touch()
+    with pytest.raises(LabError, match=r"^guest left: .*/disks: File exists$"):
+        prepare(DiskRoot(str(disk_path(state, "left")), str(image)), state)

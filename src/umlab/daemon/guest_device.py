@@ -42,7 +42,7 @@ from umlab.guest.device import (
     serialize_setting,
 )
 from umlab.guest.plug import check_plug
-from umlab.guest.process import is_contained, writable_places
+from umlab.guest.containment import is_contained, writable_places
 from umlab.mconsole import command as commands
 
 #: What a lab itself has of each guest: its log, its terminal and its agent's lines,

@@ -1,9 +1,9 @@
 """The last program before a guest's kernel: gives up what a guest must not have, then becomes it.
 
-Run by path as ``python -I -S launch.py PARENT FILES LIMIT LANDLOCK COUNT WRITABLE... KERNEL ARGUMENT...``
+Run by path as ``python -I -S launch.py PARENT FILES LIMIT MEANS COUNT WRITABLE... KERNEL ARGUMENT...``
 with ``PARENT`` the pid that must be the parent, ``FILES`` the inherited descriptors that become 3, 4, ...
-(such as ``7,9``, or ``-``), ``LIMIT`` how many it may have open, ``LANDLOCK`` 1 or 0, and ``COUNT`` places
-that stay writable.
+(such as ``7,9``, or ``-``), ``LIMIT`` how many it may have open, ``MEANS`` what keeps it from other files
+than ``COUNT`` places that stay writable: ``landlock``, ``mounts`` or ``none``.
 
 A UML guest is not contained by itself: when its main process dies, its programs run on as host
 processes until their group is killed, and its root can write wherever the host user can through
@@ -11,9 +11,11 @@ hostfs.  So, in this order:
 
 * death with the starting thread, until the kernel runs: from then on it would set the guest's programs
   free, and :mod:`umlab.guest.watch` takes over;
-* no core files, no new privileges;
+* no core files;
+* where there is no Landlock, and only for root, mounts that are read-only, :mod:`umlab.guest.mounts`;
 * as root, no capability but CAP_DAC_OVERRIDE: what runs away can neither mount, reboot nor load
   modules.  A guest that opens a tap itself therefore needs one that its user owns;
+* no new privileges;
 * Landlock, :mod:`umlab.guest.landlock`;
 * a seccomp filter, :mod:`umlab.guest.seccomp`.
 """
@@ -67,7 +69,7 @@ def command_line(files: Sequence[int], words: Sequence[str]) -> list[str]:
 
     Args:
         files: Descriptors that it will inherit, to become 3, 4, ...
-        words: ``LANDLOCK COUNT WRITABLE... KERNEL ARGUMENT...``.
+        words: ``MEANS COUNT WRITABLE... KERNEL ARGUMENT...``.
     """
     from umlab._descriptor_limit import inherited_descriptor_limit
 
@@ -89,7 +91,7 @@ def _renumber(files: list[int]) -> None:
 def main(argv: list[str]) -> None:
     """Restrict this process and become the kernel; returns only by an exception."""
     parent, files, limit = int(argv[0]), argv[1], int(argv[2])
-    use_landlock, count = argv[3] == "1", int(argv[4])
+    means, count = argv[3], int(argv[4])
     writable, command = argv[5 : 5 + count], argv[5 + count :]
     _must(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
@@ -99,14 +101,16 @@ def main(argv: list[str]) -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     # Infinity is a negative number.
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit if hard < 0 else min(limit, hard), hard))
+    # At the end of the path: nothing beside the package may shadow the standard library.
+    sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+    from umlab.guest import landlock, mounts, seccomp
+
+    if means == "mounts":
+        mounts.restrict_writes(writable)
     if os.geteuid() == 0:
         _drop_capabilities()
     _must(_PR_SET_NO_NEW_PRIVS, 1)
-    # At the end of the path: nothing beside the package may shadow the standard library.
-    sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
-    from umlab.guest import landlock, seccomp
-
-    if use_landlock:
+    if means == "landlock":
         landlock.restrict_writes(writable)
     seccomp.keep_in_group()
     _must(_PR_SET_PDEATHSIG, 0)

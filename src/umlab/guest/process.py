@@ -15,11 +15,11 @@ from types import TracebackType
 
 from umlab._boot import Boot, boot_of
 from umlab.errors import GuestFailed, LabError, UmlabError
-from umlab.guest import landlock
 from umlab.guest.agent import Agent
 from umlab.guest.agent_line import SESSIONS
-from umlab.guest.cmdline import DiskRoot, FdNic, GuestSpec, HostRoot, kernel_arguments
+from umlab.guest.cmdline import FdNic, GuestSpec, HostRoot, kernel_arguments
 from umlab.guest.console import Console
+from umlab.guest.containment import check_containment, restrictions
 from umlab.guest.group import Group, LocalStarter, Order, Starter
 from umlab.guest.root import OVERLAY, build_initramfs, kernel_release
 from umlab.guest.rundir import RunDirectory
@@ -39,8 +39,6 @@ _READ_SIZE = 64 * 1024
 _LAST_READS = 16
 #: What the descriptors of its agent's lines are called.
 _LINES = ("channel", *(f"line{number}" for number in range(1, 2 * SESSIONS + 1)))
-#: Devices that a kernel writes to: its null channels and terminals.
-_DEVICES = ("/dev/null", "/dev/tty", "/dev/ptmx", "/dev/pts")
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +158,7 @@ class Guest:
 
         Raises:
             LabError: Something that it needs is missing or not usable, its name is in use, or it cannot
-                be contained: root needs Landlock, unless ``spec.landlock`` gives it up.
+                be contained, unless ``spec.landlock`` gives that up.
         """
         assert len(nic_fds) == sum(isinstance(nic, FdNic) for nic in spec.nics)
         check_containment(spec)
@@ -321,7 +319,7 @@ class Guest:
         arguments = kernel_arguments(
             spec, uml_dir=run.path, initrd=initrd, share=run.share, terminal=terminal, notify=notify
         )
-        order = Order((*_restrictions(spec, run), spec.kernel, *arguments), run.path, _environment(run))
+        order = Order((*restrictions(spec, run), spec.kernel, *arguments), run.path, _environment(run))
         with contextlib.ExitStack() as on_error, contextlib.ExitStack() as theirs:
             pairs = []
             for _ in _LINES:
@@ -435,23 +433,6 @@ class Guest:
             self.terminal = -1
 
 
-def check_containment(spec: GuestSpec) -> None:
-    """Refuse, or warn about, a guest that could change the host's files.
-
-    Raises:
-        LabError: We are root and the kernel has no Landlock.
-    """
-    if not spec.landlock:
-        _log.warning("guest %s: started without Landlock, it can change its user's files", spec.umid)
-    elif landlock.abi() < 1:
-        if os.geteuid() == 0:
-            raise LabError(
-                f"guest {spec.umid}: this kernel has no Landlock, so a guest of root could change the whole "
-                "host; run it as an ordinary user"
-            )
-        _log.warning("guest %s: this kernel has no Landlock, a guest can change its user's files", spec.umid)
-
-
 def _check_kernel(spec: GuestSpec) -> None:
     if not os.access(spec.kernel, os.X_OK) or not os.path.isfile(spec.kernel):
         raise LabError(
@@ -472,28 +453,6 @@ def _build_root(spec: GuestSpec, run: RunDirectory) -> str:
             )
         )
     return path
-
-
-def writable_places(spec: GuestSpec, run: RunDirectory) -> list[str]:
-    """Return the files and folders that a contained guest's processes may write to."""
-    writable = [run.path, run.memory_path, *(device for device in _DEVICES if os.path.exists(device))]
-    if isinstance(spec.root, DiskRoot) and os.path.exists(spec.root.path):
-        writable.append(spec.root.path)
-    if isinstance(spec.root, HostRoot):
-        writable += spec.root.shared
-    writable += spec.writable
-    return writable
-
-
-def is_contained(spec: GuestSpec) -> bool:
-    """Say whether a guest's processes may write only to the places that it is given."""
-    return spec.landlock and landlock.abi() > 0
-
-
-def _restrictions(spec: GuestSpec, run: RunDirectory) -> list[str]:
-    """Return what the launcher is told before the kernel's command line."""
-    writable = writable_places(spec, run)
-    return [str(int(is_contained(spec))), str(len(writable)), *writable]
 
 
 def _environment(run: RunDirectory) -> dict[str, str]:

@@ -9,17 +9,25 @@ from pathlib import Path
 
 import pytest
 
-from umlab.guest import landlock, launch
+from umlab.guest import landlock, launch, mounts
+from umlab.guest.containment import Means
 
-needs_landlock = pytest.mark.skipif(not landlock.abi(), reason="this kernel has no Landlock")
+has_mounts = os.geteuid() == 0 and mounts.is_possible()
+BY_LANDLOCK = pytest.param(
+    "landlock", marks=pytest.mark.skipif(not landlock.abi(), reason="this kernel has no Landlock")
+)
+BY_MOUNTS = pytest.param(
+    "mounts", marks=pytest.mark.skipif(not has_mounts, reason="mounts of one's own are for root")
+)
+contained = pytest.mark.parametrize("means", [BY_LANDLOCK, BY_MOUNTS])
 
 
 def run(
-    script: str, *writable: str, restrict: bool = True, parent: int | None = None
+    script: str, *writable: str, means: Means = "none", parent: int | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run a shell script under the launcher."""
     command = [sys.executable, "-I", "-S", launch.__file__, str(parent or os.getpid()), "-", "256"]
-    command += [str(int(restrict)), str(len(writable)), *writable, "/bin/sh", "-c", script]
+    command += [means, str(len(writable)), *writable, "/bin/sh", "-c", script]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, start_new_session=True)
 
 
@@ -28,12 +36,12 @@ def python(code: str) -> str:
 
 
 def status_fields() -> dict[str, str]:
-    lines = run("cat /proc/self/status", restrict=False).stdout.splitlines()
+    lines = run("cat /proc/self/status").stdout.splitlines()
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
-@needs_landlock
-def test_only_the_named_places_can_be_written_to(tmp_path: Path) -> None:
+@contained
+def test_only_the_named_places_can_be_written_to(tmp_path: Path, means: Means) -> None:
     inside, outside = tmp_path / "inside", tmp_path / "outside"
     inside.mkdir()
     outside.mkdir()
@@ -50,40 +58,103 @@ def test_only_the_named_places_can_be_written_to(tmp_path: Path) -> None:
         "echo through",
         str(inside),
         str(file),
+        means=means,
     )
     assert done.stdout == "old" + "through\n"
-    assert sorted(os.listdir(inside)) == ["f"]
+    # A file may be copied from one place to another.
+    assert set(os.listdir(inside)) - {"file"} == {"f"}
     assert file.read_text() == "x\n"
     assert os.listdir(outside) == ["old"]
     assert (outside / "old").read_text() == "old"
 
 
-@needs_landlock
+@contained
 @pytest.mark.skipif(landlock.abi() < 3, reason="Landlock forbids truncation from version 3 on")
-def test_truncation_outside_is_refused(tmp_path: Path) -> None:
+def test_truncation_outside_is_refused(tmp_path: Path, means: Means) -> None:
     (tmp_path / "file").write_text("content")
-    run(python(f"import os; os.truncate('{tmp_path}/file', 0)"))
+    run(python(f"import os; os.truncate('{tmp_path}/file', 0)"), means=means)
     assert (tmp_path / "file").read_text() == "content"
 
 
-@needs_landlock
 @pytest.mark.skipif(landlock.abi() < 6, reason="Landlock forbids signals from version 6 on")
 def test_processes_outside_cannot_be_signalled() -> None:
     with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE) as outside:
-        done = run(f"kill -KILL {outside.pid} || echo refused; sleep 60 & kill -KILL $! && echo own")
+        script = f"kill -KILL {outside.pid} || echo refused; sleep 60 & kill -KILL $! && echo own"
+        done = run(script, means="landlock")
         assert done.stdout == "refused\nown\n"
         assert outside.poll() is None
 
 
+@contained
+def test_devices_that_are_not_named_cannot_be_written_to(means: Means) -> None:
+    """A device is no file of the mount's: it can be written to though the mount be read-only."""
+    done = run(
+        python(
+            "import os\n"
+            "for name in ('null', 'kmsg', 'full'):\n"
+            "  try: os.close(os.open('/dev/' + name, os.O_WRONLY)); print(name)\n"
+            "  except OSError: print('no', name)"
+        ),
+        "/dev/null",
+        means=means,
+    )
+    assert done.stdout.splitlines()[:2] == ["null", "no kmsg"], done.stderr
+
+
+@pytest.mark.skipif(not has_mounts, reason="mounts of one's own are for root")
+def test_mounts_cannot_be_made_writable_again_and_nobody_else_has_them(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "inside", tmp_path / "outside"
+    inside.mkdir()
+    outside.mkdir()
+    before = Path("/proc/self/mountinfo").read_text()
+    done = run(
+        f"cd {inside} && pwd && echo x >new\n"
+        f"mount -o remount,rw,bind {outside}; mount -t tmpfs none {outside}\n"
+        f"umount -l {inside}; unshare -r -m sh -c 'mount -o remount,rw,bind / ; echo x >{outside}/new'\n"
+        f"echo x >{outside}/new; echo through",
+        str(inside),
+        means="mounts",
+    )
+    assert done.stdout == f"{inside}\nthrough\n", done.stderr
+    assert os.listdir(inside) == ["new"]
+    assert os.listdir(outside) == []
+    assert Path("/proc/self/mountinfo").read_text() == before
+
+
+@pytest.mark.skipif(not has_mounts, reason="mounts of one's own are for root")
+def test_place_in_a_place_and_a_link_to_one_are_writable(tmp_path: Path) -> None:
+    inner = tmp_path / "place" / "inner"
+    inner.mkdir(parents=True)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "link").symlink_to("other")
+    run(
+        f"echo x >{inner}/a; echo x >{tmp_path}/place/b; echo x >{tmp_path}/link/c; echo x >{tmp_path}/d",
+        str(inner),
+        str(tmp_path / "place"),
+        str(tmp_path / "link"),
+        means="mounts",
+    )
+    assert sorted(path.name for path in tmp_path.rglob("?")) == ["a", "b", "c"]
+
+
+def test_who_may_not_mount_is_refused_and_starts_nothing() -> None:
+    words = launch.command_line([], ["mounts", "0", "/bin/sh", "-c", "echo started"])
+    if has_mounts:
+        words = ["setpriv", "--bounding-set=-sys_admin", *words]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 125
+    assert "mounts: cannot have mounts of its own: Operation not permitted" in done.stdout
+    assert "started" not in done.stdout
+
+
 def test_without_landlock_everything_can_be_written_to(tmp_path: Path) -> None:
-    run(f"echo x >{tmp_path}/new", restrict=False)
+    run(f"echo x >{tmp_path}/new")
     assert (tmp_path / "new").exists()
 
 
-def test_place_that_does_not_exist_is_named() -> None:
-    if not landlock.abi():
-        pytest.skip("this kernel has no Landlock")
-    done = run("echo started", "/no/such/place")
+@contained
+def test_place_that_does_not_exist_is_named(means: Means) -> None:
+    done = run("echo started", "/no/such/place", means=means)
     assert done.returncode == 125
     assert "/no/such/place" in done.stdout
     assert "started" not in done.stdout
@@ -93,7 +164,7 @@ def test_privileges_and_core_files_are_given_up() -> None:
     fields = status_fields()
     assert fields["NoNewPrivs"] == "1"
     assert fields["Seccomp"] == "2"
-    assert run("ulimit -c", restrict=False).stdout == "0\n"
+    assert run("ulimit -c").stdout == "0\n"
     if os.geteuid() == 0:
         dac_override = 1 << 1
         for capability_set in ("CapPrm", "CapEff", "CapBnd"):
@@ -111,7 +182,7 @@ def test_group_cannot_be_left() -> None:
         "  except PermissionError: print('no', name)\n"
         "os.kill(0, 0); os.kill(os.getpid(), 0); print('own')\n"
     )
-    assert run(python(code), restrict=False).stdout == "no setsid\nno setpgid\nno kill\nown\n"
+    assert run(python(code)).stdout == "no setsid\nno setpgid\nno kill\nown\n"
 
 
 def test_starting_process_that_is_gone_starts_nothing() -> None:
@@ -129,7 +200,7 @@ def test_missing_kernel_is_named() -> None:
         str(os.getpid()),
         "-",
         "256",
-        "0",
+        "none",
         "0",
         "/no/such/kernel",
     ]
@@ -144,7 +215,7 @@ def test_parent_death_signal_does_not_reach_the_kernel() -> None:
         "import ctypes; n = ctypes.c_int(-1);"
         "ctypes.CDLL(None).prctl(2, ctypes.byref(n), 0, 0, 0); print(n.value)"
     )
-    assert run(python(code), restrict=False).stdout == "0\n"
+    assert run(python(code)).stdout == "0\n"
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 20])
@@ -158,7 +229,7 @@ def test_files_become_3_and_on_in_their_order_and_no_other_is_left(count: int) -
         "print(len(os.listdir('/proc/self/fd')) - 1)\n"
         f"for number in range({count}): os.write(number + 3, b'%d' % number)"
     )
-    command = launch.command_line(files, ["0", "0", sys.executable, "-I", "-S", "-c", code])
+    command = launch.command_line(files, ["none", "0", sys.executable, "-I", "-S", "-c", code])
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=60, pass_fds=files, start_new_session=True
     )
@@ -192,12 +263,12 @@ def test_files_that_have_the_first_numbers_already_stay_apart() -> None:
 
 
 def test_descriptor_limit_is_the_one_that_is_given_and_can_be_raised_again() -> None:
-    assert run("ulimit -Sn; ulimit -n 512 && ulimit -Sn", restrict=False).stdout == "256\n512\n"
+    assert run("ulimit -Sn; ulimit -n 512 && ulimit -Sn").stdout == "256\n512\n"
 
 
 def test_few_descriptors_are_enough() -> None:
     reader, writer = os.pipe2(os.O_CLOEXEC)
-    command = launch.command_line([writer], ["0", "0", "/bin/sh", "-c", "echo through >&3"])
+    command = launch.command_line([writer], ["none", "0", "/bin/sh", "-c", "echo through >&3"])
     subprocess.run(
         ["sh", "-c", 'ulimit -n 32; exec "$@"', "sh", *command], pass_fds=[writer], timeout=60, check=True
     )

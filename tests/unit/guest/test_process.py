@@ -14,12 +14,13 @@ import pytest
 
 from support.deadline import scaled, wait_until_async
 from umlab.errors import GuestFailed, LabError
-from umlab.guest import landlock
+from umlab.guest import landlock, mounts
 from umlab.guest.agent_line import SESSIONS
 from umlab.guest.cmdline import GuestSpec
 from umlab.guest.console import Console
+from umlab.guest.containment import check_containment, is_contained
 from umlab.guest.group import LocalGroup
-from umlab.guest.process import Guest, GuestHandle, Rung, check_containment
+from umlab.guest.process import Guest, GuestHandle, Rung
 from umlab.guest.watch import WatchedGroup
 
 LONG = scaled(20)
@@ -134,6 +135,7 @@ async def test_root_without_landlock_is_refused_unless_given_up(
     start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(landlock, "abi", lambda: 0)
+    monkeypatch.setattr(mounts, "is_possible", lambda: False)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     with pytest.raises(LabError, match="Landlock"):
         await start()
@@ -147,8 +149,21 @@ def test_user_without_landlock_is_warned(
 ) -> None:
     monkeypatch.setattr(landlock, "abi", lambda: 0)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert not is_contained(GuestSpec("g"))
     check_containment(GuestSpec("g"))
     assert "this kernel has no Landlock" in caplog.text
+
+
+def test_root_without_landlock_has_mounts_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(landlock, "abi", lambda: 0)
+    monkeypatch.setattr(mounts, "is_possible", lambda: True)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    check_containment(GuestSpec("g"))
+    assert is_contained(GuestSpec("g"))
+    assert not is_contained(GuestSpec("g", landlock=False))
+    assert caplog.text == ""
 
 
 async def test_missing_writable_place_is_told_on_the_console(start: Start) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
-from umlab.guest import landlock, launch
+from umlab.guest import containment, landlock, launch
+from umlab.guest.containment import Means
 from umlab.lab.doctor import trace_probe
 from umlab.lab.doctor.child import Outcome, run_briefly
 from umlab.lab.doctor.finding import Status, Subject, Verdict
@@ -58,7 +59,7 @@ def check_ptrace(_subject: Subject) -> Verdict:
 
 def check_seccomp(_subject: Subject) -> Verdict:
     """Start a program as a guest is started and see that it cannot leave its process group."""
-    outcome = _launch(_LEAVE_GROUP, use_landlock=False)
+    outcome = _launch(_LEAVE_GROUP, means="none")
     if outcome.status == 0:
         return Verdict(Status.OK, "a guest's processes cannot leave their group")
     if outcome.status == 1 and os.uname().machine != "x86_64":
@@ -75,10 +76,12 @@ def check_landlock(_subject: Subject) -> Verdict:
     version = landlock.abi()
     fix = "boot the host with a newer kernel that has 'landlock' in its lsm= list (/sys/kernel/security/lsm)"
     if version < 1:
+        if containment.means() == "mounts" and _launch(_WRITE_FILE, means="mounts").status == 0:
+            return Verdict(Status.OK, "there is none: guests of root have mounts of their own, read-only")
         if os.geteuid() == 0:
             return Verdict(Status.FAIL, "there is none: guests of root are refused", f"{fix}; or be no root")
         return Verdict(Status.WARN, "there is none: guests can change all files of their user", fix)
-    outcome = _launch(_WRITE_FILE, use_landlock=True)
+    outcome = _launch(_WRITE_FILE, means="landlock")
     if outcome.status != 0:
         return Verdict(Status.FAIL, f"version {version} does not hold a guest back: {outcome.text}", fix)
     if version < _HAS_TRUNCATE:
@@ -87,9 +90,9 @@ def check_landlock(_subject: Subject) -> Verdict:
     return Verdict(Status.OK, f"version {version}: guests cannot change files that are not theirs{signals}")
 
 
-def _launch(script: str, *, use_landlock: bool) -> Outcome:
+def _launch(script: str, *, means: Means) -> Outcome:
     program = [sys.executable, "-I", "-S", "-c", script]
-    return run_briefly(launch.command_line([], [str(int(use_landlock)), "0", *program]))
+    return run_briefly(launch.command_line([], [means, "0", *program]))
 
 
 def _ptrace_scope() -> int | None:

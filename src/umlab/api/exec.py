@@ -25,13 +25,11 @@ from umlab.api.duplex import until_one_ends
 from umlab.api.error import CLOSE_BASE, STATUS, RequestError, error_bytes, error_name, error_responses
 from umlab.api.limit import Limit
 from umlab.api.path import GuestName
-from umlab.daemon.exec_order import ExecOrder
+from umlab.daemon.exec_order import INPUT_WINDOW, ExecOrder
 from umlab.daemon.lab import LabService
 from umlab.errors import LabError, LimitReached, StateError, UmlabError
 from umlab.guest.session import FILE_PIECE, Session
 
-#: Bytes of input that a client may be ahead of the guest.
-INPUT_WINDOW = 4 << 20
 #: What begins a binary frame.
 STDIN, STDOUT, STDERR = b"\0", b"\1", b"\2"
 #: Signals that a command can be sent.

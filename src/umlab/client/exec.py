@@ -22,7 +22,7 @@ from umlab.client.call import QUICK_TIMEOUT, exec_path
 from umlab.client.decode import refusal
 from umlab.client.exchange import lost
 from umlab.client.place import dial
-from umlab.daemon.exec_order import ExecOrder
+from umlab.daemon.exec_order import INPUT_WINDOW, ExecOrder
 from umlab.errors import ApiError, ApiTimeout, CommandTimeout, LimitReached, LocalProtocolError, UmlabError
 from umlab.guest.agent import MAX_OUTPUT, ExecResult
 
@@ -38,8 +38,6 @@ _OPTIONS: dict[str, Any] = {
 }
 #: Bytes of a frame of input.
 _FRAME_SIZE = 64 * 1024
-#: Bytes of input that the daemon takes before the guest does.
-_WINDOW = 4 << 20
 _STREAMS: dict[int, Literal["stdout", "stderr"]] = {1: "stdout", 2: "stderr"}
 
 
@@ -202,13 +200,13 @@ class AsyncExec:
         return None
 
     async def write(self, data: bytes) -> None:
-        """Give the command input; read meanwhile: this waits while the guest is 4 MiB behind.
+        """Give the command input; read meanwhile: this waits while the guest is 8 MiB behind.
 
         What a command does not read before its end is lost.
         """
         for start in range(0, len(data), _FRAME_SIZE):
             piece = data[start : start + _FRAME_SIZE]
-            while not self._ended and self._sent + len(piece) - self._conversation.taken > _WINDOW:
+            while not self._ended and self._sent + len(piece) - self._conversation.taken > INPUT_WINDOW:
                 self._news.clear()
                 await self._news.wait()
             await self._send(_input_frame(piece))
@@ -333,7 +331,7 @@ class Exec:
             piece = data[start : start + _FRAME_SIZE]
             with self._news:
                 self._news.wait_for(
-                    lambda: self._ended or self._sent + _FRAME_SIZE - self._conversation.taken <= _WINDOW
+                    lambda: self._ended or self._sent + _FRAME_SIZE - self._conversation.taken <= INPUT_WINDOW
                 )
             self._send(_input_frame(piece))
             self._sent += len(piece)

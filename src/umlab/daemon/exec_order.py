@@ -9,6 +9,9 @@ from umlab.errors import LocalProtocolError
 from umlab.guest.script import command_script, surrounded
 from umlab.guest.session import Input, Request
 
+#: Bytes of input that the daemon takes before the guest has.
+INPUT_WINDOW = 8 << 20
+
 
 @dataclass(frozen=True, slots=True)
 class ExecOrder:

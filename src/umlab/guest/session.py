@@ -19,6 +19,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -31,7 +32,9 @@ _log = logging.getLogger(__name__)
 #: Bytes of a script.
 MAX_SCRIPT = 1 << 20
 #: Bytes of a piece of input, in a file and on the line.
-FILE_PIECE, LINE_PIECE = 1 << 20, 2048
+FILE_PIECE, LINE_PIECE = 4 << 20, 2048
+#: Pieces in files that are under way: the guest takes one while the next one is written.
+_FILES_UNDER_WAY = 2
 _READ_SIZE = 64 * 1024
 #: Reads that empty any socket, were it not filled anew.
 _SOCKET_READS = 16
@@ -218,9 +221,9 @@ class Session:
         self._tell = tell
         self._input: Input = "none"
         self._script: str | None = None
-        self._piece: str | None = None
-        self._clear = asyncio.Event()
-        self._clear.set()
+        # Pieces that the guest has not taken yet, each by the name of its file, if it has one.
+        self._under_way: deque[str | None] = deque()
+        self._taken = asyncio.Event()
         self._status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         # Its error is told to whoever asks, if anybody does.
         self._status.add_done_callback(lambda future: future.cancelled() or future.exception())
@@ -269,7 +272,7 @@ class Session:
         return stdout, stderr
 
     async def write(self, data: bytes) -> None:
-        """Give the command input; returns when the guest has taken all but the last piece.
+        """Give the command input; returns when the guest has taken all but the last two pieces.
 
         What a command that has ended has not read is lost.  A terminal takes what is typed at once, and loses
         what is typed some 4,000 bytes ahead of its reader.
@@ -282,13 +285,14 @@ class Session:
             self._send(data)
             return
         while data:
-            await self._clear.wait()
-            self._piece = self._put(data[:FILE_PIECE])
-            if self._piece is not None:
-                self._clear.clear()
-                self._send(f"file {self._piece}\n".encode())
+            await self._room(_FILES_UNDER_WAY)
+            name = self._put(data[:FILE_PIECE])
+            if name is not None:
+                self._under_way.append(name)
+                self._send(f"file {name}\n".encode())
                 data = data[FILE_PIECE:]
             else:
+                await self._room(1)
                 piece, data = data[:LINE_PIECE], data[LINE_PIECE:]
                 self._send(f"line {len(piece)}\n".encode())
                 await self._send_piece(piece)
@@ -296,7 +300,7 @@ class Session:
     async def end_input(self) -> None:
         """End the command's input.  Idempotent; a terminal's end is typed.  Raises UmlabError."""
         if self._input == "pipe":
-            await self._clear.wait()
+            await self._room(1)
             self._input = "none"
             self._send(b"end\n")
 
@@ -334,8 +338,9 @@ class Session:
 
     def took(self) -> None:
         """Take note that the guest has taken a piece."""
-        self._drop_piece()
-        self._clear.set()
+        if self._under_way:
+            self._drop(self._under_way.popleft())
+            self._taken.set()
 
     def exited(self, status: int) -> None:
         """Take note of the command's end."""
@@ -356,7 +361,8 @@ class Session:
             self._status.set_exception(error)
         for stream in (self._output, self._errors):
             stream.fail(error)
-        self._clear.set()
+        self._drop_pieces()
+        self._taken.set()
         self._free.set()
 
     async def drain(self) -> None:
@@ -372,10 +378,9 @@ class Session:
 
     def forget(self) -> None:
         """Remove the files that it has in the common folder."""
-        self._drop_piece()
-        if self._share is not None and self._script is not None:
-            self._share.drop(self._script)
-            self._script = None
+        self._drop_pieces()
+        self._drop(self._script)
+        self._script = None
 
     async def _send_request(self, request: Request) -> None:
         preamble = _PREAMBLE.replace("N", str(self.number)).replace("SERIAL", str(self._serial))
@@ -389,7 +394,7 @@ class Session:
         self._send(f"{head} line {len(script)}\n".encode())
         for start in range(0, len(script), LINE_PIECE):
             await self._send_piece(script[start : start + LINE_PIECE])
-        await self._clear.wait()
+        await self._room(1)
 
     def _put(self, data: bytes) -> str | None:
         """Return the name of a file with these bytes in the common folder, ``None`` where it takes none."""
@@ -407,9 +412,15 @@ class Session:
 
     async def _send_piece(self, piece: bytes) -> None:
         """Send bytes that are acknowledged, when what was sent before has been."""
-        await self._clear.wait()
-        self._clear.clear()
+        await self._room(1)
+        self._under_way.append(None)
         self._send(piece)
+
+    async def _room(self, most: int) -> None:
+        """Wait until fewer pieces are under way."""
+        while len(self._under_way) >= most:
+            self._taken.clear()
+            await self._taken.wait()
 
     def _send(self, data: bytes) -> None:
         # Its lines may be another one's by now.
@@ -418,10 +429,13 @@ class Session:
         if not self._output.send(data):
             raise RemoteProtocolError("the guest's agent does not read")
 
-    def _drop_piece(self) -> None:
-        if self._share is not None and self._piece is not None:
-            self._share.drop(self._piece)
-            self._piece = None
+    def _drop(self, name: str | None) -> None:
+        if self._share is not None and name is not None:
+            self._share.drop(name)
+
+    def _drop_pieces(self) -> None:
+        while self._under_way:
+            self._drop(self._under_way.popleft())
 
 
 async def _all(stream: Stream, limit: int) -> bytes:

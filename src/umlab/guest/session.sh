@@ -13,7 +13,7 @@ feed() {
 	while read -r kind what <&4; do
 		case "$kind" in
 		line) $box dd "bs=$what" count=1 iflag=fullblock <&4 ;;
-		file) $box cat "share/$what" ;;
+		file) $box dd bs=1M if="share/$what" 2>/dev/null ;;
 		end) return ;;
 		esac
 		echo "$n more" >&3

@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed
 from support.api_lab import ApiLab
 from support.deadline import scaled, wait_until_async
 from support.fake_execs import FakeExecs, FakeSession
-from umlab.api.exec import INPUT_WINDOW
+from umlab.daemon.exec_order import INPUT_WINDOW
 
 PATH = "/v1/guests/left/exec"
 
@@ -27,7 +27,9 @@ async def begin(api: ApiLab, order: Any = None, *, guest: str = "left") -> Async
     """Open a WebSocket and send the order."""
     async with (
         asyncio.timeout(scaled(20)),
-        unix_connect(os.fspath(api.path), f"ws://umlab/v1/guests/{guest}/exec", compression=None, close_timeout=0.2) as socket,
+        unix_connect(
+            os.fspath(api.path), f"ws://umlab/v1/guests/{guest}/exec", compression=None, close_timeout=0.2
+        ) as socket,
     ):
         if order is not None:
             await socket.send(json.dumps(order))

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from support.deadline import scaled
-from umlab.guest.agent import Agent
+from support.deadline import scaled, wait_until_async
+from umlab.guest.agent import Agent, ExecResult
 from umlab.guest.agent_line import SESSIONS
-from umlab.guest.session import LINE_PIECE
+from umlab.guest.session import LINE_PIECE, Request, Session
 
+#: What an agent greets with: all goes over the lines, or through the folder in common.
+LINE, FILE = "umlab-agent 2 line\n", "umlab-agent 2 file\n"
 _LONG = scaled(10)
 
 
@@ -141,3 +144,29 @@ class ScriptedAgent:
                     self.say(f"{line.split()[1]} end\n")
                 else:
                     self.heard.put_nowait(line.rstrip("\n"))
+
+
+def run(guest: ScriptedAgent, command: str, timeout: float = _LONG) -> asyncio.Task[ExecResult]:
+    """Begin to run a command."""
+    return asyncio.create_task(guest.agent.run(command, timeout))
+
+
+async def opened(guest: ScriptedAgent, request: Request, number: int = 1) -> Session:
+    """Begin a command, take its request and return its session."""
+    opening = asyncio.create_task(guest.agent.open(request))
+    await guest.request(number)
+    return await opening
+
+
+async def freed(guest: ScriptedAgent, number: int = 1) -> None:
+    """Wait until a session can be used again."""
+    await wait_until_async(lambda: number in guest.agent._idle, 10, "a free session")
+
+
+async def all_of(read: Callable[[], Awaitable[bytes]]) -> bytes:
+    """Return all that is read until the end."""
+    output = b""
+    async with asyncio.timeout(_LONG):
+        while data := await read():
+            output += data
+    return output

@@ -30,6 +30,7 @@ from umlab.errors import (
 )
 from umlab.guest.cmdline import AGENT_LINES
 from umlab.guest.console import escape
+from umlab.guest.containment import is_contained, writable_places
 from umlab.guest.device import (
     Console,
     DeviceName,
@@ -42,7 +43,6 @@ from umlab.guest.device import (
     serialize_setting,
 )
 from umlab.guest.plug import check_plug
-from umlab.guest.containment import is_contained, writable_places
 from umlab.mconsole import command as commands
 
 #: What a lab itself has of each guest: its log, its terminal and its agent's lines,

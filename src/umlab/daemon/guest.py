@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from types import TracebackType
 
@@ -19,6 +20,8 @@ CAD_TIMEOUT = 10.0
 HALT_TIMEOUT = 6.0
 #: What our init prints when ctrl-alt-del has ended all its programs; it leaves the rest to halt.
 _DOWN = b"umlab: guest is down"
+#: Seconds between two looks whether a kernel boots anew.
+_BOOT_POLL = 0.2
 
 
 class GuestService:
@@ -110,10 +113,21 @@ class GuestService:
         self._silent = False
         return await self.guest.stop(
             (
-                Rung("cad", self._cad, CAD_TIMEOUT, until=lambda: self.guest.console.wait_for(_DOWN)),
+                Rung("cad", self._cad, CAD_TIMEOUT, until=self._went_down),
                 Rung("halt", self._halt, HALT_TIMEOUT),
             )
         )
+
+    async def _went_down(self) -> None:
+        """Wait until its programs have ended: our init says so, another one as a rule reboots the machine."""
+        begun = self.guest.boot
+        said = asyncio.ensure_future(self.guest.console.wait_for(_DOWN))
+        try:
+            while not said.done() and (begun is None or self.guest.boot in (begun, None)):
+                await asyncio.wait([said], timeout=_BOOT_POLL)
+        finally:
+            said.cancel()
+            await asyncio.gather(said, return_exceptions=True)
 
     async def _cad(self) -> None:
         root = self.guest.spec.root

@@ -115,7 +115,7 @@ class DiskRoot:
 
     Attributes:
         path: The image, or with ``backing`` the COW file, absolute.  The guest can write to it.  A COW
-            file that does not exist yet is made by the kernel: name its folder in ``GuestSpec.writable``.
+            file that does not exist yet has to be made before, or its folder be in ``GuestSpec.writable``.
         backing: The image under the COW file, absolute; never written to.
         init: The program in it that becomes process 1, absolute; ``None`` for ours, which starts nothing
             of it.

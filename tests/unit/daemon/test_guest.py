@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from support.deadline import scaled
+from umlab._boot import Boot
 from umlab.daemon.guest import GuestService
 from umlab.errors import MconsoleTimeout, UmlabError
 from umlab.guest.agent import ExecResult
@@ -44,6 +47,8 @@ class Guest:
         self.spec = SimpleNamespace(umid="g", root=root)
         self.run = SimpleNamespace(mconsole_path="/nowhere")
         self.agent = Agent()
+        self.console = Output()
+        self.boot: Boot | None = Boot(1, 0)
         self.rungs: list[str] = []
 
     async def ready(self, timeout: float) -> None:  # noqa: ASYNC109
@@ -57,6 +62,16 @@ class Guest:
             except UmlabError:
                 continue
         return StopReport("kill", -9)
+
+
+class Output:
+    """What a guest prints, which a test says."""
+
+    def __init__(self) -> None:
+        self.said = asyncio.Event()
+
+    async def wait_for(self, text: bytes) -> None:
+        await self.said.wait()
 
 
 class Agent:
@@ -115,3 +130,19 @@ async def test_tiny_root_that_has_booted_is_asked_to_end_its_programs(sign: str)
         assert (await made.run("true", 1)).status == 0
     await made.stop()
     assert console.asked == ["cad", "halt"]
+
+
+@pytest.mark.parametrize("sign", ["said", "rebooted"])
+async def test_asking_the_programs_to_end_is_done_when_they_have(sign: str) -> None:
+    """An image's own init takes ctrl-alt-del for a reboot: the second boot is not waited for."""
+    made, guest, _ = service(silent=False)
+    went_down = asyncio.ensure_future(made._went_down())
+    await asyncio.sleep(0)
+    guest.boot = None
+    done, _ = await asyncio.wait([went_down], timeout=0.5)
+    assert not done
+    if sign == "said":
+        guest.console.said.set()
+    else:
+        guest.boot = Boot(2, 0)
+    await asyncio.wait_for(went_down, scaled(5))

@@ -1,8 +1,8 @@
 """What one command in one kernel costs: `umlab run`, a command in a running guest, files in and out.
 
-Run as ``python tests/bench/bench_run.py [--rounds N]``.  A cold run finds the kernel, its modules, busybox and
-Python on the disk only; a warm one finds them in memory.  A copy goes through a command's
-input or output.  Idle is what our processes use while a guest sleeps, in percent of a core.
+Run as ``python tests/bench/bench_run.py [--rounds N]``.  A cold run finds the kernel, busybox and Python on
+the disk only; a warm one finds them in memory.  A copy goes through a command's input or output.  Idle is
+what our processes use while a guest sleeps, in percent of a core.
 """
 
 from __future__ import annotations

@@ -180,8 +180,8 @@ class TerminalConnection(WebSocketsSansIOProtocol):
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
         self._stall = _StallWatch(self.loop)
-        #: Whether the peer may read as slowly as he likes.
-        self._is_patient = False
+        #: Whether the peer may read as slowly as he likes, and whether he is heard meanwhile.
+        self._is_patient = self._listens_on = False
 
     def data_received(self, data: bytes) -> None:
         """Take bytes of the handshake or of frames."""
@@ -195,7 +195,10 @@ class TerminalConnection(WebSocketsSansIOProtocol):
         """Begin, unless the handshake is none."""
         self.conn.accept(event)
         path = event.path.partition("?")[0]
-        if path == CAPTURE_PATH or _EXEC_PATH.fullmatch(path):
+        # A command is sent signals though nobody reads what it writes, and what a client sends of its input
+        # has bounds of its own.
+        self._listens_on = _EXEC_PATH.fullmatch(path) is not None
+        if path == CAPTURE_PATH or self._listens_on:
             self._is_patient = True
             # Nor does he answer while he does not read.
             self.ping_interval = None
@@ -208,11 +211,19 @@ class TerminalConnection(WebSocketsSansIOProtocol):
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """Hold frames back: the peer does not read.  What it sends waits as well, pings above all."""
+        """Hold frames back: the peer does not read.  What it sends waits as a rule, pings above all."""
         super().pause_writing()
         if not self._is_patient:
             self._stall.begin(self.transport)
-        self.transport.pause_reading()
+        if not self._listens_on:
+            self.transport.pause_reading()
+
+    def handle_ping(self) -> None:
+        """Answer, unless answers would heap up: who does not read does not wait for one."""
+        if self._listens_on and self.transport.get_write_buffer_size():
+            self.conn.data_to_send()
+        else:
+            super().handle_ping()
 
     def resume_writing(self) -> None:
         """Go on: the peer has read everything."""

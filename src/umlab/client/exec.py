@@ -287,6 +287,8 @@ class Exec:
         except BaseException as error:
             sock.close()
             raise self._conversation.not_opened(error) from None
+        # It is closed with us.
+        self._connection.__enter__()
         self._send(self._conversation.order)
 
     def __enter__(self) -> Self:

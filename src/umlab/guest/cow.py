@@ -19,6 +19,7 @@ from typing import Self
 
 from umlab.errors import LabError, RemoteProtocolError
 from umlab.guest.file_lock import lock_file, user_of
+from umlab.guest.holes import DataMap
 from umlab.guest.new_file import new_file
 from umlab.wire.cow import (
     MAX_HEADER,
@@ -78,7 +79,7 @@ class CowFile:
         self.path = path
         self.fd = _open(path, write)
         try:
-            self.length = os.fstat(self.fd).st_size
+            self.length = os.lseek(self.fd, 0, os.SEEK_END)
             self.header = parse_cow_header(os.pread(self.fd, MAX_HEADER, 0))
             if self.header.data_offset + self.header.size > _MAX_LENGTH:
                 raise RemoteProtocolError("a backing file of an impossible size")
@@ -102,7 +103,8 @@ class CowFile:
     def changed(self) -> Iterator[tuple[int, int]]:
         """Yield runs of changed sectors: the number of the first one, and how many they are."""
         start = self.header.bitmap_offset
-        for at, length in data_in(self.fd, start, start + self.header.bitmap_length):
+        end = min(start + self.header.bitmap_length, self.length)
+        for at, length in DataMap(self.fd).stretches(start, end):
             for offset in range(at, at + length, CHUNK):
                 piece = os.pread(self.fd, min(CHUNK, at + length - offset), offset)
                 before = (offset - start) * 8
@@ -375,29 +377,6 @@ def cannot_make(path: str, error: OSError) -> LabError:
     if error.errno == errno.EEXIST:
         return LabError(f"{path} is there already; use --force to replace a plain file")
     return LabError(f"cannot make {path}: {error.strerror}; nothing is changed")
-
-
-def data_in(fd: int, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Yield the stretches of a file that are no holes: where each begins, and its bytes.
-
-    Args:
-        fd: The file.
-        start: Where to begin.
-        end: Where to end, which may be behind the file's end.
-    """
-    at = start
-    while at < end:
-        try:
-            at = os.lseek(fd, at, os.SEEK_DATA)
-            hole = min(os.lseek(fd, at, os.SEEK_HOLE), end)
-        except OSError as error:
-            if error.errno != errno.ENXIO:
-                # Neither a block device nor every file system tells: it is data then.
-                yield at, end - at
-            return
-        if hole > at:
-            yield at, hole - at
-        at = hole
 
 
 @contextmanager

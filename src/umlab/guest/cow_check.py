@@ -146,7 +146,7 @@ def other_dependents(path: str, *deep: str, backing: str | None = None) -> tuple
         real, own = os.path.realpath(backing or cow.backing), os.path.realpath(path)
     folders = dict.fromkeys(map(os.path.dirname, (own, real)))
     found = dependents(real, folders, (os.fspath(data_base()), *deep))
-    return real, [each for each in found if not os.path.samefile(each, own)]
+    return real, [each for each in found if os.path.realpath(each) != own]
 
 
 def _files(folders: Iterable[str], deep: Iterable[str]) -> Iterator[str]:

@@ -21,10 +21,10 @@ from umlab.guest.cow import (
     cannot_make,
     chain_problem,
     check_replaceable,
-    data_in,
     reading,
 )
 from umlab.guest.file_lock import lock_file
+from umlab.guest.holes import DataMap
 from umlab.guest.new_file import new_file
 
 #: What is left out as a whole where it is zeros: a block of the usual file systems.
@@ -124,27 +124,35 @@ def _write(fd: int, cow: CowFile, image: Backing, progress: Progress | None) -> 
         if progress is not None:
             progress(done, room)
 
-    at = done = 0
+    at = 0
+    old, new = _Source(image), _Source(cow)
     os.truncate(fd, room)
     for first, count in cow.changed():
         start, end = first * header.sector_size, min((first + count) * header.sector_size, room)
-        _copy(image, at, fd, at, start - at, step)
-        _copy(cow, header.data_offset + start, fd, start, end - start, step)
-        at = done = end
+        _copy(old, at, fd, at, start - at, step)
+        _copy(new, header.data_offset + start, fd, start, end - start, step)
+        at = end
     if at < header.size:
-        _copy(image, at, fd, at, header.size - at, step)
-        done = header.size
-    os.truncate(fd, done)
+        _copy(old, at, fd, at, header.size - at, step)
+    size = max(at, header.size)
+    os.truncate(fd, size)
     if os.fstat(cow.fd).st_mtime_ns != begun or int(os.fstat(image.fd).st_mtime) != image.mtime:
         raise LabError(f"{cow.path} or {image.path} was changed while they were merged; nothing is changed")
-    return done
+    return size
+
+
+class _Source:
+    """A file that is copied from."""
+
+    def __init__(self, file: CowFile | Backing) -> None:
+        self.path, self.fd, self.data = file.path, file.fd, DataMap(file.fd)
 
 
 def _copy(
-    source: CowFile | Backing, begin: int, target: int, to: int, length: int, step: Callable[[int], None]
+    source: _Source, begin: int, target: int, to: int, length: int, step: Callable[[int], None]
 ) -> None:
     """Copy a stretch of a file without its holes and blocks of zeros into one that is all hole."""
-    for at, size in data_in(source.fd, begin, begin + length):
+    for at, size in source.data.stretches(begin, begin + length):
         for offset in range(at, at + size, CHUNK):
             with reading(source.path):
                 data = os.pread(source.fd, min(CHUNK, at + size - offset), offset)

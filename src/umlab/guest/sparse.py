@@ -7,7 +7,7 @@ import fcntl
 import os
 from collections.abc import Callable, Iterable, Iterator
 
-from umlab.guest.cow import data_in
+from umlab.guest.holes import DataMap
 
 #: Bytes that are read at a time, and those that are a hole where they all are zero.
 _CHUNK, _BLOCK = 1 << 20, 1 << 16
@@ -83,7 +83,7 @@ def chunks(read: Callable[[int], bytes]) -> Iterator[tuple[int, bytes]]:
 
 
 def _data_of(source: int, size: int) -> Iterator[tuple[int, bytes]]:
-    for start, length in data_in(source, 0, size):
+    for start, length in DataMap(source).stretches(0, size):
         for at in range(start, start + length, _CHUNK):
             if not (data := os.pread(source, min(_CHUNK, start + length - at), at)):
                 return

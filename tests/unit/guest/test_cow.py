@@ -9,7 +9,7 @@ import pytest
 
 from support.cow_files import KINDS, SECTOR, header, places, write_cow
 from umlab.errors import LabError, LocalProtocolError
-from umlab.guest.cow import CowFile, create_cow, data_in, rebase_cow
+from umlab.guest.cow import CowFile, create_cow, rebase_cow
 from umlab.guest.cow_check import cow_facts, cow_problems, dependents, other_dependents
 from umlab.guest.file_lock import lock_file
 from umlab.wire.cow import CowHeader
@@ -282,24 +282,3 @@ def test_longer_path_than_an_old_version_keeps_is_refused(tmp_path: Path, backin
     backing.rename(deep)
     with pytest.raises(LocalProtocolError, match="version 1 cannot keep"):
         rebase_cow(str(path), str(deep))
-
-
-def test_stretches_of_data_are_those_of_the_file_system(tmp_path: Path) -> None:
-    path = tmp_path / "sparse"
-    with path.open("wb") as file:
-        file.truncate(1 << 22)
-        os.pwrite(file.fileno(), b"x" * 4096, 1 << 20)
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        assert list(data_in(fd, 0, 1 << 30)) == [(1 << 20, 4096)]
-        assert list(data_in(fd, (1 << 20) + 10, (1 << 20) + 20)) == [((1 << 20) + 10, 10)]
-        assert list(data_in(fd, 0, 1 << 20)) == []
-    finally:
-        os.close(fd)
-    # What cannot tell is data as a whole.
-    reader, writer = os.pipe()
-    try:
-        assert list(data_in(reader, 5, 9)) == [(5, 4)]
-    finally:
-        os.close(reader)
-        os.close(writer)

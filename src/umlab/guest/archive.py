@@ -193,6 +193,8 @@ def _write(
             yield _header(info)
             for entry in entries:
                 yield from _write(os.path.join(path, entry), f"{name}/{entry}", known, on_problem)
+            # Once more: what was put in has changed its time.
+            yield _header(info)
         elif stat.S_ISLNK(status.st_mode):
             info.type, info.linkname = tarfile.SYMTYPE, os.readlink(path)
             yield _header(info)

@@ -121,7 +121,11 @@ class Unpacker:
         name = parts[-1]
         match member.kind:
             case "directory":
-                os.mkdir(name, _OWN_FOLDER, dir_fd=folder)
+                try:
+                    os.mkdir(name, _OWN_FOLDER, dir_fd=folder)
+                except FileExistsError:
+                    if not stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+                        raise
                 self._folders.append((parts, member))
             case "file":
                 flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -1,0 +1,43 @@
+"""Throw bytes at the reader of a guest's archives: only `RemoteProtocolError` may come out.
+
+Run: ``python tests/fuzz/fuzz_archive.py [libFuzzer options] [corpus]``.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import atheris
+
+with atheris.instrument_imports(include=["umlab"]):
+    from umlab.errors import RemoteProtocolError
+    from umlab.guest.archive import ArchiveReader, Member
+
+
+def one_input(data: bytes) -> None:
+    """Read an archive in two pieces; no member has more contents than it says."""
+    reader, left = ArchiveReader(), 0
+    cut = data[0] if data else 0
+    try:
+        for piece in (data[:cut], data[cut:]):
+            for event in reader.feed(piece):
+                if isinstance(event, Member):
+                    assert not left
+                    left = event.size
+                else:
+                    left -= len(event)
+                    assert left >= 0
+        reader.finish()
+    except RemoteProtocolError:
+        return
+    assert not left
+
+
+def main() -> None:
+    """Run the fuzzer."""
+    atheris.Setup(sys.argv, one_input)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

@@ -111,8 +111,13 @@ def make_order(options: RunOptions, environment: Mapping[str, str]) -> RunOrder:
     disks, files = _disks(options.disks, run_directory)
     nics = (_nic(options.net, kernel),) if options.net != NO_NET else ()
     extra = [*disks, *(["loglevel=7"] if options.all_output else [])]
-    if not isinstance(root, HostRoot):
+    has_host_files = isinstance(root, HostRoot)
+    directory = _directory(folders, has_host_files=has_host_files)
+    if not has_host_files:
         extra += (f"umlab.shared={folder}" for folder in folders)
+    elif directory is not None and directory.isprintable() and " " not in directory:
+        # For a kernel without overlay, whose guest has some folders of its own.
+        extra.append(f"umlab.here={directory}")
     spec = GuestSpec(
         umid,
         kernel=kernel.path,
@@ -123,12 +128,11 @@ def make_order(options: RunOptions, environment: Mapping[str, str]) -> RunOrder:
         extra=tuple(extra),
         writable=(*files, *folders),
     )
-    has_host_files = isinstance(root, HostRoot)
     argv = options.command or _shell(environment, has_host_files)
     script = command_script(
         argv,
         environment=command_environment(environment, options.variables, has_host_files=has_host_files),
-        directory=_directory(folders, has_host_files=has_host_files),
+        directory=directory,
     )
     up = [f"{_BOX} ip link set {name} up" for name, _ in nic_settings(nics)]
     return RunOrder(

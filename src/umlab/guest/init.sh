@@ -11,7 +11,7 @@ mount -t tmpfs tmpfs /run
 say() { echo "umlab: $*" >/dev/console; }
 
 # What the host says on the kernel's command line.  No name or path in it has a blank.
-root=tiny name=guest share= init= shared= modules=
+root=tiny name=guest share= init= shared= modules= here=
 set -f
 for word in $(cat /proc/cmdline); do
 	case "$word" in
@@ -21,6 +21,7 @@ for word in $(cat /proc/cmdline); do
 	umlab.init=*) init=${word#*=} ;;
 	umlab.shared=*) shared="$shared ${word#*=}" ;;
 	umlab.modules=*) modules=${word#*=} ;;
+	umlab.here=*) here=${word#*=} ;;
 	esac
 done
 set +f
@@ -40,11 +41,15 @@ host)
 	mount -t tmpfs tmpfs /layer
 	mkdir /layer/upper /layer/work
 	if ! mount -t overlay -o lowerdir=/host,upperdir=/layer/upper,workdir=/layer/work none $new 2>/dev/null; then
-		say "this kernel has no overlay: only /tmp, /var/tmp, /root and /run can be written to"
+		say "this kernel has no overlay: only /tmp, /var/tmp and /run can be written to"
 		mount --bind /host $new
-		for each in tmp var/tmp root; do
+		for each in tmp var/tmp; do
 			[ ! -d $new/$each ] || mount -t tmpfs -o mode=1777 tmpfs $new/$each
 		done
+		# Where the host's user is shall be there.
+		case "$here" in
+		/tmp/* | /var/tmp/*) mkdir -p "$new$here" && mount --bind "/host$here" "$new$here" ;;
+		esac
 	fi
 	# Where modprobe looks for what the initramfs has not loaded.
 	if [ -n "$modules" ]; then

@@ -16,7 +16,7 @@ import pytest
 from support.deadline import wait_until_async
 from umlab.cli.run_guest import GuestRun, Outcome
 from umlab.cli.run_order import RunOrder
-from umlab.cli.run_stream import Pipes
+from umlab.cli.run_stream import Left, Pipes
 from umlab.errors import GuestFailed, LabError
 from umlab.guest.cmdline import GuestSpec
 from umlab.guest.console import Console
@@ -208,6 +208,17 @@ async def test_output_that_nobody_reads_ends_it_as_it_ends_a_command(
     os.close(writing)
     assert outcome.status == 128 + signal.SIGPIPE
     assert guest.asked == ["script", "release", "stop at once"]
+
+
+async def test_user_who_leaves_ends_the_guest(
+    tmp_path: Path, guest: FakeGuest, output: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def leave(*_: object) -> int:
+        raise Left
+
+    monkeypatch.setattr(Pipes, "converse", leave)
+    outcome = await Running(tmp_path, guest, output[1]).outcome
+    assert (outcome.status, outcome.error) == (130, "ended at the terminal")
 
 
 async def test_output_that_cannot_be_written_is_a_failure(tmp_path: Path, guest: FakeGuest) -> None:

@@ -103,7 +103,10 @@ def test_busybox_reads_and_writes_the_same(tree: Path, tmp_path: Path) -> None:
     data, _ = pack((str(tree), "tree"))
     (tmp_path / "theirs").mkdir()
     subprocess.run([busybox, "tar", "xpf", "-"], input=data, cwd=tmp_path / "theirs", check=True)
-    assert facts(tmp_path / "theirs/tree") == facts(tree)
+    theirs, ours = facts(tmp_path / "theirs/tree"), facts(tree)
+    # Busybox makes links that lead upwards last of all, which changes their folder's time.
+    assert theirs.pop("sub")[0] == ours.pop("sub")[0]
+    assert theirs == ours
     done = subprocess.run([busybox, "tar", "cf", "-", "."], cwd=tree, capture_output=True, check=True)
     assert unpack(done.stdout, tmp_path / "ours") == []
     assert facts(tmp_path / "ours") == facts(tree)

@@ -244,7 +244,7 @@ def layout_problems(header: CowHeader) -> Iterator[Problem]:
         )
     if header.bitmap_length <= _SHORT_BITMAP:
         yield Problem(
-            f"a disk of {header.size} bytes is too small: a kernel that writes to it hangs",
+            f"a disk of {header.size} bytes is too small: a kernel that writes to it panics or hangs",
             f"make the backing file larger than {_SHORT_BITMAP * 8 * header.sector_size} bytes",
         )
 

@@ -63,7 +63,10 @@ def test_backing_file_that_kernels_cannot_use_is_refused(tmp_path: Path, cow: Pa
     small = tmp_path / "small"
     small.write_bytes(bytes(64 * SECTOR))
     for path, words in (
-        (small, "too small: a kernel that writes to it hangs; make the backing file larger than 32768"),
+        (
+            small,
+            "too small: a kernel that writes to it panics or hangs; make the backing file larger than 32768",
+        ),
         (cow, "a COW file itself"),
         (tmp_path, "neither a plain file nor a block device"),
         (tmp_path / "none", "No such file"),

@@ -80,7 +80,8 @@ class CowFile:
         self.fd = _open(path, write)
         try:
             self.length = os.lseek(self.fd, 0, os.SEEK_END)
-            self.header = parse_cow_header(os.pread(self.fd, MAX_HEADER, 0))
+            with reading(path):
+                self.header = parse_cow_header(os.pread(self.fd, MAX_HEADER, 0))
             if self.header.data_offset + self.header.size > _MAX_LENGTH:
                 raise RemoteProtocolError("a backing file of an impossible size")
         except BaseException as error:

@@ -59,8 +59,8 @@ class Plugged:
     async def fails(self, command: str) -> str:
         """Run a command in the guest that must fail, and return what it prints."""
         result = await self.kept.lab.guest_set.find("g").service.run(command, scaled(30))
-        assert result.status != 0, result.output
-        return result.output.decode()
+        assert result.status != 0, result
+        return (result.stdout + result.stderr).decode()
 
     async def view(self, device: str) -> DeviceView:
         """Return a device."""
@@ -87,8 +87,6 @@ async def guest() -> AsyncIterator[Plugged]:
     await kept.lab.put_guest(GuestSpec("g", debian_kernel(), writable=(str(plugged.disks),)))
     try:
         await kept.lab.guest_set.find("g").service.ready(scaled(60))
-        # Its processes from here on are the tests'.
-        await plugged.run("until ps | grep -q '[s]h -l'; do usleep 10000; done")
         yield plugged
     finally:
         await kept.lab.stop()

@@ -175,6 +175,5 @@ async def test_large_frames_floods_and_reboots_pass_and_going_down_is_the_end(
         await shell(left, "ip link set vec0 down")
         await wait_until_async(lambda: len(switch.ports()) == 2, 10, "no port")
         assert switch.ports() == ports[1:]
-        assert (await left.run("ip link set vec0 up", scaled(30))).status != 0
         await bring_up(left, "vec1", "10.0.0.3")
         await ping(left, ADDRESS["right"])

@@ -46,10 +46,10 @@ def assert_gone(guest: Guest, base: Path) -> None:
 async def test_guest_boots_runs_commands_and_halts(short_dir: Path, choice: KernelChoice) -> None:
     async with running_guest(short_dir, "left", kernel=choice()) as guest:
         result = await guest.run("hostname; cat /proc/1/comm; ip -o link show up | cut -d: -f2; exit 3", LONG)
-        assert (result.status, result.output.split()) == (3, [b"left", b"init", b"lo"])
+        assert (result.status, result.stdout.split()) == (3, [b"left", b"init", b"lo"])
         binary = await guest.run("head -c 300000 /dev/urandom >/tmp/x; cat /tmp/x; md5sum </tmp/x", LONG)
-        assert len(binary.output) == 300_000 + 36
-        assert (await guest.run("echo " + "x" * 20_000 + " | wc -c", LONG)).output == b"20001\n"
+        assert len(binary.stdout) == 300_000 + 36
+        assert (await guest.run("echo " + "x" * 20_000 + " | wc -c", LONG)).stdout == b"20001\n"
         report = await guest.stop()
     assert report.rung == "halt"
     assert report.status in HALT_STATUSES
@@ -59,7 +59,7 @@ async def test_guest_boots_runs_commands_and_halts(short_dir: Path, choice: Kern
 
 async def test_asked_modules_are_loaded_with_what_they_need(short_dir: Path) -> None:
     async with running_guest(short_dir, root=TinyRoot(("8021q", "virtio-net"))) as guest:
-        loaded = (await guest.run("cut -d' ' -f1 /proc/modules", LONG)).output.decode().split()
+        loaded = (await guest.run("cut -d' ' -f1 /proc/modules", LONG)).stdout.decode().split()
     assert {"8021q", "garp", "mrp", "stp", "llc", "virtio_net", "net_failover", "failover"} <= set(loaded)
 
 
@@ -67,7 +67,7 @@ async def test_command_that_hangs_is_given_up_and_the_next_one_runs(short_dir: P
     async with running_guest(short_dir) as guest:
         with pytest.raises(CommandTimeout):
             await guest.run("while :; do :; done", 0.2)
-        assert (await guest.run("echo next", LONG)).output == b"next\n"
+        assert (await guest.run("echo next", LONG)).stdout == b"next\n"
 
 
 async def test_reboot_keeps_the_process_and_changes_the_boot(short_dir: Path) -> None:
@@ -140,7 +140,7 @@ async def test_second_guest_of_a_name_is_refused_and_the_first_goes_on(short_dir
     async with running_guest(short_dir, "left") as guest:
         with pytest.raises(LabError, match="left runs already"):
             await Guest.start(GuestSpec("left", debian_kernel()), str(short_dir))
-        assert (await guest.run("echo here", LONG)).output == b"here\n"
+        assert (await guest.run("echo here", LONG)).stdout == b"here\n"
 
 
 @pytest.mark.parametrize(

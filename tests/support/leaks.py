@@ -26,17 +26,25 @@ class Holdings:
         descriptors: Descriptor to what it refers to.
         threads: Kernel thread ids, native threads included.
         processes: Process id to name; children, and every process that carries the tag.
+        groups: Process id to process group.
     """
 
     descriptors: dict[int, str]
     threads: frozenset[int]
     processes: dict[int, str]
+    groups: dict[int, int]
 
 
 def holdings() -> Holdings:
     """Return what this process holds now."""
     threads = frozenset(map(int, os.listdir("/proc/self/task")))
-    return Holdings(_descriptors(), threads, _processes())
+    processes = _processes()
+    return Holdings(
+        _descriptors(),
+        threads,
+        {pid: name for pid, (name, _) in processes.items()},
+        {pid: group for pid, (_, group) in processes.items()},
+    )
 
 
 def leaks_since(before: Holdings, grace: float = 3) -> list[str]:
@@ -78,7 +86,11 @@ def end_processes(before: Holdings) -> None:
 
 def _difference(before: Holdings, now: Holdings) -> list[str]:
     new_descriptors = now.descriptors.keys() - before.descriptors.keys()
-    new_processes = now.processes.keys() - before.processes.keys()
+    # A guest that was there before has other processes now and then; they end with its group.
+    guests = set(before.groups.values()) - {os.getpgrp()}
+    new_processes = {
+        pid for pid in now.processes.keys() - before.processes.keys() if now.groups[pid] not in guests
+    }
     return [
         *(f"descriptor {fd}: {now.descriptors[fd]}" for fd in sorted(new_descriptors)),
         *(f"thread {tid}: {_thread_name(tid)}" for tid in sorted(now.threads - before.threads)),
@@ -95,7 +107,7 @@ def _descriptors() -> dict[int, str]:
     return found
 
 
-def _processes() -> dict[int, str]:
+def _processes() -> dict[int, tuple[str, int]]:
     own = str(os.getpid())
     tag = f"{TAG_VARIABLE}={os.environ[TAG_VARIABLE]}".encode() if TAG_VARIABLE in os.environ else None
     found = {}
@@ -105,9 +117,10 @@ def _processes() -> dict[int, str]:
         with contextlib.suppress(OSError):
             # pid (name) state parent ...; the name may hold anything, so the last parenthesis counts.
             name, _, rest = Path(f"/proc/{entry}/stat").read_text().partition(" (")[2].rpartition(") ")
-            state, parent = rest.split()[:2]
+            state, parent, group = rest.split()[:3]
             if parent == own or _carries(entry, tag):
-                found[int(entry)] = f"{name}{' (zombie: never waited for)' if state == 'Z' else ''}"
+                zombie = " (zombie: never waited for)" if state == "Z" else ""
+                found[int(entry)] = f"{name}{zombie}", int(group)
     return found
 
 

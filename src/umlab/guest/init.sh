@@ -9,6 +9,11 @@ mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev 2>/dev/null
 mount -t tmpfs tmpfs /run
 say() { echo "umlab: $*" >/dev/console; }
+# Process 1 that ends is the kernel's end.
+fail() {
+	say "$*"
+	exit 1
+}
 
 # What the host says on the kernel's command line.  No name or path in it has a blank.
 root=tiny name=guest share= init= shared= modules= here=
@@ -37,7 +42,7 @@ case "$root" in
 host)
 	new=/new
 	mkdir -p /host /layer
-	mount -t hostfs -o / none /host -o ro || say "this kernel has no hostfs"
+	mount -t hostfs -o / none /host -o ro || fail "this kernel has no hostfs"
 	mount -t tmpfs tmpfs /layer
 	mkdir /layer/upper /layer/work
 	if ! mount -t overlay -o lowerdir=/host,upperdir=/layer/upper,workdir=/layer/work none $new 2>/dev/null; then
@@ -51,6 +56,8 @@ host)
 		/tmp/* | /var/tmp/*) mkdir -p "$new$here" && mount --bind "/host$here" "$new$here" ;;
 		esac
 	fi
+	# A link to what the host's programs make in /run, which is the guest's own.
+	[ ! -L $new/etc/resolv.conf ] || cp --remove-destination /host/etc/resolv.conf $new/etc/resolv.conf 2>/dev/null
 	# Where modprobe looks for what the initramfs has not loaded.
 	if [ -n "$modules" ]; then
 		mkdir -p $new/lib/modules && ln -sfn "$modules" "$new/lib/modules/$(uname -r)"
@@ -58,7 +65,7 @@ host)
 	;;
 disk)
 	new=/new
-	mount /dev/ubda $new || say "cannot mount the disk"
+	mount /dev/ubda $new || fail "cannot mount the disk: it has no file system that this kernel knows, or is damaged"
 	;;
 esac
 if [ -n "$new" ]; then
@@ -72,7 +79,7 @@ if [ -n "$new" ]; then
 	[ -x $new/bin/sh ] || say "there is no /bin/sh in this root"
 fi
 mkdir -p $new/dev/pts $new/dev/shm $new/run/umlab/share
-mount -t devpts -o ptmxmode=0666 devpts $new/dev/pts
+mount -t devpts -o mode=0620,gid=5,ptmxmode=0666 devpts $new/dev/pts
 mount -t tmpfs -o mode=1777 tmpfs $new/dev/shm
 ln -sf /proc/self/fd $new/dev/fd
 for each in 0:stdin 1:stdout 2:stderr; do ln -sf /proc/self/fd/${each%:*} $new/dev/${each#*:}; done
@@ -89,6 +96,9 @@ fi
 # What runs in the root.  Not with "&": a shell's background jobs would ignore the interrupt signal, and all
 # they start.
 start() { start-stop-daemon -S -b -n "umlab-$1" -x /bin/busybox -- chroot "$new/" /run/umlab/busybox sh "/run/umlab/$1"; }
+if [ -n "$init" ] && ! chroot $new /run/umlab/busybox test -x "$init"; then
+	fail "there is no $init in this root that could be run"
+fi
 start agent
 if [ -n "$init" ]; then
 	exec switch_root $new "$init" </dev/console >/dev/console 2>&1

@@ -1,0 +1,228 @@
+"""Commands in a real guest, and files in and out: one kernel for all of it, whose end comes last."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from integration.peers.background_lab import BackgroundLab
+from integration.peers.uml_kernel import debian_kernel
+from support.deadline import scaled, wait_until
+from support.terminal_session import TerminalSession
+from umlab.client import Client
+from umlab.client.exec import Exec, ExecOrder, ExecResult
+from umlab.errors import CommandTimeout, ConnectionLost, GuestFailed, StateError
+from umlab.guest.cmdline import GuestSpec
+
+pytestmark = [pytest.mark.integration, pytest.mark.any_user]
+
+UMLAB = str(Path(sys.executable).with_name("umlab"))
+LONG = scaled(60)
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[BackgroundLab]:
+    with BackgroundLab("ring", guests=(GuestSpec("left", debian_kernel(), memory=256 << 20),)) as lab:
+        yield lab
+
+
+def sh(script: str, *, data: bytes | None = None, timeout: float = LONG) -> ExecResult:
+    """Run a script in the guest."""
+    with Client("ring") as client:
+        return client.exec("left", ["sh", "-c", script], input=data, timeout=timeout)
+
+
+def begin(*argv: str) -> Exec:
+    """Begin a command in the guest and wait until it runs."""
+    running = Client("ring").open_exec("left", ExecOrder(argv))
+    output = running.read(LONG)
+    assert output is not None
+    return running
+
+
+def umlab(*words: str, data: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [UMLAB, "guest", *words], input=data, capture_output=True, timeout=LONG, check=False
+    )
+
+
+def processes(name: str) -> int:
+    """Return how many processes of a name the guest has."""
+    with Client("ring") as client:
+        return sum(each.name == name for each in client.processes("left"))
+
+
+def test_guest_that_boots_is_waited_for(lab: BackgroundLab) -> None:
+    assert sh("echo up") == ExecResult(0, b"up\n", b"")
+
+
+def test_streams_status_and_surroundings(lab: BackgroundLab) -> None:
+    assert sh("echo out; echo bad >&2; exit 3") == ExecResult(3, b"out\n", b"bad\n")
+    assert sh("kill -9 $$").status == 137
+    with Client("ring") as client:
+        facts = client.exec(
+            "left", ["sh", "-c", 'echo "$A" $PWD'], environment={"A": "'b  c"}, directory="/etc"
+        )
+        assert facts.stdout == b"'b  c /etc\n"
+        assert client.exec("left", ["no-such-program"]).status == 127
+        assert client.exec("left", ["/etc/passwd"]).status == 126
+        assert client.exec("left", ["pwd"], directory="/nowhere").status == 126
+        assert client.exec("left", ["printf", "%s|", "a b", "", "*", "$x", "'"]).stdout == b"a b||*|$x|'|"
+
+
+def test_ten_megabytes_of_anything_go_both_ways(lab: BackgroundLab) -> None:
+    data = os.urandom(10_000_000)
+    result = sh("cat; echo end >&2", data=data)
+    assert (result.status, result.stderr) == (0, b"end\n")
+    assert result.stdout == data
+
+
+def test_more_commands_than_sessions_wait_for_their_turn(lab: BackgroundLab) -> None:
+    with ThreadPoolExecutor(20) as pool:
+        results = list(pool.map(lambda number: sh(f"sleep 0.1; echo {number}"), range(20)))
+    assert [each.stdout for each in results] == [b"%d\n" % number for number in range(20)]
+
+
+def test_what_nobody_waits_for_is_killed(lab: BackgroundLab) -> None:
+    with begin("yes") as running:
+        # It waits in the guest until somebody reads, and other commands do not.
+        assert sh("echo on").stdout == b"on\n"
+        assert running.read() is not None
+    wait_until(lambda: not processes("yes"), 20, "the end of what floods")
+    with pytest.raises(CommandTimeout):
+        sh("tail -f /dev/null; true", timeout=0.5)
+    wait_until(lambda: not processes("tail"), 20, "the end of what took too long")
+
+
+def test_what_a_command_leaves_behind_holds_nobody_up(lab: BackgroundLab) -> None:
+    assert sh("tail -f /dev/null & echo begun", timeout=scaled(20)).stdout == b"begun\n"
+    assert processes("tail") == 1
+    assert sh("killall tail").status == 0
+
+
+def test_terminal_window_and_keys(lab: BackgroundLab) -> None:
+    argv = [UMLAB, "guest", "exec", "left", "--", "sh"]
+    with TerminalSession(argv, os.environ | {"TERM": "xterm"}, (30, 91)) as session:
+        session.wait_for("# ")
+        session.type("stty size; echo $TERM-$((6 * 7))\n")
+        session.wait_for("30 91")
+        session.wait_for("xterm-42")
+        session.resize(31, 92)
+        session.type("tail -f /dev/null\n")
+        wait_until(lambda: processes("tail"), 20, "a program in the foreground")
+        session.type("\x03")
+        session.wait_for("# ")
+        session.type("stty size; exit 9\n")
+        session.wait_for("31 92")
+        assert session.wait() == 9
+
+
+def test_signals_of_ours_are_the_commands(lab: BackgroundLab) -> None:
+    script = "trap 'echo caught; exit 5' TERM; echo on; while :; do sleep 0.1; done"
+    argv = [UMLAB, "guest", "exec", "left", "--", "sh", "-c", script]
+    with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"on\n"
+        process.terminate()
+        assert process.stdout.read() == b"caught\n"
+        assert process.wait(LONG) == 5
+
+
+def test_files_go_in_and_out(lab: BackgroundLab, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    (tree / "sub").mkdir(parents=True)
+    (tree / "sub/data").write_bytes(os.urandom(3_000_000))
+    (tree / "sub/.hid den").write_text("x")
+    os.symlink("sub/data", tree / "link")
+    (tree / "sub/data").chmod(0o751)
+    os.utime(tree / "sub/data", (1, 1_000_000_000))
+    done = umlab("cp", str(tree), "left:/tmp/new")
+    assert (done.returncode, done.stderr) == (0, b"")
+    facts = sh("cd /tmp/new; stat -c '%a %Y %s' sub/data; readlink link; ls -A sub").stdout
+    assert facts == b"751 1000000000 3000000\nsub/data\n.hid den\ndata\n"
+    assert umlab("cp", "left:/tmp/new", str(tmp_path)).returncode == 0
+    copy = tmp_path / "new"
+    assert (copy / "sub/data").read_bytes() == (tree / "sub/data").read_bytes()
+    assert (copy / "sub/data").stat().st_mode & 0o777 == 0o751
+    assert (copy / "sub/data").stat().st_mtime == 1_000_000_000
+    assert os.readlink(copy / "link") == "sub/data"
+    # Into a folder that is there: it keeps what it has.
+    sh("rm -r /tmp/new/sub; mkdir /tmp/new/tree /tmp/new/tree/sub; echo kept >/tmp/new/tree/sub/kept")
+    assert umlab("cp", "--all", str(tree), ":/tmp/new").returncode == 0
+    assert sh("cat /tmp/new/tree/sub/kept; ls -A /tmp/new").stdout == b"kept\nlink\ntree\n"
+    assert umlab("cp", "-", "left:/tmp/stdin", data=b"\0\xff").returncode == 0
+    assert umlab("cp", "left:/tmp/stdin", "-").stdout == b"\0\xff"
+    for words, text in (
+        (("left:/nowhere", str(tmp_path)), b"left: /nowhere: no such file or folder"),
+        ((str(tree), "left:/tmp/nowhere/"), b"left: /tmp/nowhere/: no such folder"),
+        ((str(tree), "left:/tmp/stdin"), b"Not a directory"),
+        (("left:/dev/null", str(tmp_path)), b"neither a file, a folder nor a link"),
+    ):
+        done = umlab("cp", *words)
+        assert (done.returncode, text in done.stderr) == (1, True), done.stderr
+    assert sh("cat /tmp/stdin; ls -A /tmp").stdout == b"\0\xffnew\nstdin\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "tree"]
+
+
+def test_interrupted_copy_leaves_nothing(lab: BackgroundLab, tmp_path: Path) -> None:
+    argv = [UMLAB, "guest", "cp", "-", "left:/root/half"]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        process.stdin.write(bytes(1 << 20))
+        process.stdin.flush()
+        wait_until(lambda: sh("ls -A /root").stdout.startswith(b".umlab-"), 20, "the copy begins")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(LONG) == 130
+    wait_until(lambda: sh("ls -A /root").stdout == b"", 20, "everything is removed")
+    argv = [UMLAB, "guest", "cp", "left:/proc/kmsg", str(tmp_path / "half")]
+    with subprocess.Popen(argv, stderr=subprocess.DEVNULL) as process:
+        wait_until(lambda: list(tmp_path.iterdir()), 20, "the copy begins")
+        process.send_signal(signal.SIGINT)
+        process.wait(LONG)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_stopped_guest_is_waited_for_until_the_time_is_over(lab: BackgroundLab) -> None:
+    with Client("ring") as client:
+        client.mconsole("left", "stop")
+        try:
+            with pytest.raises(CommandTimeout):
+                sh("true", timeout=0.5)
+        finally:
+            client.mconsole("left", "go")
+    assert sh("echo on").stdout == b"on\n"
+
+
+def test_command_does_not_outlive_its_daemon(lab: BackgroundLab) -> None:
+    with begin("sh", "-c", "echo on; tail -f /dev/null; true") as running:
+        lab.upgrade_daemon()
+        with pytest.raises(ConnectionLost):
+            running.read(LONG)
+    assert sh("echo on").stdout == b"on\n"
+    assert processes("tail") == 0
+
+
+def test_reboot_ends_commands_and_more_may_come(lab: BackgroundLab) -> None:
+    with begin("sh", "-c", "echo on; tail -f /dev/null; true") as running:
+        with Client("ring") as client:
+            client.mconsole("left", "reboot")
+        with pytest.raises((StateError, GuestFailed)):
+            running.read(LONG)
+    assert sh("echo again").stdout == b"again\n"
+
+
+def test_end_of_the_guest_is_told(lab: BackgroundLab) -> None:
+    with begin("sh", "-c", "echo on; tail -f /dev/null") as running, Client("ring") as client:
+        killer = threading.Thread(target=client.remove_guest, args=("left",))
+        killer.start()
+        with pytest.raises((GuestFailed, StateError)):
+            running.read(LONG)
+        killer.join()

@@ -60,7 +60,11 @@ async def be_late(agent: Agent) -> None:
 
 
 async def test_agent_works_in_a_disk_before_and_after_its_own_init_runs(short_dir: Path) -> None:
-    init = "while [ ! -e /go ]; do /bin/busybox sleep 0.1; done; echo own init runs\nwhile :; do /bin/busybox sleep 9; done"
+    init = (
+        "while [ ! -e /go ]; do /bin/busybox sleep 0.1; done\n"
+        "echo own init runs\n"
+        "while :; do /bin/busybox sleep 9; done"
+    )
     root = DiskRoot(str(make_image(short_dir / "disk", init=init)))
     async with running_guest(short_dir, root=root) as guest:
         await be_late(guest.guest.agent)
@@ -70,9 +74,9 @@ async def test_agent_works_in_a_disk_before_and_after_its_own_init_runs(short_di
         async with asyncio.timeout(LONG):
             await guest.guest.console.wait_for(b"own init runs")
         assert "there is no /bin/sh in this root" in guest.guest.console.text
-        assert (await guest.run("cat /proc/1/comm /proc/mounts", LONG)).stdout.startswith(
-            b"init\n/dev/root / ext4"
-        )
+        result = await guest.run("cat /proc/1/comm /proc/mounts", LONG)
+        assert result.stdout.startswith(b"init\n")
+        assert b" / ext4 " in result.stdout
 
 
 @pytest.mark.parametrize("damage", ["no init", "no file system"])
@@ -117,11 +121,15 @@ async def test_host_root_has_all_programs_and_changes_nothing_but_what_is_shared
     (marker / "old").write_text("old")
     root = HostRoot(shared=(str(shared),))
     async with running_guest(short_dir, root=root, landlock=means != "none") as guest:
-        script = (
-            "set -e; script -qc tty /dev/null; echo x >/tmp/umlab-x; echo x >/dev/shm/umlab-x; echo x >/etc/umlab-x; cat /etc/umlab-x\n"
-            f"echo from the guest >{shared}/file; stat -f -c %T {shared}; stat -f -c %T /\n"
-            "bash -c 'echo <(true)' >/dev/null; python3 -c 'import os, pty; pty.openpty(); print(os.getuid())'"
-        )
+        script = f"""
+            set -e
+            script -qc tty /dev/null
+            echo x >/tmp/umlab-x; echo x >/dev/shm/umlab-x; echo x >/etc/umlab-x; cat /etc/umlab-x
+            echo from the guest >{shared}/file
+            stat -f -c %T {shared} /
+            bash -c 'echo <(true)' >/dev/null
+            python3 -c 'import os, pty; pty.openpty(); print(os.getuid())'
+        """
         result = await guest.run(script, LONG)
         assert (result.stdout.split(), result.status) == (
             [b"/dev/pts/0", b"x", b"hostfs", b"overlayfs", b"0"],

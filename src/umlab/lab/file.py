@@ -29,6 +29,8 @@ MAX_ERRORS = 100
 _Part = TypeVar("_Part")
 _SEGMENT, _GUEST = TypeAdapter(Segment), TypeAdapter(Guest)
 _PARTS = ["segments", "guests"]
+#: Steps to an error that are none in the file.
+_NO_KEYS = ("[key]", "[disk]", "[host]")
 _TYPE_REASONS = {
     "missing": "must be given",
     "dataclass_type": "must have keys below it",
@@ -161,7 +163,7 @@ class _Loader:
         except ValidationError as refusal:
             for error in refusal.errors(include_url=False, include_input=False):
                 # A key that is wrong is where it stands.
-                where = (*key, *(step for step in error["loc"] if step != "[key]"))
+                where = (*key, *(step for step in error["loc"] if step not in _NO_KEYS))
                 self._problem(where, _reason(error, where))
         return None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from umlab.daemon.spec import SwitchSpec, attached_nic
-from umlab.guest.cmdline import DiskRoot, GuestSpec, Nic, TinyRoot
+from umlab.guest.cmdline import DiskRoot, GuestSpec, HostRoot, Nic, Root, TinyRoot
 from umlab.lab.port import mirror_sessions, port_configs
 from umlab.lab.schema import Guest, Segment
 from umlab.switch.model import SwitchConfig
@@ -38,8 +38,10 @@ def guest_spec(name: str, guest: Guest, switches: dict[str, SwitchSpec]) -> Gues
         made = attached_nic(nic.transport, nic.segment, switches[nic.segment].listen, nic.mac, nic.mtu)
         assert made is not None
         nics.append(made)
-    root: TinyRoot | DiskRoot = TinyRoot(guest.modules)
-    if guest.root is not None:
+    root: Root = TinyRoot(guest.modules)
+    if guest.root == "host":
+        root = HostRoot(guest.modules)
+    elif guest.root is not None:
         root = DiskRoot(guest.root.disk, guest.root.backing, modules=guest.modules)
     return GuestSpec(
         umid=name,

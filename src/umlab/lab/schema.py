@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationInfo
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationInfo
 
 from umlab.daemon.access import find_group, find_user, read_mode
 from umlab.daemon.disk import disk_path
@@ -265,7 +265,19 @@ def _from_root(value: Any) -> Any:
         return value
     if value == "tiny":
         return None
-    raise ValueError("must be tiny, {image: NAME}, {disk: FILE} or {disk: FILE, backing: FILE}")
+    if value == "host":
+        return value
+    raise ValueError("must be tiny, host, {image: NAME}, {disk: FILE} or {disk: FILE, backing: FILE}")
+
+
+def _root_kind(value: Any) -> str:
+    return "[host]" if value == "host" else "[disk]"
+
+
+#: A kind of root that is described; told apart before, so that an error is that of one kind.
+_Root = Annotated[
+    Annotated[Disk, Tag("[disk]")] | Annotated[Literal["host"], Tag("[host]")], Discriminator(_root_kind)
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,7 +288,7 @@ class Guest:
 
     kernel: Annotated[_Path, _by_guest("kernel", str)] = _GUEST.kernel
     memory: Annotated[int, BeforeValidator(read_size), _by_guest("memory", int)] = _GUEST.memory
-    root: Annotated[Disk | None, BeforeValidator(_from_root)] = None
+    root: Annotated[_Root | None, BeforeValidator(_from_root)] = None
     modules: tuple[Annotated[_Text, _by_guest("root", lambda name: TinyRoot((name,)))], ...] = ()
     nics: tuple[Annotated[Nic, BeforeValidator(_from_short_nic)], ...] = ()
     extra: tuple[Annotated[_Text, _by_guest("extra", lambda word: (word,))], ...] = _GUEST.extra

@@ -9,7 +9,7 @@ import pytest
 
 from umlab.daemon.spec import DEFAULT_KINDS, SwitchSpec, default_listen
 from umlab.errors import LabFileError, LabFileErrors
-from umlab.guest.cmdline import BessNic, DaemonNic, DiskRoot, FdNic, GuestSpec, TinyRoot
+from umlab.guest.cmdline import BessNic, DaemonNic, DiskRoot, FdNic, GuestSpec, HostRoot, TinyRoot
 from umlab.lab.document import MAX_SIZE
 from umlab.lab.file import MAX_ERRORS, LabFile, load
 from umlab.switch.model import SECOND_NS, SwitchConfig
@@ -81,6 +81,7 @@ def test_segment_has_what_its_keys_say(tmp_path: Path) -> None:
     [
         ("kernel: /k, memory: 1G, landlock: false", GuestSpec("g", "/k", memory=1 << 30, landlock=False)),
         ("root: tiny, modules: [8021q, a-b]", GuestSpec("g", root=TinyRoot(("8021q", "a-b")))),
+        ("root: host, modules: [a]", GuestSpec("g", root=HostRoot(("a",)))),
         ("root: {disk: /d}", GuestSpec("g", root=DiskRoot("/d"))),
         ("root: {disk: /c, backing: /d}, modules: []", GuestSpec("g", root=DiskRoot("/c", "/d"))),
         ("root: {disk: /d}, modules: [a]", GuestSpec("g", root=DiskRoot("/d", modules=("a",)))),
@@ -166,7 +167,7 @@ def test_nic_attaches_to_the_first_place_of_its_kind(tmp_path: Path) -> None:
         ("guests:\n  g:\n    kernel:\n", 3, "guests.g.kernel", "has no value"),
         ("guests:\n  g:\n    memory: 128\n", 3, "guests.g.memory", "unit (K, M, G)"),
         ("guests:\n  g:\n    memory: 1M\n", 3, "guests.g.memory", "1048576 bytes, at least"),
-        ("guests:\n  g:\n    root: small\n", 3, "guests.g.root", "must be tiny, {image: NAME}, {disk: FILE}"),
+        ("guests:\n  g:\n    root: small\n", 3, "guests.g.root", "must be tiny, host, {image: NAME}"),
         ("guests:\n  g:\n    root: {backing: /b}\n", 3, "guests.g.root.disk", "must be given"),
         ("guests:\n  g:\n    root:\n      disk: /a:b\n", 4, "guests.g.root.disk", "must not contain ':'"),
         ("guests:\n  g:\n    root: {disk: /a, bakking: b}\n", 3, "guests.g.root.bakking", "mean backing?"),

@@ -136,7 +136,9 @@ def test_terminal_is_the_commands(place: Path, environment: Environment) -> None
         terminal.resize(41, 99)
         terminal.type("while ! stty size | grep '41 9[9]'; do sleep 0.1; done\n")
         terminal.wait_for("41 99")
-        terminal.type("sleep 1000 & echo st''arted; sleep 1000\n")
+        terminal.type("sleep 1000 &\n")
+        # The shell has given it the terminal by the time that it says something.
+        terminal.type("sh -c 'echo st''arted; exec sleep 1001'\n")
         terminal.wait_for("started")
         terminal.type("\x03")
         terminal.wait_for("^C")

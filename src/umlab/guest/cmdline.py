@@ -227,7 +227,8 @@ def kernel_arguments(
         arguments.append(f"con1=fd:{TERMINAL_FD}")
     arguments.append("ssl=null")
     arguments += [f"{line}=fd:{fd}" for fd, line in enumerate(AGENT_LINES, AGENT_FD)]
-    arguments.append("quiet")
+    # Making Debian's 256 terminals of the BSD kind is a quarter of the time that its kernel takes to boot.
+    arguments += ["quiet", "pty.legacy_count=0"]
     if notify is not None:
         check_socket("notify", notify, "")
         arguments.append(f"mconsole=notify:{notify}")

@@ -445,7 +445,7 @@ def _build_root(spec: GuestSpec, run: RunDirectory) -> str:
     root = spec.root
     optional = (OVERLAY,) if isinstance(root, HostRoot) else ()
     release = kernel_release(spec.kernel) if root.modules or optional else ""
-    path = os.path.join(run.path, "root.cpio.gz")
+    path = os.path.join(run.path, "root.cpio")
     with open(path, "wb") as file:
         file.write(
             build_initramfs(

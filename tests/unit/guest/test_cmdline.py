@@ -33,6 +33,7 @@ COMMON = [
     "ssl=null",
     *(f"ssl{line}=fd:{AGENT_FD + line}" for line in range(1 + 2 * SESSIONS)),
     "quiet",
+    "pty.legacy_count=0",
     "initrd=/run/g/root",
     "umlab.name=g",
     "umlab.share=/run/g/share",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import os
 import shutil
 import stat
@@ -28,7 +27,7 @@ def busybox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def members(archive: bytes) -> dict[str, Member]:
-    return {member.name: member for member in parse_archive(gzip.decompress(archive))}
+    return {member.name: member for member in parse_archive(archive)}
 
 
 def test_root_has_init_agent_applets_and_devices(busybox: Path) -> None:

@@ -86,7 +86,7 @@ def test_name_in_use_is_refused(run: RunDirectory, short_dir: Path) -> None:
 def test_rest_of_a_dead_owner_is_replaced(short_dir: Path) -> None:
     (short_dir / "left").mkdir()
     write_pid(short_dir / "left", "left", "1")
-    (short_dir / "left" / "root.cpio.gz").touch()
+    (short_dir / "left" / "root.cpio").touch()
     (short_dir / "left" / "link").symlink_to(short_dir)
     run = RunDirectory(str(short_dir), "left")
     try:

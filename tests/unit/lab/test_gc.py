@@ -352,7 +352,7 @@ def make_run(base: Path, umid: str = "run-0123abcd") -> Path:
     """Make the run directory of a guest of ``umlab run``."""
     run = base / ".run" / umid
     (run / umid).mkdir(mode=0o700, parents=True)
-    (run / "root.cpio.gz").touch()
+    (run / "root.cpio").touch()
     return run
 
 

@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import json
 import signal
-from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import TYPE_CHECKING, Any
 
 from support.deadline import wait_until_async
 from umlab.daemon.exec_order import ExecOrder
@@ -184,7 +184,7 @@ async def _die(session: FakeSession) -> int:
     return 0
 
 
-COMMANDS: dict[str, Callable[[FakeSession], asyncio.Future[int]]] = {  # type: ignore[assignment]
+COMMANDS: dict[str, Callable[[FakeSession], Coroutine[Any, Any, int]]] = {
     **{"cat": _cat, "echo": _echo, "order": _order, "sleep": _sleep, "flood": _flood},
     **{"hostile": _hostile, "tty": _tty, "die": _die},
 }

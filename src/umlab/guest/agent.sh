@@ -40,7 +40,8 @@ while read -r verb n what more <&3; do
 		read -r _ serial <$n.pid && [ "$serial" = "$what" ] && kill -KILL $copiers
 		;;
 	reset)
-		for each in $sessions; do clear $each; done
+		for each in $sessions; do clear $each & done
+		wait
 		sessions=
 		echo "0 reset $n $how" >&3
 		;;

@@ -116,7 +116,11 @@ def test_every_route_and_class_and_code_has_its_line() -> None:
         assert f"| {code} |" in page
     lines = re.findall(r"^\| `([A-Z]+ /[^`]*)` \|", page, re.MULTILINE)
     known = {f"{method.upper()} {path}" for path, method, _ in _operations()}
-    assert set(lines) - known == {"GET /v1/guests/{guest}/consoles/{console}", "GET /v1/captures"}
+    assert set(lines) - known == {
+        "GET /v1/guests/{guest}/consoles/{console}",
+        "GET /v1/guests/{guest}/exec",
+        "GET /v1/captures",
+    }
 
 
 def test_classes_are_those_that_there_are() -> None:

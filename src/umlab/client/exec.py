@@ -22,7 +22,7 @@ from umlab.client.call import QUICK_TIMEOUT, exec_path
 from umlab.client.decode import refusal
 from umlab.client.exchange import lost
 from umlab.client.place import dial
-from umlab.daemon.exec_order import INPUT_WINDOW, ExecOrder
+from umlab.daemon.exec_order import INPUT_WINDOW, MAX_ORDER, ExecOrder
 from umlab.errors import ApiError, ApiTimeout, CommandTimeout, LimitReached, LocalProtocolError, UmlabError
 from umlab.guest.agent import MAX_OUTPUT, ExecResult
 
@@ -63,9 +63,11 @@ class _Conversation:
         self.taken = 0
         try:
             self.order = json.dumps(dataclasses.asdict(order), ensure_ascii=False)
-            self.order.encode()
+            size = len(self.order.encode())
         except UnicodeEncodeError:
             raise LocalProtocolError("the command is not UTF-8, which a lab's guest is sent") from None
+        if size > MAX_ORDER:
+            raise LocalProtocolError(f"a command of {size} bytes, at most {MAX_ORDER} are sent")
 
     def not_opened(self, error: BaseException) -> BaseException:
         """Return what to raise where opening has failed."""
@@ -270,7 +272,7 @@ class Exec:
 
     Raises:
         LabNotRunning: No daemon answers.
-        LocalProtocolError: The command is not UTF-8.
+        LocalProtocolError: The command is not UTF-8, or too long.
     """
 
     def __init__(self, lab: str, guest: str, order: ExecOrder) -> None:

@@ -9,6 +9,8 @@ from umlab.errors import LocalProtocolError
 from umlab.guest.script import command_script, surrounded
 from umlab.guest.session import Input, Request
 
+#: Bytes of an order as JSON.
+MAX_ORDER = 120 * 1024
 #: Bytes of input that the daemon takes before the guest has.
 INPUT_WINDOW = 8 << 20
 

@@ -271,7 +271,7 @@ class Agent:
 
     async def _begin(self, has_files: bool) -> None:
         """Take note that the agent has begun, perhaps anew."""
-        await self._forget_sessions(GuestFailed(self._umid, None, self._console_text()))
+        await self._forget_sessions(StateError(f"guest {self._umid} has rebooted, what ran in it is lost"))
         self._use_share(has_files)
         # What an earlier owner of the lines has left running has ended.
         self._is_stale = False

@@ -71,6 +71,8 @@ def test_failures_are_those_of_the_daemon(
         shell.ask("lan", "exec", "left", [])
     with pytest.raises(LocalProtocolError):
         shell.ask("lan", "exec", "left", ["\udcff"])
+    with pytest.raises(LocalProtocolError, match="at most 122880"):
+        shell.ask("lan", "exec", "left", ["x" * 200_000])
     with pytest.raises(LabNotRunning):
         shell.ask("nowhere", "exec", "left", ["cat"])
     daemon.call(lambda lab: setattr(lab.held("left"), "state", "silent"))

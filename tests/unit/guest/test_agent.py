@@ -278,7 +278,7 @@ class TestGreeting:
         session = await opened(greeted, Request("reboot -f", "pipe"))
         greeted.write(1, b"half")
         greeted.say(FILE)
-        with pytest.raises(GuestFailed):
+        with pytest.raises(StateError, match="has rebooted"):
             await session.wait()
         running = run(greeted, "x")
         await greeted.request()
@@ -286,7 +286,7 @@ class TestGreeting:
         greeted.end(1, 0, b"whole")
         assert await session.read_output() == b"half"
         for waiting in (session.read_output(), session.write(b"x")):
-            with pytest.raises(GuestFailed):
+            with pytest.raises(StateError, match="has rebooted"):
                 await waiting
         greeted.agent.release(session)
         assert await running == ExecResult(0, b"whole", b"")

@@ -27,7 +27,7 @@ from umlab.api.limit import Limit
 from umlab.api.path import GuestName
 from umlab.daemon.exec_order import INPUT_WINDOW, ExecOrder
 from umlab.daemon.lab import LabService
-from umlab.errors import LabError, LimitReached, StateError, UmlabError
+from umlab.errors import LimitReached, StateError, UmlabError
 from umlab.guest.session import FILE_PIECE, Session
 
 #: What begins a binary frame.
@@ -213,10 +213,7 @@ class _Conversation:
             while self._input:
                 piece = bytes(self._input[:FILE_PIECE])
                 if order.input != "none":
-                    try:
-                        await session.write(piece)
-                    except OSError as error:
-                        raise LabError(f"the input cannot be passed on: {error.strerror}") from None
+                    await session.write(piece)
                 del self._input[: len(piece)]
                 self._taken += len(piece)
                 await self._socket.send_text(json.dumps({"taken": self._taken}))

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 from umlab.daemon.exec_order import ExecOrder
 from umlab.daemon.guest_set import GuestSet
-from umlab.errors import CommandTimeout, GuestFailed, LabError, StateError
+from umlab.errors import CommandTimeout, GuestFailed, StateError
 from umlab.guest.agent import Agent, ExecResult
 from umlab.guest.session import Session
 
@@ -44,14 +44,10 @@ class GuestExecs:
             GuestFailed: It ended.
             LocalProtocolError: There is no command, or no guest can be told it.
             RemoteProtocolError: Its agent makes no sense.
-            LabError: The host has no room for what goes to it.
         """
         request = order.request()
         agent = await self._agent(name)
-        try:
-            session = await agent.open(request)
-        except OSError as error:
-            raise LabError(f"guest {name}: the command cannot be sent: {error.strerror}") from None
+        session = await agent.open(request)
         try:
             yield session
         finally:

@@ -96,6 +96,11 @@ def image_names(incomplete: str) -> list[str]:
     return []
 
 
+def root_names(incomplete: str) -> list[str]:
+    """Return what a guest of `umlab run` can have as its root."""
+    return [name for name in ("host", "tiny") if name.startswith(incomplete)] + image_names(incomplete)
+
+
 def disk_names(incomplete: str) -> list[str]:
     """Return the labs that keep disks, and their guests that have one."""
     names: dict[str, None] = {}

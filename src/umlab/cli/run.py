@@ -81,7 +81,7 @@ def run(
         typer.Option(
             metavar="ROOT",
             help="host: this machine's files, below a layer in memory; tiny: busybox; or an image.",
-            autocompletion=complete.image_names,
+            autocompletion=complete.root_names,
         ),
     ] = "host",
     net: Annotated[

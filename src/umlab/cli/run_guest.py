@@ -173,12 +173,16 @@ class GuestRun:
             self._ended_by = int(signal.Signals[f"SIG{name}"])
             task.cancel()
 
-        for name in _SIGNALS:
+        # One that we were told to ignore, as by nohup, is none of the command's either.
+        heard = [
+            name for name in _SIGNALS if signal.getsignal(signal.Signals[f"SIG{name}"]) is not signal.SIG_IGN
+        ]
+        for name in heard:
             loop.add_signal_handler(signal.Signals[f"SIG{name}"], take, name)
         try:
             yield
         finally:
-            for name in _SIGNALS:
+            for name in heard:
                 loop.remove_signal_handler(signal.Signals[f"SIG{name}"])
 
     def _failed(self, error: GuestFailed) -> None:

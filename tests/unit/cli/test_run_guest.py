@@ -186,6 +186,21 @@ async def test_signal_before_the_command_ends_the_guest(
     assert guest.asked == ["stop at once"]
 
 
+async def test_signal_that_we_ignore_is_nobodys(
+    tmp_path: Path, guest: FakeGuest, output: tuple[int, int]
+) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        session = await (running := Running(tmp_path, guest, output[1])).session()
+        os.kill(os.getpid(), signal.SIGHUP)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        await wait_until_async(lambda: session.signals, 5, "another signal is passed on")
+        session.end(0)
+        assert ((await running.outcome).status, session.signals) == (0, ["USR1"])
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 async def test_time_limit_counts_from_the_beginning(
     tmp_path: Path, guest: FakeGuest, output: tuple[int, int]
 ) -> None:

@@ -116,12 +116,12 @@ def build(
     packages = tuple(word for words in include or () for word in words.split(",") if word)
     mirrors = (mirror,) if mirror is not None else own_mirrors(wanted)
     system = Bootstrap(wanted, variant, packages, mirrors)
-    output = Output(as_json=as_json)
+    output, room = Output(as_json=as_json), _bytes(size)
     if dry_run:
         _print_commands(output, name, system, size)
         return
     with interruptible():
-        build_image(name, system, lambda line: output.progress(_line(line)), size=_bytes(size))
+        build_image(name, system, lambda line: output.progress(_line(line)), size=room)
     _tell(output, name)
 
 

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
 
-from umlab.errors import UmlabError
-from umlab.guest.cow import create_cow
+from umlab.compat._interrupt import Interruptible
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program.
+    """Run the program; does not return when a signal ends it.
 
     Args:
         argv: Its name and its options, by default the process's own.
@@ -32,15 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if len(words) < 2:
         sys.stderr.write(usage(os.path.basename(program)))
         return 2
-    try:
-        create_cow(words[0], words[1], replace=force, strict=False)
-    except UmlabError as error:
-        if isinstance(cause := error.__cause__, OSError) and os.path.exists(words[1]):
-            print(f"open COW file: {cause.strerror}", file=sys.stderr)
-        else:
-            print(f"write_cow_header: {error}", file=sys.stderr)
-        return 1
-    return 0
+    with Interruptible():
+        return _create(words[0], words[1], force)
 
 
 def usage(program: str) -> str:
@@ -49,6 +44,21 @@ def usage(program: str) -> str:
 \t{program} [-f] <COW file> <backing file>
 \t-f forces overwrite of an existing COW file
 """  # noqa: W291 - as the original has it
+
+
+def _create(path: str, backing: str, force: bool) -> int:
+    from umlab.errors import UmlabError
+    from umlab.guest.cow import create_cow
+
+    try:
+        create_cow(path, backing, replace=force, strict=False)
+    except UmlabError as error:
+        if isinstance(cause := error.__cause__, OSError) and os.path.exists(backing):
+            print(f"open COW file: {cause.strerror}", file=sys.stderr)
+        else:
+            print(f"write_cow_header: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

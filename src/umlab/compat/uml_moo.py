@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import sys
-from collections.abc import Sequence
 
-from umlab.errors import LabError
-from umlab.guest.cow import Backing, CowFile
-from umlab.guest.cow_merge import merge_cow, merge_in_place
+from umlab.compat._interrupt import Interruptible
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = ["main"]
 
@@ -23,7 +23,7 @@ _WHILE_WRITING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program; does not return when an interrupt ends it.
+    """Run the program; does not return when a signal ends it.
 
     Args:
         argv: Its name and its options, by default the process's own.
@@ -45,12 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if len(words) != (1 if in_place else 2) or words[0] == "-b":
         sys.stderr.write(usage(os.path.basename(program)))
         return 1
-    try:
+    with Interruptible():
         return _merge(words, backing)
-    except KeyboardInterrupt:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGINT)
-        raise
 
 
 def usage(program: str) -> str:
@@ -66,6 +62,10 @@ file says, as in a chroot jail. COW files may be of version 1, 2 or 3.
 
 def _merge(words: list[str], backing: str | None) -> int:
     """Merge a COW file into a second word's file, or with one word in place."""
+    from umlab.errors import LabError
+    from umlab.guest.cow_check import other_dependents
+    from umlab.guest.cow_merge import merge_cow, merge_in_place
+
     problem = _problem(words[0], backing)
     if problem is not None:
         print(problem, file=sys.stderr)
@@ -74,8 +74,6 @@ def _merge(words: list[str], backing: str | None) -> int:
         if len(words) == 2:
             merge_cow(words[0], words[1], backing=backing, replace=True)
             return 0
-        from umlab.guest.cow_check import other_dependents
-
         _, others = other_dependents(words[0], backing=backing)
         merge_in_place(words[0], backing=backing)
     except LabError as error:
@@ -92,6 +90,9 @@ def _merge(words: list[str], backing: str | None) -> int:
 
 def _problem(path: str, backing: str | None) -> str | None:
     """Say why files cannot be merged, in the original's words."""
+    from umlab.errors import LabError
+    from umlab.guest.cow import Backing, CowFile
+
     try:
         cow = CowFile(path)
     except LabError as error:

@@ -94,8 +94,7 @@ def merge_in_place(path: str, *, backing: str | None = None, progress: Progress 
             lock_file(cow.fd, path, exclusive=True)
             lock_file(image.fd, target, exclusive=True)
             _check(cow, image)
-            with _making(target), new_file(target, mode=0o600, replace=True) as fd:
-                _take_rights(fd, image.fd)
+            with _making(target), new_file(target, replace=True) as fd:
                 _write(fd, cow, image, progress)
     return target
 
@@ -184,16 +183,6 @@ def _write_all(fd: int, data: memoryview, offset: int) -> None:
         # A file system that is nearly full takes a part, and says so the next time.
         written = os.pwrite(fd, data, offset)
         data, offset = data[written:], offset + written
-
-
-def _take_rights(fd: int, source: int) -> None:
-    """Give a file the owner and the permissions of another one."""
-    status = os.fstat(source)
-    os.fchown(fd, status.st_uid, status.st_gid)
-    os.fchmod(fd, stat.S_IMODE(status.st_mode))
-    for name in os.listxattr(source):
-        with contextlib.suppress(OSError):
-            os.setxattr(fd, name, os.getxattr(source, name))
 
 
 @contextlib.contextmanager

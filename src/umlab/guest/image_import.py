@@ -31,8 +31,8 @@ set -e
 tar --extract --file="$1" --directory="$2" --preserve-permissions --numeric-owner
 env -u LD_PRELOAD chmod -R u+rwX "$2"
 for name in dev proc run sys tmp; do [ -e "$2/$name" ] || [ -L "$2/$name" ] || mkdir "$2/$name"; done
-# A new file is zeros already.
-exec mke2fs -q -F -t ext4 -E lazy_journal_init=1 -d "$2" "$3" "$4"
+# A new file is zeros already.  Behind a page that is changed in part kernels read wrong: no smaller blocks.
+exec mke2fs -q -F -t ext4 -b 4096 -E lazy_journal_init=1 -d "$2" "$3" "$4"
 """
 
 

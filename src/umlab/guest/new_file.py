@@ -24,25 +24,33 @@ def new_file(path: str, *, mode: int = 0o666, replace: bool = False) -> Iterator
     Args:
         path: Its name, or where that is a link what that leads to.
         mode: Its permissions, before the umask.
-        replace: Whether it may take a plain file's place.  Its time of change is another second than that
-            file's then, so that whoever knows the file by that sees that it is another one.
+        replace: Whether it may take a plain file's place.  It has that file's owner and permissions then,
+            and its time of change is another second, so that whoever knows the file by that sees that it is
+            another one.
 
     Raises:
         FileExistsError: There is something of that name, and it is not to be replaced or is no plain file.
+        FileNotFoundError: The name is empty, or its folder is not there.
         IsADirectoryError: It is a directory that would be replaced.
+        PermissionError: The file that would be replaced may not be written to.
         OSError: It cannot be made; nothing is left of it.
     """
+    if not path:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
     path = os.path.realpath(path) if replace else os.path.abspath(path)
-    _check_free(path, replace)
+    before = _replaced(path, replace)
     folder = os.path.dirname(path)
     hidden = os.path.join(folder, f".umlab-{os.urandom(8).hex()}")
     with contextlib.ExitStack() as undo:
-        fd, source = _open(folder, hidden, mode)
+        # Nobody may read what is to replace a file before the readers of that are known.
+        fd, source = _open(folder, hidden, mode if before is None else 0o600)
         undo.callback(os.close, fd)
         undo.callback(_remove, hidden)
+        if before is not None:
+            _take_rights(fd, path, before)
         yield fd
-        if replace:
-            _tell_apart(fd, path)
+        if before is not None:
+            _tell_apart(fd, before)
         os.fsync(fd)
         if not replace:
             _link(source, path)
@@ -59,15 +67,19 @@ def new_file(path: str, *, mode: int = 0o666, replace: bool = False) -> Iterator
             os.close(directory)
 
 
-def _check_free(path: str, replace: bool) -> None:
+def _replaced(path: str, replace: bool) -> os.stat_result | None:
+    """Return what is known of the file that is to be replaced, ``None`` where the path is free."""
     try:
-        mode = os.lstat(path).st_mode
+        status = os.lstat(path)
     except FileNotFoundError:
-        return
-    if replace and stat.S_ISDIR(mode):
+        return None
+    if replace and stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-    if not replace or not stat.S_ISREG(mode):
+    if not replace or not stat.S_ISREG(status.st_mode):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
+    if not os.access(path, os.W_OK, effective_ids=True):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+    return status
 
 
 def _open(folder: str, hidden: str, mode: int) -> tuple[int, str]:
@@ -91,9 +103,20 @@ def _remove(path: str) -> None:
         os.unlink(path)
 
 
-def _tell_apart(fd: int, path: str) -> None:
+def _take_rights(fd: int, path: str, before: os.stat_result) -> None:
+    """Give a file the owner and the permissions of the one that it replaces."""
+    os.fchown(fd, before.st_uid, before.st_gid)
+    os.fchmod(fd, stat.S_IMODE(before.st_mode))
+    names: list[str] = []
+    with contextlib.suppress(OSError):
+        names = os.listxattr(path)
+    for name in names:
+        with contextlib.suppress(OSError):
+            os.setxattr(fd, name, os.getxattr(path, name))
+
+
+def _tell_apart(fd: int, before: os.stat_result) -> None:
     """Set a time of change that differs by a second at least from that of the file that is replaced."""
-    with contextlib.suppress(FileNotFoundError):
-        before, now = int(os.stat(path).st_mtime), os.fstat(fd)
-        if before == int(now.st_mtime):
-            os.utime(fd, ns=(now.st_atime_ns, now.st_mtime_ns + 1_000_000_000))
+    now = os.fstat(fd)
+    if int(before.st_mtime) == int(now.st_mtime):
+        os.utime(fd, ns=(now.st_atime_ns, now.st_mtime_ns + 1_000_000_000))

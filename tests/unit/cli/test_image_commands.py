@@ -102,6 +102,7 @@ def test_build_prints_its_commands_and_makes_nothing(run: Run) -> None:
     assert imported == "umlab image import new.tar new --size 1G"
     (record,) = run("image", "build", "new", *words, "--dry-run", "--json").records
     assert record["commands"][0][0] == "mmdebstrap"
+    assert run("image", "build", "new", *words, "--size", "1M", "--dry-run").status == 2
     assert not image_path("new").exists()
 
 

@@ -15,12 +15,21 @@ from umlab.compat.uml_moo import main
 
 SIZE = (1 << 20) + 100
 CHANGES = {0: b"A" * SECTOR, 9: b"B" * SECTOR}
-#: Interrupts itself in the middle.
+#: Sends itself a signal: when modules are imported, or when the image is complete.
 _INTERRUPTED = """
-import os, signal, sys
-fsync = os.fsync
-os.fsync = lambda fd: (signal.raise_signal(signal.SIGINT), fsync(fd))
+import os, sys
 from umlab.compat.uml_moo import main
+
+number, moment = int(sys.argv[1]), sys.argv[2]
+fsync = os.fsync
+
+class Finder:
+    def find_spec(name, *_):
+        if name == moment:
+            os.kill(os.getpid(), number)
+
+sys.meta_path.insert(0, Finder)
+os.fsync = lambda fd: (moment == "fsync" and os.kill(os.getpid(), number), fsync(fd))
 sys.exit(main(["uml_moo", "-d", "cow"]))
 """
 
@@ -116,16 +125,52 @@ def test_what_cannot_be_merged_leaves_everything(
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
-def test_interrupt_ends_it_and_leaves_everything(folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "moment"),
+    [
+        (signal.SIGINT, "umlab.errors"),
+        (signal.SIGINT, "umlab.guest.cow_merge"),
+        (signal.SIGINT, "fsync"),
+        (signal.SIGTERM, "fsync"),
+        (signal.SIGHUP, "fsync"),
+    ],
+)
+def test_signal_ends_it_and_leaves_everything(number: signal.Signals, moment: str, folder: Path) -> None:
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    done = subprocess.run([sys.executable, "-c", _INTERRUPTED], capture_output=True)
-    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, b"", b"")
+    command = [sys.executable, "-c", _INTERRUPTED, str(int(number)), moment]
+    done = subprocess.run(command, capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (-number, b"", b"")
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
-def test_start_loads_nothing_that_it_can_do_without() -> None:
-    program = "import sys; import umlab.compat.uml_moo, umlab.compat.uml_mkcow; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+def test_signal_that_the_caller_ignores_does_not_end_it(folder: Path) -> None:
+    command = ["nohup", sys.executable, "-c", _INTERRUPTED, str(int(signal.SIGHUP)), "fsync"]
+    subprocess.run(command, capture_output=True, check=True)
+    assert (folder / "image").read_bytes()[:SECTOR] == CHANGES[0]
+
+
+@pytest.mark.parametrize("program", ["uml_moo", "uml_mkcow"])
+def test_little_is_imported_before_signals_are_heeded(program: str) -> None:
+    code = (
+        "import os, sys; before = {*sys.modules}\n"
+        f"import umlab.compat.{program}; print(*sys.modules.keys() - before)"
+    )
+    # -S: without .pth files, which may have imported one of these before us.
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3] / "src")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    expected = {"umlab", "umlab.compat", "umlab.compat._interrupt", f"umlab.compat.{program}"}
+    assert set(done.stdout.split()) - {"__future__", "errno"} == expected
+
+
+def test_a_merge_loads_nothing_that_it_can_do_without() -> None:
+    program = "import sys; from umlab.compat.uml_moo import main; main(); print(*sys.modules)"
+    command = [sys.executable, "-c", program, "cow", "new"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
     assert "umlab.guest.cow_merge" in loaded
     heavy = {"asyncio", "typer", "rich", "pydantic", "argparse", "subprocess", "socket", "random", "logging"}

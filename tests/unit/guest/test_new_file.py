@@ -69,6 +69,32 @@ def test_file_that_is_replaced_is_seen_to_be_another_one(folder: Path) -> None:
     assert os.listdir(folder) == ["old"]
 
 
+def test_file_that_is_replaced_keeps_its_readers(folder: Path) -> None:
+    old = folder / "old"
+    old.write_bytes(b"secret")
+    old.chmod(0o640)
+    with new_file(str(old), mode=0o666, replace=True) as fd:
+        assert stat.S_IMODE(os.fstat(fd).st_mode) == 0o640
+    assert stat.S_IMODE(old.stat().st_mode) == 0o640
+
+
+def test_file_that_may_not_be_written_to_is_not_replaced(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "old").write_bytes(b"before")
+    # Root may write to any file.
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    with pytest.raises(PermissionError), new_file(str(folder / "old"), replace=True):
+        pass
+    assert (folder / "old").read_bytes() == b"before"
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_empty_name_is_refused_as_open_does(folder: Path, replace: bool) -> None:
+    with pytest.raises(FileNotFoundError), new_file("", replace=replace):
+        pass
+
+
 def test_link_stays_one_when_what_it_leads_to_is_replaced(folder: Path) -> None:
     (folder / "real").write_bytes(b"before")
     (folder / "link").symlink_to("real")

@@ -5,13 +5,29 @@ cd /run/umlab || exit
 exec 3<>/dev/ttyS0 2>/dev/null
 $box stty raw -echo <&3
 
+# Sends processes, or groups, a signal.  What may end them is sent to programs that are held: kernel 6.12 panics
+# of one that is killed in the middle of a fork.
+hit() {
+	name=$1
+	shift
+	case "$name" in
+	STOP | TSTP | CONT | WINCH) kill -s $name -- "$@" ;;
+	*)
+		kill -STOP -- "$@"
+		$box usleep 20000
+		kill -s $name -- "$@"
+		kill -CONT -- "$@"
+		;;
+	esac
+}
+
 # Ends a session with all that it runs, and takes what the host has sent from its line.
 clear() {
 	read -r shell <$1.shell
 	read -r command _ <$1.pid
 	read -r copiers <$1.copiers
-	kill -KILL $shell $copiers
-	[ -z "$command" ] || kill -KILL -- "-$command"
+	hit KILL $shell $copiers
+	[ -z "$command" ] || hit KILL -$command
 	while kill -0 $shell; do $box usleep 20000; done
 	$box timeout -s KILL 0.2 $box cat </dev/ttyS$((2 * $1 - 1)) >/dev/null
 	$box rm -f $1.*
@@ -32,7 +48,7 @@ while read -r verb n what more <&3; do
 	signal)
 		# A command looks for this when it has written down its numbers.
 		echo "$what $more" >$n.pending
-		read -r command serial <$n.pid && [ "$serial" = "$more" ] && kill -s "$what" -- -$command
+		read -r command serial <$n.pid && [ "$serial" = "$more" ] && hit "$what" -$command
 		;;
 	size) $box stty rows "$what" cols "$more" </dev/ttyS$((2 * n - 1)) ;;
 	cut)

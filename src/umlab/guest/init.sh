@@ -112,8 +112,14 @@ esac
 echo 0 >$new/proc/sys/kernel/ctrl-alt-del
 go_down() {
 	trap '' INT
+	# Held first: kernel 6.12 panics of a program that is killed in the middle of a fork.
+	kill -STOP -1
+	usleep 20000
 	kill -TERM -1
+	kill -CONT -1
 	sleep 0.2
+	kill -STOP -1
+	usleep 20000
 	kill -KILL -1
 	sync
 	echo "umlab: guest is down" >$new/dev/console

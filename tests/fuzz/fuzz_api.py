@@ -15,6 +15,7 @@ with atheris.instrument_imports(include=["umlab.api"]):
     from umlab.api.capture import is_stop
     from umlab.api.console import parse_resize
     from umlab.api.error import RequestError
+    from umlab.api.exec import parse_control
     from umlab.errors import LabError
     from umlab.guest.cmdline import GuestSpec
 
@@ -28,6 +29,8 @@ def one_input(data: bytes) -> None:
         GuestSpec(umid="left", **given_fields(GUEST_BODY.parse(data)))
     with contextlib.suppress(RequestError):
         parse_resize(data.decode(errors="replace"))
+    with contextlib.suppress(RequestError):
+        parse_control(data.decode(errors="replace"))
     is_stop(data.decode(errors="replace"))
 
 

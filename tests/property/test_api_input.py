@@ -13,7 +13,9 @@ from umlab.api.body import BODIES, GUEST_BODY, SWITCH_PATCH, given_fields
 from umlab.api.capture import is_stop
 from umlab.api.console import parse_resize
 from umlab.api.error import RequestError, error_bytes
-from umlab.errors import LabError
+from umlab.api.exec import parse_control
+from umlab.daemon.exec_order import ExecOrder
+from umlab.errors import LabError, LocalProtocolError
 from umlab.guest.cmdline import GuestSpec
 
 JSON = st.recursive(
@@ -61,6 +63,30 @@ def test_control_is_understood_or_refused(text: str) -> None:
 @given(st.integers(1, 9999), st.integers(1, 9999))
 def test_every_size_is_understood(rows: int, columns: int) -> None:
     assert parse_resize(json.dumps({"resize": [rows, columns]})) == (rows, columns)
+
+
+@given(st.text() | JSON.map(json.dumps) | st.text().map(lambda name: json.dumps({"signal": name})))
+def test_control_of_a_command_is_understood_or_refused(text: str) -> None:
+    with contextlib.suppress(RequestError):
+        assert parse_control(text) is not None or json.loads(text) == {"end_input": True}
+
+
+@given(
+    st.builds(
+        ExecOrder,
+        st.lists(st.text(), max_size=3).map(tuple),
+        st.none() | st.text(),
+        st.dictionaries(st.text(max_size=3), st.text(), max_size=2),
+        st.none() | st.text(),
+        st.just("tty"),
+        st.tuples(st.integers(), st.integers()),
+    )
+)
+def test_order_is_a_script_or_refused(order: ExecOrder) -> None:
+    with contextlib.suppress(LocalProtocolError):
+        request = order.request()
+        assert request.script_bytes()
+        assert all(1 <= size <= 9999 for size in request.window)
 
 
 @given(st.text() | (JSON | CLOSE).map(json.dumps))

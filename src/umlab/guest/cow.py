@@ -33,7 +33,7 @@ from umlab.wire.cow import (
 Progress = Callable[[int, int], None]
 
 #: Bytes that are read at a time.
-CHUNK = 1 << 20
+_CHUNK = 1 << 20
 #: No file is longer.
 _MAX_LENGTH = (1 << 63) - 1
 #: What kernels keep of a file at a time.
@@ -106,8 +106,8 @@ class CowFile:
         start = self.header.bitmap_offset
         end = min(start + self.header.bitmap_length, self.length)
         for at, length in DataMap(self.fd).stretches(start, end):
-            for offset in range(at, at + length, CHUNK):
-                piece = os.pread(self.fd, min(CHUNK, at + length - offset), offset)
+            for offset in range(at, at + length, _CHUNK):
+                piece = os.pread(self.fd, min(_CHUNK, at + length - offset), offset)
                 before = (offset - start) * 8
                 for first, count in changed_sectors(piece, self.header.sectors - before):
                     yield before + first, count
@@ -346,8 +346,8 @@ def _compare(cow: CowFile, image: Backing, problem: Problem, progress: Progress 
                 f"{problem.problem}, and {old.path}, which it would be compared with, was changed; {without}"
             )
         for at, length in cow.unchanged(image.size):
-            for offset in range(at, at + length, CHUNK):
-                size = min(CHUNK, at + length - offset)
+            for offset in range(at, at + length, _CHUNK):
+                size = min(_CHUNK, at + length - offset)
                 if os.pread(old.fd, size, offset) != os.pread(image.fd, size, offset):
                     raise LabError(
                         f"{image.path} is not like {old.path}: they differ near byte {offset}; {without}"

@@ -10,11 +10,10 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from umlab.errors import LabError
 from umlab.guest.cow import (
-    CHUNK,
     Backing,
     CowFile,
     Progress,
@@ -26,10 +25,7 @@ from umlab.guest.cow import (
 from umlab.guest.file_lock import lock_file
 from umlab.guest.holes import DataMap
 from umlab.guest.new_file import new_file
-
-#: What is left out as a whole where it is zeros: a block of the usual file systems.
-_BLOCK = 4096
-_ZEROS = bytes(CHUNK)
+from umlab.guest.sparse import data_of, write_sparse
 
 
 def merge_cow(
@@ -114,75 +110,43 @@ def _check(cow: CowFile, image: Backing) -> None:
 
 def _write(fd: int, cow: CowFile, image: Backing, progress: Progress | None) -> int:
     """Write an image, and return its bytes."""
-    header = cow.header
-    # The kernel's disk ends with a whole sector: where a guest wrote to that, the image does.
-    room = max(header.size, min(header.sectors * header.sector_size, cow.length - header.data_offset))
     begun = os.fstat(cow.fd).st_mtime_ns
+    size = _size(cow)
 
     def step(done: int) -> None:
         if progress is not None:
-            progress(done, room)
+            progress(done, size)
 
-    at = 0
-    old, new = _Source(image), _Source(cow)
-    os.truncate(fd, room)
-    for first, count in cow.changed():
-        start, end = first * header.sector_size, min((first + count) * header.sector_size, room)
-        _copy(old, at, fd, at, start - at, step)
-        _copy(new, header.data_offset + start, fd, start, end - start, step)
-        at = end
-    if at < header.size:
-        _copy(old, at, fd, at, header.size - at, step)
-    size = max(at, header.size)
-    os.truncate(fd, size)
+    write_sparse(fd, _parts(cow, image, size), step, size)
     if os.fstat(cow.fd).st_mtime_ns != begun or int(os.fstat(image.fd).st_mtime) != image.mtime:
         raise LabError(f"{cow.path} or {image.path} was changed while they were merged; nothing is changed")
     return size
 
 
-class _Source:
-    """A file that is copied from."""
+def _size(cow: CowFile) -> int:
+    """Return an image's bytes.
 
-    def __init__(self, file: CowFile | Backing) -> None:
-        self.path, self.fd, self.data = file.path, file.fd, DataMap(file.fd)
-
-
-def _copy(
-    source: _Source, begin: int, target: int, to: int, length: int, step: Callable[[int], None]
-) -> None:
-    """Copy a stretch of a file without its holes and blocks of zeros into one that is all hole."""
-    for at, size in source.data.stretches(begin, begin + length):
-        for offset in range(at, at + size, CHUNK):
-            with reading(source.path):
-                data = os.pread(source.fd, min(CHUNK, at + size - offset), offset)
-            place = offset - begin + to
-            for start, piece in _without_zeros(data, place):
-                _write_all(target, piece, start)
-            step(place + len(data))
+    The kernel's disk ends with a whole sector: where a guest wrote to that, the image does.
+    """
+    header, end = cow.header, 0
+    for first, count in cow.changed():
+        end = (first + count) * header.sector_size
+    return max(header.size, min(end, cow.length - header.data_offset))
 
 
-def _without_zeros(data: bytes, offset: int) -> Iterator[tuple[int, memoryview]]:
-    """Yield what is to be written of some bytes that belong at an offset."""
-    if data == _ZEROS[: len(data)]:
-        return
-    view = memoryview(data)
-    begin = at = 0
-    while at < len(data):
-        end = min(at + _BLOCK - (offset + at) % _BLOCK, len(data))
-        if view[at:end] == _ZEROS[: end - at]:
-            if at > begin:
-                yield offset + begin, view[begin:at]
-            begin = end
+def _parts(cow: CowFile, image: Backing, size: int) -> Iterator[tuple[int, bytes]]:
+    """Yield an image's offsets and bytes, without holes, in ascending order."""
+    header, at = cow.header, 0
+    old, new = DataMap(image.fd), DataMap(cow.fd)
+    for first, count in cow.changed():
+        start, end = first * header.sector_size, min((first + count) * header.sector_size, size)
+        with reading(image.path):
+            yield from data_of(old, at, start, at=at)
+        with reading(cow.path):
+            yield from data_of(new, header.data_offset + start, header.data_offset + end, at=start)
         at = end
-    if at > begin:
-        yield offset + begin, view[begin:at]
-
-
-def _write_all(fd: int, data: memoryview, offset: int) -> None:
-    while data:
-        # A file system that is nearly full takes a part, and says so the next time.
-        written = os.pwrite(fd, data, offset)
-        data, offset = data[written:], offset + written
+    with reading(image.path):
+        yield from data_of(old, at, header.size, at=at)
 
 
 @contextlib.contextmanager

@@ -12,12 +12,15 @@ class DataMap:
 
     What was found last is remembered: a file system may go through the rest of the file for the next hole.
 
+    Attributes:
+        fd: The file's descriptor.
+
     Args:
         fd: The file, which does not change.
     """
 
     def __init__(self, fd: int) -> None:
-        self._fd = fd
+        self.fd = fd
         # From the first to the second there is a hole, from there to the third data.
         self._hole = self._data = self._end = 0
 
@@ -40,8 +43,8 @@ class DataMap:
     def _look(self, at: int, end: int) -> None:
         self._hole = at
         try:
-            self._data = os.lseek(self._fd, at, os.SEEK_DATA)
-            self._end = os.lseek(self._fd, self._data, os.SEEK_HOLE)
+            self._data = os.lseek(self.fd, at, os.SEEK_DATA)
+            self._end = os.lseek(self.fd, self._data, os.SEEK_HOLE)
         except OSError as error:
             # Behind the last data there are holes; where the file cannot tell, all is data.
             self._data = end if error.errno == errno.ENXIO else at

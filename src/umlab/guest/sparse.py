@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable, Iterator
 
 from umlab.guest.holes import DataMap
 
-#: Bytes that are read at a time, and those that are a hole where they all are zero.
-_CHUNK, _BLOCK = 1 << 20, 1 << 16
-_ZEROS = bytes(_BLOCK)
+#: Bytes that are read at a time, and those that are a hole where they all are zero: a block of the usual
+#: file systems.
+_CHUNK, _BLOCK = 1 << 20, 4096
+_ZEROS = bytes(_CHUNK)
 #: Linux include/uapi/linux/fs.h: shares the blocks of two files until one of them is written to.
 _FICLONE = 0x40049409
 
@@ -36,7 +37,7 @@ def copy_file(source: int, target: int, progress: Progress) -> None:
         return
     # A block device has its size at its end only.
     size = os.lseek(source, 0, os.SEEK_END)
-    write_sparse(target, _data_of(source, size), progress, size)
+    write_sparse(target, data_of(DataMap(source), 0, size), progress, size)
 
 
 def write_sparse(target: int, parts: Iterable[tuple[int, bytes]], progress: Progress, size: int = 0) -> int:
@@ -44,7 +45,7 @@ def write_sparse(target: int, parts: Iterable[tuple[int, bytes]], progress: Prog
 
     Args:
         target: A descriptor of an empty file.
-        parts: Offset and bytes, in ascending order; in multiples of 64 KiB, but for the last one.
+        parts: Offset and bytes, in ascending order.
         progress: Is told after each part.
         size: What the file has at least; zeros behind the last part.
 
@@ -56,41 +57,59 @@ def write_sparse(target: int, parts: Iterable[tuple[int, bytes]], progress: Prog
     """
     end = size
     for offset, data in parts:
-        view = memoryview(data)
-        for at in range(0, len(data), _BLOCK):
-            block = view[at : at + _BLOCK]
-            if block != _ZEROS[: len(block)]:
-                _write(target, block, offset + at)
+        for at, piece in _without_zeros(data, offset):
+            _write(target, piece, at)
         end = max(end, offset + len(data))
         progress(offset + len(data))
     os.ftruncate(target, end)
     return end
 
 
+def data_of(source: DataMap, start: int, end: int, *, at: int = 0) -> Iterator[tuple[int, bytes]]:
+    """Yield a stretch of a file, without its holes, as the parts that :func:`write_sparse` takes.
+
+    Args:
+        source: The file.
+        start: Where the stretch begins.
+        end: Where it ends, which may be behind the file's end.
+        at: Where its beginning belongs.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    for begin, length in source.stretches(start, end):
+        for offset in range(begin, begin + length, _CHUNK):
+            data = os.pread(source.fd, min(_CHUNK, begin + length - offset), offset)
+            yield offset - start + at, data
+
+
 def chunks(read: Callable[[int], bytes]) -> Iterator[tuple[int, bytes]]:
     """Yield a stream as the parts that :func:`write_sparse` takes."""
     offset = 0
-    rest = bytearray()
     while data := read(_CHUNK):
-        rest += data
-        whole = len(rest) - len(rest) % _BLOCK
-        if whole:
-            yield offset, bytes(rest[:whole])
-            del rest[:whole]
-            offset += whole
-    if rest:
-        yield offset, bytes(rest)
+        yield offset, data
+        offset += len(data)
 
 
-def _data_of(source: int, size: int) -> Iterator[tuple[int, bytes]]:
-    for start, length in DataMap(source).stretches(0, size):
-        for at in range(start, start + length, _CHUNK):
-            if not (data := os.pread(source, min(_CHUNK, start + length - at), at)):
-                return
-            yield at, data
+def _without_zeros(data: bytes, offset: int) -> Iterator[tuple[int, memoryview]]:
+    """Yield what is to be written of some bytes that belong at an offset."""
+    if data == _ZEROS[: len(data)]:
+        return
+    view = memoryview(data)
+    begin = at = 0
+    while at < len(data):
+        end = min(at + _BLOCK - (offset + at) % _BLOCK, len(data))
+        if view[at:end] == _ZEROS[: end - at]:
+            if at > begin:
+                yield offset + begin, view[begin:at]
+            begin = end
+        at = end
+    if at > begin:
+        yield offset + begin, view[begin:at]
 
 
-def _write(target: int, block: memoryview, offset: int) -> None:
-    while block:
-        written = os.pwrite(target, block, offset)
-        block, offset = block[written:], offset + written
+def _write(target: int, data: memoryview, offset: int) -> None:
+    while data:
+        # A file system that is nearly full takes a part, and says so the next time.
+        written = os.pwrite(target, data, offset)
+        data, offset = data[written:], offset + written

@@ -23,7 +23,7 @@ from umlab.guest.file_lock import lock_file
 SIZE = (1 << 20) + 100
 CHANGES = {0: b"A" * SECTOR, 5: bytes(SECTOR), 6: b"C" * SECTOR, 2047: b"D" * SECTOR}
 #: What a merge asks the kernel for that can fail, or after which it can be killed.
-CALLS = ("truncate", "pwrite", "fchown", "fchmod", "fsync", "link", "replace")
+CALLS = ("ftruncate", "pwrite", "fchown", "fchmod", "fsync", "link", "replace")
 
 #: Merges in place, and is killed at a call.
 _KILLED = """

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from integration.peers.uml_kernel import debian_kernel, running_guest
+from integration.peers.uml_kernel import debian_kernel, running_guest, vector_kernel
 from support.deadline import scaled
 from support.require import require_program
 from umlab.daemon.guest import GuestService
@@ -143,3 +143,17 @@ async def test_host_root_has_all_programs_and_changes_nothing_but_what_is_shared
         assert os.listdir(marker) == ["old"], escapes
         assert (marker / "old").read_text() == "old"
     assert not Path("/etc/umlab-x").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(vector_kernel() is None, reason="there is no kernel 6.12")
+async def test_host_root_of_a_kernel_with_the_new_mount_interface(short_dir: Path) -> None:
+    shared = short_dir / "shared"
+    shared.mkdir()
+    root = HostRoot(shared=(str(shared),))
+    async with running_guest(short_dir, root=root, kernel=str(vector_kernel())) as guest:
+        result = await guest.run(
+            f"echo x >{shared}/file && stat -f -c %T / {shared} && echo >/etc/umlab-x", LONG
+        )
+    assert (result.stdout, result.status) == (b"overlayfs\nhostfs\n", 0)
+    assert (shared / "file").read_text() == "x\n"

@@ -31,7 +31,7 @@ raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 _WRITE_FILE = """
 try:
     open("/proc/self/comm", "r+").close()
-except PermissionError:
+except OSError:
     raise SystemExit(0)
 raise SystemExit(1)
 """

@@ -162,6 +162,18 @@ def test_files_go_in_and_out(
     assert (copy / "sub/data").stat().st_mode & 0o777 == 0o751
     assert (copy / "sub/data").stat().st_mtime == 1_000_000_000
     assert os.readlink(copy / "link") == "sub/data"
+    with (tmp_path / "it's sparse").open("wb") as file:
+        for at in (0, 200 << 20):
+            file.seek(at)
+            file.write(b"data")
+        file.truncate(300 << 20)
+    (tmp_path / "it's sparse").chmod(0o640)
+    assert copied(monkeypatch, str(tmp_path / "it's sparse"), "left:/tmp") == 0
+    script = """cd /tmp; stat -c '%a %s' it*; du -k it* | cut -f 1
+        dd if="it's sparse" bs=1M skip=200 count=1 | head -c 5; rm it*; ls -A"""
+    facts = sh(script).stdout
+    assert facts == b"640 314572800\n8\ndata\0new\n"
+    (tmp_path / "it's sparse").unlink()
     # Into a folder that is there: it keeps what it has.
     sh("rm -r /tmp/new/sub; mkdir /tmp/new/tree /tmp/new/tree/sub; echo kept >/tmp/new/tree/sub/kept")
     assert copied(monkeypatch, "--all", str(tree), ":/tmp/new") == 0

@@ -15,7 +15,7 @@ from umlab.cli.pipe import PipeWriter
 from umlab.cli.progress import ProgressLine
 from umlab.client.exec import AsyncExec, ExecOrder
 from umlab.errors import LabError, UmlabError
-from umlab.guest.archive import ArchiveReader, measure, write_archive
+from umlab.guest.archive import HOLES, PART_UNIT, PARTS, ArchiveReader, measure, write_archive
 from umlab.guest.console import escape
 from umlab.guest.unpack import Unpacker
 
@@ -59,7 +59,21 @@ move() {{
 }}
 """
 _UNTAR = f"""{_PUT}
+fill() {{
+	file=$new/$1 size=$2 time=$3
+	shift 3
+	while [ $# -gt 0 ]; do
+		$box dd if=$new/{PARTS}/$1 of="$file" bs={PART_UNIT} seek=$2 conv=notrunc status=none || failed=1
+		$box rm $new/{PARTS}/$1
+		shift 2
+	done
+	$box truncate -s "$size" "$file" && $box touch -d "@$time" "$file" || failed=1
+}}
 $box tar xpf - -C $new || failed=1
+if [ -e $new/{HOLES} ]; then
+	. ./$new/{HOLES}
+	$box rm -rf $new/{HOLES} $new/{PARTS}
+fi
 for member in $new/* $new/.[!.]* $new/..?*; do
 	[ ! -e "$member" ] && [ ! -L "$member" ] || move "$member" "./${{name:-${{member##*/}}}}"
 done
@@ -101,7 +115,7 @@ def named_sources(paths: Sequence[str]) -> Sources:
         if not os.path.exists(path):
             raise LabError(f"{path}: no such file or folder")
         name = os.path.basename(os.path.abspath(path))
-        if not name:
+        if name in ("", HOLES, PARTS):
             raise LabError(f"{path}: write the name of a file or folder")
         if name in sources:
             raise LabError(f"{path}: {sources[name]} is called {name} as well")

@@ -7,11 +7,14 @@ Source: GNU tar's manual, "Basic Tar Format"; busybox archival/tar.c.
 
 from __future__ import annotations
 
+import errno
 import os
+import shlex
 import stat
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from io import FileIO
 from typing import Literal
 
 from umlab.errors import RemoteProtocolError, TruncatedMessage
@@ -20,7 +23,11 @@ from umlab.errors import RemoteProtocolError, TruncatedMessage
 BLOCK = 512
 #: Bytes of a name; Linux has no longer path.
 MAX_NAME = 4096
+#: Members for files with holes, and the unit of a part's place.
+HOLES, PARTS, PART_UNIT = ".umlab-holes", ".umlab-parts", 64 * 1024
 _READ_SIZE = 1 << 20
+#: Bytes of the least hole that is worth a part more, and about how many of one file there are at most.
+_HOLE_SIZE, _MAX_HOLES = 1 << 20, 256
 _KINDS: dict[bytes, Literal["file", "directory", "symlink", "hardlink"]] = {
     tarfile.REGTYPE: "file",
     tarfile.AREGTYPE: "file",
@@ -152,13 +159,22 @@ class ArchiveReader:
 def write_archive(sources: Sequence[tuple[str, str]], on_problem: Callable[[str], None]) -> Iterator[bytes]:
     """Yield an archive of files and folders, with modes and times, owned by root; links are kept.
 
+    Tar has no holes that busybox would know: a file with large ones is an empty member, and its data are
+    members of :data:`PARTS`; the member :data:`HOLES` says for each such file, in words of a shell,
+    ``fill NAME SIZE TIME``, and for each part its number and place, in pieces of :data:`PART_UNIT` bytes.
+
     Args:
         sources: Each path, which is followed where it is a link itself, and its name in the archive.
         on_problem: Is told what cannot be read, which is left out.
     """
-    known: dict[tuple[int, int], str] = {}
+    writer = _Writer(on_problem)
     for path, name in sources:
-        yield from _write(os.path.realpath(path), name, known, on_problem)
+        yield from writer.write(os.path.realpath(path), name)
+    if writer.holes:
+        text = "".join(writer.holes).encode("utf-8", "surrogateescape")
+        info = tarfile.TarInfo(HOLES)
+        info.size = len(text)
+        yield _header(info) + text + bytes(-len(text) % BLOCK)
     yield bytes(2 * BLOCK)
 
 
@@ -170,67 +186,129 @@ def measure(paths: Sequence[str]) -> int:
             status = os.stat(path)
         except OSError:
             continue
-        total += status.st_size if stat.S_ISREG(status.st_mode) else 0
+        total += _data_size(status) if stat.S_ISREG(status.st_mode) else 0
         for folder, _, files in os.walk(path):
             for file in files:
                 try:
-                    total += os.lstat(os.path.join(folder, file)).st_size
+                    total += _data_size(os.lstat(os.path.join(folder, file)))
                 except OSError:
                     continue
     return total
 
 
-def _write(
-    path: str, name: str, known: dict[tuple[int, int], str], on_problem: Callable[[str], None]
-) -> Iterator[bytes]:
-    info = tarfile.TarInfo(name)
-    try:
-        status = os.lstat(path)
-        info.mode, info.mtime = stat.S_IMODE(status.st_mode), int(status.st_mtime)
-        if stat.S_ISDIR(status.st_mode):
-            entries = sorted(os.listdir(path))
-            info.type = tarfile.DIRTYPE
-            yield _header(info)
-            for entry in entries:
-                yield from _write(os.path.join(path, entry), f"{name}/{entry}", known, on_problem)
-            # Once more: what was put in has changed its time.
-            yield _header(info)
-        elif stat.S_ISLNK(status.st_mode):
-            info.type, info.linkname = tarfile.SYMTYPE, os.readlink(path)
-            yield _header(info)
-        elif not stat.S_ISREG(status.st_mode):
-            on_problem(f"{path}: neither a file, a folder nor a link; left out")
-        elif status.st_nlink > 1 and (first := known.setdefault(_identity(status), name)) != name:
-            info.type, info.linkname = tarfile.LNKTYPE, first
-            yield _header(info)
-        else:
-            yield from _write_file(path, info, on_problem)
-    except OSError as error:
-        on_problem(f"{path}: {error.strerror}")
+class _Writer:
+    """The members of one archive.
 
+    Attributes:
+        holes: What fills files that have holes.
+    """
 
-def _write_file(path: str, info: tarfile.TarInfo, on_problem: Callable[[str], None]) -> Iterator[bytes]:
-    with open(path, "rb", buffering=0) as file:
-        info.size = left = os.fstat(file.fileno()).st_size
-        yield _header(info)
+    def __init__(self, on_problem: Callable[[str], None]) -> None:
+        self.holes: list[str] = []
+        self._on_problem = on_problem
+        self._known: dict[tuple[int, int], str] = {}
+        self._parts = 0
+
+    def write(self, path: str, name: str) -> Iterator[bytes]:
+        """Yield a file, or a folder with all that is in it."""
+        info = tarfile.TarInfo(name)
+        try:
+            status = os.lstat(path)
+            info.mode, info.mtime = stat.S_IMODE(status.st_mode), int(status.st_mtime)
+            if stat.S_ISDIR(status.st_mode):
+                entries = sorted(os.listdir(path))
+                info.type = tarfile.DIRTYPE
+                yield _header(info)
+                for entry in entries:
+                    yield from self.write(os.path.join(path, entry), f"{name}/{entry}")
+                # Once more: what was put in has changed its time.
+                yield _header(info)
+            elif stat.S_ISLNK(status.st_mode):
+                info.type, info.linkname = tarfile.SYMTYPE, os.readlink(path)
+                yield _header(info)
+            elif not stat.S_ISREG(status.st_mode):
+                self._on_problem(f"{path}: neither a file, a folder nor a link; left out")
+            elif status.st_nlink > 1 and (first := self._first_name(status, name)) != name:
+                info.type, info.linkname = tarfile.LNKTYPE, first
+                yield _header(info)
+            else:
+                yield from self._write_file(path, info)
+        except OSError as error:
+            self._on_problem(f"{path}: {error.strerror}")
+
+    def _first_name(self, status: os.stat_result, name: str) -> str:
+        return self._known.setdefault((status.st_dev, status.st_ino), name)
+
+    def _write_file(self, path: str, info: tarfile.TarInfo) -> Iterator[bytes]:
+        with open(path, "rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            extents = _extents(file.fileno(), size)
+            if extents == [(0, size)] or not size:
+                info.size = size
+                yield _header(info)
+                yield from self._contents(path, file, size)
+                return
+            yield _header(info)
+            words = ["fill", shlex.quote(info.name), str(size), str(info.mtime)]
+            for start, end in extents:
+                part = tarfile.TarInfo(f"{PARTS}/{self._parts}")
+                part.size = end - start
+                words += [str(self._parts), str(start // PART_UNIT)]
+                self._parts += 1
+                yield _header(part)
+                file.seek(start)
+                yield from self._contents(path, file, part.size)
+            self.holes.append(" ".join(words) + "\n")
+
+    def _contents(self, path: str, file: FileIO, size: int) -> Iterator[bytes]:
+        left = size
         try:
             while left and (piece := file.read(min(left, _READ_SIZE))):
                 left -= len(piece)
                 yield piece
         except OSError as error:
-            on_problem(f"{path}: {error.strerror}")
-    if left:
-        on_problem(f"{path}: became shorter meanwhile")
-    # What was announced has to come.
-    left += -info.size % BLOCK
-    while left:
-        yield bytes(min(left, _READ_SIZE))
-        left -= min(left, _READ_SIZE)
+            self._on_problem(f"{path}: {error.strerror}")
+        else:
+            if left:
+                self._on_problem(f"{path}: became shorter meanwhile")
+        # What was announced has to come.
+        left += -size % BLOCK
+        while left:
+            yield bytes(min(left, _READ_SIZE))
+            left -= min(left, _READ_SIZE)
+
+
+def _extents(fd: int, size: int) -> list[tuple[int, int]]:
+    """Return where a file has data, each from a whole unit on; holes that are not worth it count as data."""
+    least = max(_HOLE_SIZE, size // _MAX_HOLES)
+    extents: list[tuple[int, int]] = []
+    at = 0
+    while at < size:
+        try:
+            start = os.lseek(fd, at, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.EINVAL:
+                # A file system that does not tell.
+                return [(0, size)]
+            if error.errno != errno.ENXIO:
+                raise
+            break
+        at = min(os.lseek(fd, start, os.SEEK_HOLE), size)
+        start -= start % PART_UNIT
+        last = extents[-1][1] if extents else 0
+        if start - last < least:
+            extents[-1:] = [(extents[-1][0] if extents else 0, at)]
+        else:
+            extents.append((start, at))
+    if extents and size - extents[-1][1] < least:
+        extents[-1] = (extents[-1][0], size)
+    os.lseek(fd, 0, os.SEEK_SET)
+    return extents
+
+
+def _data_size(status: os.stat_result) -> int:
+    return min(status.st_size, status.st_blocks * 512)
 
 
 def _header(info: tarfile.TarInfo) -> bytes:
     return info.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape")
-
-
-def _identity(status: os.stat_result) -> tuple[int, int]:
-    return status.st_dev, status.st_ino

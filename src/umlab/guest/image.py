@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,11 +60,15 @@ def find_image(name_or_path: str) -> Path:
     """
     if "/" in name_or_path or os.path.isfile(name_or_path):
         path = Path(os.path.abspath(name_or_path))
-        if not path.is_file() and not path.is_block_device():
-            raise LabError(f"there is no image file {path}")
+        try:
+            mode = os.stat(path).st_mode
+        except (OSError, ValueError) as error:
+            raise LabError(f"there is no image file {path}: {getattr(error, 'strerror', error)}") from None
+        if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
+            raise LabError(f"{path} is neither a plain file nor a block device")
         return path
     path = image_path(name_or_path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         names = [image.name for image in list_images()]
         there = f"there are {', '.join(names)}" if names else "there is none yet"
         raise LabError(
@@ -140,7 +145,7 @@ def remove_image(name: str, users: Sequence[str], *, force: bool = False) -> Non
         LabError: There is no such image, somebody needs it, or it cannot be removed.
     """
     path = image_path(name)
-    if not path.is_file():
+    if not os.path.isfile(path):
         find_image(name)
     if users and not force:
         raise LabError(

@@ -21,7 +21,7 @@ from pathlib import Path
 from umlab.errors import LabError
 from umlab.guest.kernel_config import parse_config
 from umlab.guest.kernel_option import not_taken, serialize_fragment, wanted_options
-from umlab.guest.kernel_source import KernelSource, check_programs, program_path
+from umlab.guest.kernel_source import KernelSource, build_programs
 from umlab.guest.kernel_store import (
     Kernel,
     check_kernel_name,
@@ -31,6 +31,7 @@ from umlab.guest.kernel_store import (
     replace_kernel,
 )
 from umlab.guest.place import BUILD, cache_directory
+from umlab.guest.program import check_programs, program_path
 
 #: Seconds that make has to remove half written files when it is told to end.
 _TERM_TIMEOUT = 10.0
@@ -115,7 +116,7 @@ async def build_kernel(order: BuildOrder, report: Report) -> Built:
         LabError: A program is missing, another build of this name runs, or it fails; names its log.
     """
     check_kernel_name(order.name)
-    check_programs(order.source)
+    check_programs(build_programs(order.source))
     started = time.monotonic()
     work = cache_directory(BUILD) / order.name
     with _told_errors(order.name), _locked(work, order.name):

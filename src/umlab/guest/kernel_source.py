@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,11 +51,6 @@ class KernelSource:
         return f"{self.path} {status.st_size} {status.st_mtime_ns}\n"
 
 
-def program_path() -> str:
-    """Return a ``PATH`` that also has the programs which a plain user's leaves out, such as depmod."""
-    return os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
-
-
 def find_source(word: str) -> KernelSource:
     """Return the source that a word stands for.
 
@@ -81,32 +75,25 @@ def find_source(word: str) -> KernelSource:
     raise LabError(f"there is no kernel source {word}: no folder, no archive{hint}")
 
 
-def check_programs(source: KernelSource) -> None:
-    """Look for the programs that unpack and build a source.
-
-    Raises:
-        LabError: Some are missing; names them and their packages.
-    """
+def build_programs(source: KernelSource) -> dict[str, str]:
+    """Return the programs that unpack and build a source, and Debian's packages that have them."""
     needed = dict(_BUILDERS)
     if not source.is_tree:
         needed["tar"] = "tar"
         for ending, (program, package) in _UNPACKERS.items():
             if source.path.endswith(ending):
                 needed[program] = package
-    missing = [name for name in needed if shutil.which(name, path=program_path()) is None]
-    if missing:
-        packages = " ".join(dict.fromkeys(needed[name] for name in missing))
-        raise LabError(
-            f"to build a kernel, these programs are missing: {', '.join(missing)}; apt-get install {packages}"
-        )
+    return needed
 
 
 def _checked_tree(path: str) -> KernelSource:
     tree = Path(path)
-    if not all((tree / name).exists() for name in ("Makefile", "Kconfig", "arch/um")):
+    if not all(os.path.exists(tree / name) for name in ("Makefile", "Kconfig", "arch/um")):
         raise LabError(f"{path} is no kernel's source tree: it has no Makefile, Kconfig or arch/um")
     # What the kernel's own Makefile asks before it builds elsewhere.
-    if any((tree / name).exists() for name in (".config", "include/config", "arch/um/include/generated")):
+    if any(
+        os.path.exists(tree / name) for name in (".config", "include/config", "arch/um/include/generated")
+    ):
         raise LabError(
             f"{path} was configured or built in its own folder, so it cannot be built elsewhere: "
             "run what is built there with --kernel, or clean it with `make ARCH=um mrproper`"

@@ -70,11 +70,11 @@ def kernel_program(name: str) -> str:
         return DEFAULT_KERNEL
     if "/" not in name and name not in (".", ".."):
         program = data_directory(KERNELS) / check_name("kernel", name) / "linux"
-        if not program.exists():
+        if not os.path.exists(program):
             raise _no_kernel(name)
         return str(program)
     path = Path(os.path.abspath(name))
-    if path.is_dir():
+    if os.path.isdir(path):
         path = built_program(path) if is_tree(path) else path / "linux"
     return str(path)
 
@@ -86,7 +86,10 @@ def kernel_names() -> list[str]:
         LabError: It cannot be read.
     """
     store = data_directory(KERNELS)
-    return sorted(path.name for path in store.iterdir() if not path.name.startswith("."))
+    try:
+        return sorted(name for name in os.listdir(store) if not name.startswith("."))
+    except OSError as error:
+        raise LabError(f"cannot read {store}: {error.strerror}") from None
 
 
 def replace_kernel(new: Path, name: str) -> None:
@@ -119,7 +122,7 @@ def remove_kernel(name: str) -> None:
         LabError: There is none of that name, or it cannot be removed.
     """
     folder = data_directory(KERNELS) / check_name("kernel", name)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise _no_kernel(name)
     try:
         with _moved_away(folder):
@@ -162,7 +165,7 @@ def _modules_directory(program: Path, release: str) -> str | None:
     if is_tree(program.parent):
         return modules_in_place(program.parent.resolve(), release)
     for directory in (program.parent / "modules/lib/modules" / release, Path(MODULES_ROOT) / release):
-        if directory.is_dir():
+        if os.path.isdir(directory):
             return str(directory)
     return None
 

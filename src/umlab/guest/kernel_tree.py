@@ -14,8 +14,8 @@ from pathlib import Path
 
 from umlab.errors import LabError, RemoteProtocolError
 from umlab.guest.kernel_config import parse_config
-from umlab.guest.kernel_source import program_path
 from umlab.guest.place import MODULES, cache_directory
+from umlab.guest.program import program_path
 
 #: Seconds that depmod has; some thousand modules take it one.
 _DEPMOD_TIMEOUT = 60
@@ -25,7 +25,9 @@ _LISTS = ("modules.order", "modules.builtin", "modules.builtin.modinfo")
 
 def is_tree(folder: Path) -> bool:
     """Say whether a kernel is configured or built in a folder, or could be."""
-    return (folder / ".config").is_file() or all((folder / name).exists() for name in ("Kbuild", "arch/um"))
+    return os.path.isfile(folder / ".config") or all(
+        os.path.exists(folder / name) for name in ("Kbuild", "arch/um")
+    )
 
 
 def built_program(tree: Path) -> Path:
@@ -35,7 +37,7 @@ def built_program(tree: Path) -> Path:
         LabError: None was, or not for UML; says how.
     """
     program = tree / "linux"
-    if program.is_file():
+    if os.path.isfile(program):
         return program
     try:
         config = parse_config((tree / ".config").read_bytes())
@@ -120,7 +122,7 @@ def _read(path: Path) -> bytes:
 def _find(tree: Path, path: str) -> Path | None:
     """Return the file of a module; one that is listed may not have been built yet."""
     for name in (path, path.removeprefix("kernel/")):
-        if (tree / name).is_file():
+        if os.path.isfile(tree / name):
             return tree / name
     return None
 

@@ -30,7 +30,7 @@ def check_programs(packages: Mapping[str, str]) -> None:
     missing = {
         program: package
         for program, package in packages.items()
-        if shutil.which(program, path=_path()) is None
+        if shutil.which(program, path=program_path()) is None
     }
     if missing:
         install = " ".join(dict.fromkeys(missing.values()))
@@ -79,7 +79,7 @@ def running(
     Raises:
         LabError: It cannot be run.
     """
-    environment = {**os.environ, "LC_ALL": "C.UTF-8", "PATH": _path()}
+    environment = {**os.environ, "LC_ALL": "C.UTF-8", "PATH": program_path()}
     try:
         process = subprocess.Popen(
             command,
@@ -112,5 +112,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             return
 
 
-def _path() -> str:
+def program_path() -> str:
+    """Return a ``PATH`` that also has the programs which a plain user's leaves out, such as depmod."""
     return os.pathsep.join([os.environ.get("PATH", os.defpath), _SYSTEM_PATH])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from support.forbidden import forbid
 from umlab.errors import LabError
 from umlab.guest.image import find_image, image_path, list_images, new_image, remove_image
 
@@ -85,8 +86,22 @@ def test_what_is_missing_is_told_with_what_is_there() -> None:
     make("two")
     with pytest.raises(LabError, match="there is no image debian; there are one, two;"):
         find_image("debian")
-    with pytest.raises(LabError, match="there is no image file /nowhere/debian"):
+    with pytest.raises(LabError, match="there is no image file /nowhere/debian: No such file"):
         find_image("/nowhere/debian")
+
+
+def test_folders_that_may_not_be_read_are_told(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make("one")
+    forbid(monkeypatch, store)
+    for name, said in (("one", "there is no image one"), (f"{store}/one.img", "Permission denied")):
+        with pytest.raises(LabError, match=said):
+            find_image(name)
+    with pytest.raises(LabError, match="there is no image one"):
+        remove_image("one", [])
+    with pytest.raises(LabError, match="neither a plain file"):
+        find_image(str(tmp_path))
 
 
 def test_list_has_sizes_and_contents(store: Path) -> None:

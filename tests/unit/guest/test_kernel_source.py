@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
 from support.fake_make import FakeMake
+from support.forbidden import forbid
 from umlab.errors import LabError
 from umlab.guest import kernel_source
-from umlab.guest.kernel_source import KernelSource, check_programs, find_source
+from umlab.guest.kernel_source import KernelSource, build_programs, find_source
 
 
 @pytest.fixture
@@ -59,27 +59,20 @@ def test_tree_that_was_built_in_place_is_told_how_it_can_be_used(fake: FakeMake,
         find_source(str(fake.tree))
 
 
-def test_missing_programs_are_named_with_their_packages(
-    fake: FakeMake, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    archive = KernelSource("/x/linux.tar.xz", is_tree=False)
-    monkeypatch.setattr(kernel_source, "program_path", lambda: str(fake.folder / "bin"))
-    for name in ("make", "gcc", "flex"):
-        (fake.folder / "bin" / name).unlink()
-    with pytest.raises(LabError) as refusal:
-        check_programs(archive)
-    assert str(refusal.value) == (
-        "to build a kernel, these programs are missing: make, gcc, flex, tar, xz; "
-        "apt-get install build-essential flex tar xz-utils"
-    )
+@pytest.mark.parametrize(
+    ("path", "unpackers"),
+    [("/x/linux.tar.xz", {"tar": "tar", "xz": "xz-utils"}), ("/x/linux.tar", {"tar": "tar"}), ("/x", {})],
+)
+def test_programs_that_are_needed_are_those_of_the_source(path: str, unpackers: dict[str, str]) -> None:
+    tree = build_programs(KernelSource("/x", is_tree=True))
+    assert (tree["gcc"], tree["depmod"]) == ("build-essential", "kmod")
+    assert build_programs(KernelSource(path, is_tree=path == "/x")) == tree | unpackers
 
 
-def test_programs_of_the_administrator_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "/usr/bin")
-    assert kernel_source.program_path().split(os.pathsep)[0] == "/usr/bin"
-    assert "/usr/sbin" in kernel_source.program_path().split(os.pathsep)
-    monkeypatch.delenv("PATH")
-    assert "/usr/sbin" in kernel_source.program_path().split(os.pathsep)
+def test_folder_that_may_not_be_read_is_no_source(fake: FakeMake, monkeypatch: pytest.MonkeyPatch) -> None:
+    forbid(monkeypatch, fake.tree)
+    with pytest.raises(LabError, match="is no kernel's source tree"):
+        find_source(str(fake.tree))
 
 
 def test_archive_that_was_replaced_is_another_one(fake: FakeMake) -> None:

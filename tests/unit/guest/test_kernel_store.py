@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from support.fake_make import KERNEL, RELEASE
+from support.forbidden import forbid
 from umlab.errors import LabError
 from umlab.guest import kernel_store
 from umlab.guest.kernel_store import Kernel, find_kernel, kernel_names, remove_kernel, replace_kernel
@@ -122,6 +123,23 @@ def test_what_is_no_kernel_is_told(store: Path, tmp_path: Path) -> None:
     ):
         with pytest.raises(LabError, match=words):
             find_kernel(word)
+
+
+def test_folders_that_may_not_be_read_are_told(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.mkdir(parents=True, exist_ok=True)
+    for folder, call in (
+        (store, kernel_names),
+        (store, lambda: find_kernel("mine")),
+        (store, lambda: remove_kernel("mine")),
+        (tmp_path / "closed", lambda: find_kernel(f"{tmp_path}/closed/linux")),
+        (tmp_path / "closed", lambda: find_kernel(f"{tmp_path}/closed")),
+    ):
+        with monkeypatch.context() as patch:
+            forbid(patch, folder)
+            with pytest.raises(LabError):
+                call()
 
 
 def test_new_one_takes_the_place_of_the_old_one_as_a_whole(store: Path, tmp_path: Path) -> None:

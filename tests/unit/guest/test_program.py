@@ -9,7 +9,7 @@ import pytest
 
 from support.deadline import wait_until
 from umlab.errors import LabError
-from umlab.guest.program import check_programs, run_program
+from umlab.guest.program import check_programs, program_path, run_program
 
 
 def test_lines_come_as_they_are_printed() -> None:
@@ -31,6 +31,14 @@ def test_what_is_missing_is_told_with_its_packages() -> None:
     check_programs({"sh": "dash"})
     with pytest.raises(LabError, match=r"^there is no umlab-a, umlab-b here; as root: apt-get install one$"):
         check_programs({"sh": "dash", "umlab-a": "one", "umlab-b": "one"})
+
+
+def test_programs_of_the_administrator_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin")
+    assert program_path().split(os.pathsep)[0] == "/usr/bin"
+    assert "/usr/sbin" in program_path().split(os.pathsep)
+    monkeypatch.delenv("PATH")
+    assert "/usr/sbin" in program_path().split(os.pathsep)
 
 
 def test_interrupted_program_ends_with_its_children(tmp_path: Path) -> None:

@@ -72,6 +72,8 @@ def idle_percent() -> float:
         [UMLAB, "run", "--", "sh", "-c", "echo; exec sleep 1000"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        # The guest's shell says that the command was ended.
+        stderr=subprocess.DEVNULL,
     ) as run:
         assert run.stdout is not None
         run.stdout.readline()

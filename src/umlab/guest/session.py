@@ -280,12 +280,13 @@ class Session:
         Raises:
             UmlabError: The guest has gone.
         """
-        assert self._input != "none"
         if self._input == "tty":
             self._send(data)
             return
         while data:
             await self._room(_FILES_UNDER_WAY)
+            if self._input == "none":
+                return
             name = self._put(data[:FILE_PIECE])
             if name is not None:
                 self._under_way.append(name)
@@ -293,6 +294,8 @@ class Session:
                 data = data[FILE_PIECE:]
             else:
                 await self._room(1)
+                if self._input == "none":
+                    return
                 piece, data = data[:LINE_PIECE], data[LINE_PIECE:]
                 self._send(f"line {len(piece)}\n".encode())
                 await self._send_piece(piece)
@@ -301,8 +304,7 @@ class Session:
         """End the command's input.  Idempotent; a terminal's end is typed.  Raises UmlabError."""
         if self._input == "pipe":
             await self._room(1)
-            self._input = "none"
-            self._send(b"end\n")
+        self._send_end()
 
     def signal(self, name: str) -> None:
         """Send the command's process group a signal, such as ``INT``; nothing happens after its end."""
@@ -341,6 +343,7 @@ class Session:
         if self._under_way:
             self._drop(self._under_way.popleft())
             self._taken.set()
+            self._end_unread()
 
     def exited(self, status: int) -> None:
         """Take note of the command's end."""
@@ -348,6 +351,7 @@ class Session:
             self._status.set_result(status)
         for stream in (self._output, self._errors):
             stream.exited()
+        self._end_unread()
 
     def ended(self) -> None:
         """Take note that the session is free."""
@@ -415,6 +419,18 @@ class Session:
         await self._room(1)
         self._under_way.append(None)
         self._send(piece)
+
+    def _end_unread(self) -> None:
+        """Have the guest wait for no more input of a command that has ended; its output ends with that."""
+        if self._status.done() and not self._under_way:
+            # Who reads is told what is wrong.
+            with contextlib.suppress(UmlabError):
+                self._send_end()
+
+    def _send_end(self) -> None:
+        if self._input == "pipe":
+            self._input = "none"
+            self._send(b"end\n")
 
     async def _room(self, most: int) -> None:
         """Wait until fewer pieces are under way."""

@@ -117,6 +117,22 @@ class TestRun:
         greeted.write(1, b"started")
         assert await running == ExecResult(0, b"started", b"")
 
+    async def test_input_ends_with_its_command(self, greeted: ScriptedAgent) -> None:
+        session = await opened(greeted, Request("true", "pipe"))
+        greeted.say("1 exit 4\n")
+        assert await greeted.line(1) == "end"
+        greeted.say("1 end\n")
+        assert await session.read_output() == b""
+        assert await session.wait() == 4
+        # What comes too late is lost.
+        await session.write(b"x")
+        await session.end_input()
+        greeted.agent.release(session)
+        running = run(greeted, "x")
+        await greeted.request()
+        greeted.end()
+        await running
+
     async def test_session_with_a_writer_left_behind_is_freed_when_all_are_taken(
         self, by_line: ScriptedAgent, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -14,7 +14,7 @@ import pytest
 import typer.main
 
 from support.require import ROOT, require_program
-from umlab.cli.main import app
+from umlab.cli.app import app
 from umlab.compat import uml_mkcow, uml_moo
 from umlab.compat._mconsole_shell import LOCAL_HELP
 from umlab.compat.uml_switch import usage

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from support.require import ROOT
 from umlab import errors
-from umlab.cli.main import app
+from umlab.cli.app import app
 from umlab.compat.uml_switch import usage
 from umlab.daemon import capture, guest_notify, guest_set, hook, place, spec, watchdog
 from umlab.daemon import switch as service

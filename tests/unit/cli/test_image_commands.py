@@ -12,7 +12,7 @@ import typer.main
 from support.cli_run import Run
 from support.require import require_program
 from umlab.cli import complete
-from umlab.cli.main import app
+from umlab.cli.app import app
 from umlab.daemon.disk import disk_path
 from umlab.guest.cow import create_cow
 from umlab.guest.image import image_path, new_image

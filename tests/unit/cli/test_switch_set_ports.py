@@ -11,8 +11,8 @@ import typer.main
 
 from support.cli_run import Run
 from support.lab_thread import LabThread
+from umlab.cli.app import app
 from umlab.cli.complete import mirror_names, port_numbers
-from umlab.cli.main import app
 from umlab.client import Client
 from umlab.switch.model import MirrorSession, PortConfig, ReservedPolicy, SwitchConfig
 from umlab.switch.vlan import STAG, PortVlan, VidSet

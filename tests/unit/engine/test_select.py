@@ -115,7 +115,7 @@ def test_engine_that_does_not_exist_is_refused_and_named(monkeypatch: pytest.Mon
     [
         "import umlab.daemon.switch",
         "from umlab.engine.select import python_engine; python_engine()",
-        "from umlab.cli.main import app",
+        "from umlab.cli.app import app",
     ],
 )
 def test_native_engine_is_loaded_by_those_who_run_it_only(code: str) -> None:

@@ -285,7 +285,7 @@ class Session:
             return
         while data:
             await self._room(_FILES_UNDER_WAY)
-            if self._input == "none":
+            if not self._is_fed():
                 return
             name = self._put(data[:FILE_PIECE])
             if name is not None:
@@ -294,7 +294,7 @@ class Session:
                 data = data[FILE_PIECE:]
             else:
                 await self._room(1)
-                if self._input == "none":
+                if not self._is_fed():
                     return
                 piece, data = data[:LINE_PIECE], data[LINE_PIECE:]
                 self._send(f"line {len(piece)}\n".encode())
@@ -419,6 +419,9 @@ class Session:
         await self._room(1)
         self._under_way.append(None)
         self._send(piece)
+
+    def _is_fed(self) -> bool:
+        return self._input == "pipe"
 
     def _end_unread(self) -> None:
         """Have the guest wait for no more input of a command that has ended; its output ends with that."""

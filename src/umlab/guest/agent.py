@@ -362,7 +362,8 @@ class Agent:
         finally:
             session.forget()
             del self._draining[session]
-        if self._running.get(session.number) is session and self._failure is None:
+        # One that the guest has stopped reading stays taken.
+        if session.is_free and self._running.get(session.number) is session and self._failure is None:
             del self._running[session.number]
             await self._give(session.number)
 

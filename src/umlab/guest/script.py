@@ -37,7 +37,7 @@ def command_script(
 def surrounded(
     script: str, *, environment: Mapping[str, str] | None = None, directory: str | None = None
 ) -> str:
-    """Return a script with the surroundings that it runs in; takes and raises what :func:`command_script` does.
+    """Return a script in its surroundings; takes and raises what :func:`command_script` does.
 
     Args:
         script: What runs there.

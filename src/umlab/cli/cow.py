@@ -75,7 +75,7 @@ def create(
     header = create_cow(cow, backing, replace=force)
     path = os.fsdecode(header.backing)
     record = {"cow": cow, "backing": path, "size": header.size, "mtime": header.mtime}
-    _print(record, f"{cow}: made, for {path}", as_json)
+    _print(record, [f"{cow}: made, for {path}"], as_json)
 
 
 @app.command("info", epilog=_INFO_EPILOG)
@@ -85,7 +85,7 @@ def info(cows: Cows, as_json: AsJson = False) -> None:
 
     for cow in cows:
         facts = cow_facts(cow)
-        _print(dataclasses.asdict(facts), _facts_text(facts), as_json)
+        _print(dataclasses.asdict(facts), _facts_lines(facts), as_json)
 
 
 @app.command("check", epilog=_CHECK_EPILOG)
@@ -111,7 +111,7 @@ def check(cows: Cows, as_json: AsJson = False) -> None:
             "problems": [dataclasses.asdict(each) for each in problems],
             "used_by": user,
         }
-        _print(record, "\n".join(lines), as_json)
+        _print(record, lines, as_json)
     if not ok:
         raise typer.Exit(1)
 
@@ -144,12 +144,12 @@ def merge(
     with interruptible(), ProgressLine(f"merging {cow}") as progress:
         if new is not None:
             size = merge_cow(cow, new, replace=force, progress=progress)
-            _print({"cow": cow, "image": new, "size": size}, f"{new}: made, {size_text(size)}", as_json)
+            _print({"cow": cow, "image": new, "size": size}, [f"{new}: made, {size_text(size)}"], as_json)
             return
         others = _others(cow, force)
         image = merge_in_place(cow, progress=progress)
     record = {"cow": cow, "image": image, "of_no_use": [cow, *others]}
-    _print(record, f"{image}: merged; of no use any more: {', '.join([cow, *others])}", as_json)
+    _print(record, [f"{image}: merged; of no use any more: {', '.join([cow, *others])}"], as_json)
 
 
 @app.command("rebase", epilog=_REBASE_EPILOG)
@@ -177,7 +177,7 @@ def rebase(
     with interruptible(), ProgressLine(f"comparing {backing}") as progress:
         changed = rebase_cow(cow, backing, unsafe=unsafe, progress=progress)
     text = f"{cow}: for {backing} now" if changed else f"{cow}: as it was"
-    _print({"cow": cow, "backing": backing, "changed": changed}, text, as_json)
+    _print({"cow": cow, "backing": backing, "changed": changed}, [text], as_json)
 
 
 def _others(cow: str, force: bool) -> list[str]:
@@ -199,7 +199,7 @@ def _others(cow: str, force: bool) -> list[str]:
     return others
 
 
-def _facts_text(facts: CowFacts) -> str:
+def _facts_lines(facts: CowFacts) -> list[str]:
     layout = " of old 64-bit programs" if facts.broken else ""
     share = f"{size_text(facts.changed * facts.sector_size)}, {facts.changed} of {facts.sectors} sectors"
     lines = {
@@ -210,11 +210,12 @@ def _facts_text(facts: CowFacts) -> str:
         "on disk": f"{size_text(facts.on_disk)} of {size_text(facts.length)}",
         "in use by": facts.used_by or "nobody",
     }
-    return "\n".join([f"{facts.path}:", *(f"  {name:<12}  {value}" for name, value in lines.items())])
+    return [f"{facts.path}:", *(f"  {name:<12}  {value}" for name, value in lines.items())]
 
 
-def _print(record: dict[str, Any], text: str, as_json: bool) -> None:
-    from umlab.guest.console import escape
+def _print(record: dict[str, Any], lines: list[str], as_json: bool) -> None:
+    from umlab.guest.console import escape_text
 
-    # A path in a header may have any byte.
-    Output(as_json=as_json).record(record, escape(os.fsencode(text)))
+    # A path in a header may have any byte, and is not to look like another line.
+    text = "\n".join(escape_text(line).replace("\n", "\\n") for line in lines)
+    Output(as_json=as_json).record(record, text)

@@ -54,7 +54,9 @@ def interruptible() -> Iterator[None]:
     def interrupt(number: int, _: object) -> None:
         raise typer.Exit(128 + number)
 
-    before = {number: signal.signal(number, interrupt) for number in _SIGNALS}
+    # What the caller ignores, as nohup(1) does, stays so.
+    heeded = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, interrupt) for number in heeded}
     try:
         yield
     finally:

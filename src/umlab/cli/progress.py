@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
+
+from umlab.wire.text import printable_line
 
 
 class ProgressLine:
@@ -13,11 +16,11 @@ class ProgressLine:
     now and then.
 
     Args:
-        what: What is done.
+        what: What is done; names of files are shown as a terminal can.
     """
 
     def __init__(self, what: str) -> None:
-        self._what = what
+        self._what = printable_line(os.fsencode(what))
         self._terminal = sys.stderr.isatty()
         self._next = time.monotonic() + 1
         self._shown = False

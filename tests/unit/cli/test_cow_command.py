@@ -89,10 +89,11 @@ def test_check_says_who_runs_on_a_disk(run: Run, folder: Path) -> None:
     assert (checked.status, checked.out) == (0, "left: ok\nleft: in use by another program\n")
 
 
-def test_path_of_a_header_steers_no_terminal(run: Run, folder: Path) -> None:
-    (folder / "a\x1b[2J").write_bytes(bytes(SIZE))
-    write_cow(folder / "left", "v3", folder / "a\x1b[2J", {})
-    assert f"{folder}/a\\x1b[2J\n" in run("cow", "info", "left").out
+def test_path_of_a_header_steers_no_terminal_and_makes_no_line(run: Run, folder: Path) -> None:
+    backing = folder / "a\x1b[2J\n  in use by  me"
+    backing.write_bytes(bytes(SIZE))
+    write_cow(folder / "left", "v3", backing, {})
+    assert f"{folder}/a\\x1b[2J\\n  in use by  me\n" in run("cow", "info", "left").out
 
 
 def test_merge_makes_an_image(run: Run, folder: Path) -> None:
@@ -161,18 +162,26 @@ def test_interrupt_leaves_everything_as_it_was(folder: Path, number: signal.Sign
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
+def test_signal_that_the_caller_ignores_ends_nothing(folder: Path) -> None:
+    write_cow(folder / "left", "v3", folder / "image", CHANGES)
+    program = _STOPPING.replace("signal.pause()", "signal.raise_signal(signal.SIGHUP)")
+    words = ["nohup", sys.executable, "-c", program, "cow", "merge", "left", "new"]
+    subprocess.run(words, capture_output=True, check=True)
+    assert (folder / "new").read_bytes()[:SECTOR] == CHANGES[0]
+
+
 def test_progress_is_shown_after_a_second(capsys: pytest.CaptureFixture[str]) -> None:
     now = [100.0]
 
     def show(*times: float) -> None:
-        with ProgressLine("merging") as progress:
+        with ProgressLine("a\x1b[2J\n") as progress:
             for done, now[0] in enumerate(times, 1):
                 progress(done, 10)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("time.monotonic", lambda: now[0])
         show(100.9, 101.1, 102, 112)
-        assert capsys.readouterr().err == "merging: 20 %\nmerging: 40 %\n"
+        assert capsys.readouterr().err == "a\\x1b[2J: 20 %\na\\x1b[2J: 40 %\n"
         patch.setattr(sys.stderr, "isatty", lambda: True)
         show(112.9, 113.1, 113.2, 113.4)
-        assert capsys.readouterr().err == "\rmerging: 20 %\rmerging: 40 %\r\x1b[K"
+        assert capsys.readouterr().err == "\ra\\x1b[2J: 20 %\ra\\x1b[2J: 40 %\r\x1b[K"

@@ -119,9 +119,9 @@ async def build_kernel(order: BuildOrder, report: Report) -> Built:
     check_programs(build_programs(order.source))
     started = time.monotonic()
     work = cache_directory(BUILD) / order.name
-    with _told_errors(order.name), _locked(work, order.name):
+    with _told_errors(order.name), _locked(work, order.name) as lock:
         _forget_other_source(work, order.source)
-        build = _Build(order, work, report)
+        build = _Build(order, work, lock, report)
         missed = await build.run()
         kernel = find_kernel(order.name)
         if not (order.keeps_symbols or order.source.is_tree):
@@ -154,9 +154,10 @@ def remove(name: str) -> None:
 class _Build:
     """One run of all steps."""
 
-    def __init__(self, order: BuildOrder, work: Path, report: Report) -> None:
+    def __init__(self, order: BuildOrder, work: Path, lock: int, report: Report) -> None:
         self.order = order
         self.work = work
+        self._lock = lock
         self.log = work / "build.log"
         self.objects = work / "objects"
         self.source = Path(order.source.path) if order.source.is_tree else work / "source"
@@ -238,7 +239,7 @@ class _Build:
     async def _do(self, command: Sequence[str], *, counts: bool = False) -> None:
         """Run one program, with what it prints in the log."""
         done = 0
-        async with _process(command) as process:
+        async with _process(command, self._lock) as process:
             assert process.stdout is not None
             while data := await process.stdout.read(1 << 16):
                 _append(self.log, data)
@@ -265,8 +266,11 @@ def _append(path: Path, data: bytes) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _process(command: Sequence[str]) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run a program in a process group of its own, which has ended after the block."""
+async def _process(command: Sequence[str], lock: int) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run a program in a process group of its own, which has ended after the block.
+
+    It holds the lock as well: where we are killed, what goes on is not to meet another build.
+    """
     environment = {name: value for name, value in os.environ.items() if not _ORDERS.fullmatch(name)}
     start = asyncio.ensure_future(
         asyncio.create_subprocess_exec(
@@ -276,6 +280,7 @@ async def _process(command: Sequence[str]) -> AsyncIterator[asyncio.subprocess.P
             stderr=asyncio.subprocess.STDOUT,
             env=environment | {"LC_ALL": "C", "PATH": program_path()},
             start_new_session=True,
+            pass_fds=(lock,),
         )
     )
     try:
@@ -300,8 +305,8 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 
 
 @contextmanager
-def _locked(work: Path, name: str) -> Iterator[None]:
-    """Hold the folder of a kernel's build for the block."""
+def _locked(work: Path, name: str) -> Iterator[int]:
+    """Hold the folder of a kernel's build for the block; yield the descriptor of its lock."""
     work.mkdir(exist_ok=True)
     # Beside the folder, which does not outlive every build.
     with open(work.with_name(f".{name}.lock"), "wb") as lock:
@@ -309,7 +314,7 @@ def _locked(work: Path, name: str) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise LabError(f"the kernel {name} is being built already; take another --name") from None
-        yield
+        yield lock.fileno()
 
 
 @contextmanager

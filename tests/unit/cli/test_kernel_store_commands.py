@@ -135,6 +135,24 @@ def test_signal_ends_the_build_with_all_its_processes(fake: FakeMake, number: si
     wait_until(lambda: not is_alive(pid_in(child)), 10, "its compilers have ended")
 
 
+def test_what_a_killed_build_has_left_running_meets_no_other(run: Run, fake: FakeMake) -> None:
+    child = fake.folder / "child"
+    fake.behave(then='sh -c "echo \\$\\$ >$FAKE/child.new; mv $FAKE/child.new $FAKE/child; sleep 600"')
+    words = ["kernel", "build", "--source", str(fake.tree)]
+    program = [sys.executable, "-c", "from umlab.cli.main import main; main()", *words]
+    with subprocess.Popen(program, stdout=subprocess.DEVNULL) as build:
+        wait_until(lambda: pid_in(child), 20, "it compiles")
+        build.kill()
+    group = os.getpgid(pid_in(child))
+    try:
+        assert "is being built already" in run(*words).err
+        assert "is being built already" in run("kernel", "rm", "linux-6.12").err
+    finally:
+        os.killpg(group, signal.SIGKILL)
+    fake.behave(then="")
+    wait_until(lambda: run(*words).status == 0, 10, "it can be built again")
+
+
 def test_progress_is_one_line_on_a_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

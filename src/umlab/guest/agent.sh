@@ -1,6 +1,7 @@
 # The guest's end of the serial lines; umlab.guest.agent is the other one and says what goes over them.
 box=/run/umlab/busybox
 cd /run/umlab || exit
+: >begun
 # A serial line stays open in one of our shells: the kernel gives it up when it is closed for the last time.
 exec 3<>/dev/ttyS0 2>/dev/null
 $box stty raw -echo <&3

@@ -101,6 +101,9 @@ if [ -n "$init" ] && ! chroot $new /run/umlab/busybox test -x "$init"; then
 fi
 start agent
 if [ -n "$init" ]; then
+	# What it is started with is gone after that.
+	turns=500
+	while [ ! -e $new/run/umlab/begun ] && [ $((turns -= 1)) -gt 0 ]; do usleep 10000; done
 	exec switch_root $new "$init" </dev/console >/dev/console 2>&1
 fi
 # A shell on the second console, where the host has given it a terminal.

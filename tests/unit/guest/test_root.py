@@ -87,7 +87,7 @@ def test_optional_module_that_the_kernel_does_not_have_is_left_out(busybox: Path
 
 def test_busybox_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: str(tmp_path))
-    with pytest.raises(LabError, match="cannot read .*Is a directory"):
+    with pytest.raises(LabError, match=r"cannot read .*Is a directory"):
         find_busybox()
 
 

@@ -153,7 +153,7 @@ BAD_GUESTS: list[tuple[Any, str]] = [
     ({"memory": 1}, "LabError"),
     ({"memory": "128"}, "InvalidRequest"),
     ({"umid": "other"}, "InvalidRequest"),
-    ({"root": {"path": "/x", "modules": []}}, "InvalidRequest"),
+    ({"root": {"path": "/x", "shared": []}}, "InvalidRequest"),
     ({"root": {"path": "relative"}}, "LabError"),
     ({"nics": [{"path": "/x", "control_path": "/y"}]}, "InvalidRequest"),
     ({"nics": [{"path": "/x", "mtu": 1}]}, "LabError"),

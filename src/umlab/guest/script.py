@@ -29,9 +29,9 @@ def command_script(
     """
     if not argv or not argv[0]:
         raise LocalProtocolError("there is no command to run")
-    return surrounded(
-        "exec " + " ".join(map(_quoted, argv)) + "\n", environment=environment, directory=directory
-    )
+    words = [_quoted(word) for word in argv]
+    script = f"{_check(argv[0], words[0])}\nexec {' '.join(words)}\n"
+    return surrounded(script, environment=environment, directory=directory)
 
 
 def surrounded(
@@ -54,9 +54,26 @@ def surrounded(
     elif not PurePosixPath(directory).is_absolute():
         raise LocalProtocolError(f"directory {directory[:200]!r} is not an absolute path")
     else:
-        # "cd" says itself why it cannot.
-        lines.append(f"cd {_quoted(directory)} || exit 126")
+        quoted = _quoted(directory)
+        lines.append(f"cd {quoted} 2>/dev/null || {_refusal(quoted, 'cannot change to this directory', 126)}")
     return "\n".join([*lines, script])
+
+
+def _check(program: str, quoted: str) -> str:
+    """Return what says why a program cannot be run, since a shell names the script instead of us."""
+    if "/" not in program:
+        return f"command -v {quoted} >/dev/null 2>&1 || {_refusal(quoted, 'not found', 127)}"
+    return "\n".join(
+        [
+            f"[ -e {quoted} ] || {_refusal(quoted, 'not found', 127)}",
+            f"[ ! -d {quoted} ] || {_refusal(quoted, 'is a directory', 126)}",
+            f"[ -x {quoted} ] || {_refusal(quoted, 'permission denied', 126)}",
+        ]
+    )
+
+
+def _refusal(quoted: str, reason: str, status: int) -> str:
+    return f"{{ printf 'umlab: %s: {reason}\\n' {quoted} >&2; exit {status}; }}"
 
 
 def _quoted(word: str) -> str:

@@ -26,8 +26,9 @@ BOOT_TIMEOUT = 60.0
 _LAST_TIMEOUT = 30.0
 #: What a panic says in any kernel.
 _PANIC = "Kernel panic - not syncing: "
-#: What our init says of a root that is not all that it should be.
+#: What our init says of a root that is not all that it should be, and what the kernel says when it gives up.
 _INIT_SAYS = "umlab: "
+_INIT_ENDED = "Attempted to kill init!"
 #: Signals that go to the command while it runs, and those of them the second of which ends the guest.
 _SIGNALS = ("INT", "TERM", "HUP", "QUIT", "USR1", "USR2")
 _ENDING = frozenset({"INT", "TERM", "HUP", "QUIT"})
@@ -188,8 +189,12 @@ class GuestRun:
     def _failed(self, error: GuestFailed) -> None:
         outcome = self._outcome
         outcome.console = error.console_tail
-        panic = next((line for line in error.console_tail.splitlines() if _PANIC in line), "")
-        if panic:
+        lines = error.console_tail.splitlines()
+        panic = next((line for line in lines if _PANIC in line), "")
+        said = [line.removeprefix(_INIT_SAYS) for line in lines if line.startswith(_INIT_SAYS)]
+        if _INIT_ENDED in panic and said and outcome.boot_seconds is None:
+            reason = said[-1]
+        elif panic:
             reason = panic[panic.index(_PANIC) :]
         elif error.status is None:
             reason = "it does not answer"

@@ -185,8 +185,11 @@ def _directory(folders: Sequence[str], *, has_host_files: bool) -> str | None:
 def _folder(path: str) -> str:
     """Return a folder of the host's that the guest shall have, as its kernel is told of it."""
     real = os.path.realpath(path)
-    if not os.path.isdir(real):
-        raise LabError(f"--rw {path}: there is no such folder")
+    # A variable of a script that is not set is not the folder where we are.
+    if not path or not os.path.isdir(real):
+        raise LabError(f"--rw {path or repr(path)}: there is no such folder")
+    if real == "/" or real[1:] in _GUESTS_OWN:
+        raise LabError(f"--rw {path}: the guest has its own {real}; name a folder below it")
     if not os.access(real, os.R_OK | os.X_OK):
         raise LabError(f"--rw {path}: this user may not read it")
     if not os.access(real, os.W_OK):

@@ -54,7 +54,7 @@ def find_kernel(name: str | None = None) -> Kernel:
         LabError: There is no such kernel, or what there is is none that can be run; says which.
         RemoteProtocolError: Its tree's list of modules is none.
     """
-    name = name or DEBIAN
+    name = DEBIAN if name is None else name
     return _kernel(Path(kernel_program(name)), name)
 
 

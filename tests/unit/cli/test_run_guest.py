@@ -254,6 +254,14 @@ async def test_output_that_cannot_be_written_is_a_failure(tmp_path: Path, guest:
             GuestFailed("run", -6, "a\n[ 1.0] Kernel panic - not syncing: why\nb"),
             "the boot failed: Kernel panic - not syncing: why",
         ),
+        (
+            GuestFailed(
+                "run",
+                -6,
+                "umlab: cannot load x\numlab: no disk\nKernel panic - not syncing: Attempted to kill init!\nb",
+            ),
+            "the boot failed: no disk",
+        ),
     ],
 )
 async def test_guest_that_fails_is_told_with_its_console(

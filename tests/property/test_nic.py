@@ -31,7 +31,7 @@ def test_any_words_are_read_and_each_device_is_named_once(words: list[str]) -> N
 @given(NICS)
 def test_what_the_builder_writes_is_read(nics: list[DaemonNic | BessNic | FdNic]) -> None:
     spec = GuestSpec("left", nics=tuple(nics))
-    read = parse_nics(kernel_arguments(spec, uml_dir="/run/x", initrd=None))
+    read = parse_nics(kernel_arguments(spec, uml_dir="/run/x", initrd="/run/x/root", share="/run/x/share"))
     kinds = {DaemonNic: "daemon", BessNic: "bess", FdNic: "fd"}
     expected = [
         (kinds[type(nic)], nic.mac, getattr(nic, "control_path", getattr(nic, "path", None))) for nic in nics

@@ -11,12 +11,13 @@ import atheris
 
 with atheris.instrument_imports(include=["umlab"]):
     from umlab.guest.apt_source import parse_deb822, parse_list
-    from umlab.wire.magic import file_kind
+    from umlab.wire.magic import block_size, file_kind
 
 
 def one_input(data: bytes) -> None:
     """Feed one input to each reader."""
     file_kind(data)
+    block_size(bytes(1024) + data)
     file_kind(bytes(1024) + data)
     text = data.decode("utf-8", "replace")
     for source in [*parse_list(text), *parse_deb822(text)]:

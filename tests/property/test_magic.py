@@ -6,7 +6,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from umlab.guest.apt_source import parse_deb822, parse_list
-from umlab.wire.magic import HEAD_SIZE, file_kind
+from umlab.wire.magic import HEAD_SIZE, block_size, file_kind
 
 HEADS = st.builds(
     lambda before, magic, after: bytes(before) + magic + after,
@@ -22,6 +22,7 @@ def test_only_the_beginning_counts(head: bytes, rest: bytes) -> None:
     whole = head.ljust(HEAD_SIZE, b"\0")
     assert file_kind(whole + rest) == file_kind(whole)
     assert isinstance(file_kind(head), str)
+    assert block_size(head) in (None, *(1024 << shift for shift in range(7)))
 
 
 @given(st.text(alphabet="deb[]=# :/\nTypesURIs\t-\0", max_size=200))

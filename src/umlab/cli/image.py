@@ -56,6 +56,8 @@ Examples:
   umlab image rm debian --force
 """
 
+#: What kernels keep of a file at a time: with smaller blocks they read wrong behind one that was changed.
+_PAGE = 4096
 _HEADINGS = ("IMAGE", " SIZE", " ON DISK", "HAS", "MADE", "USED BY")
 _SPARE = (" SIZE", "MADE", "HAS")
 
@@ -211,6 +213,11 @@ def _tell(output: Output, name: str) -> None:
     (image,) = (each for each in list_images() if each.path == path)
     text = f"image {name}: {image.file_system or 'unknown contents'}, {size_text(image.size)}"
     output.record(dataclasses.asdict(image), f"{text}, {size_text(image.disk_size)} on the disk")
+    if image.block_size is not None and image.block_size < _PAGE:
+        output.progress(
+            f"its file system has blocks of {image.block_size} bytes: kernels may read wrong what a guest "
+            f"writes to a COW disk of it; make it with: mke2fs -b {_PAGE}"
+        )
 
 
 def _line(line: str) -> str:

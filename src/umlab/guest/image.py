@@ -18,7 +18,7 @@ from umlab.errors import LabError
 from umlab.guest.file_lock import user_of
 from umlab.guest.place import IMAGES, data_base, data_directory
 from umlab.guest.staging import stage
-from umlab.wire.magic import HEAD_SIZE, file_kind
+from umlab.wire.magic import HEAD_SIZE, block_size, file_kind
 
 _SUFFIX = ".img"
 
@@ -33,6 +33,7 @@ class Image:
         size: Its bytes, as a guest sees them.
         disk_size: Bytes that it takes on the disk.
         file_system: What it has, such as ``ext4``; empty where that is not known.
+        block_size: Bytes of that file system's blocks, ``None`` where that is not known.
         made_at: When it was made, seconds since 1970.
     """
 
@@ -41,6 +42,7 @@ class Image:
     size: int
     disk_size: int
     file_system: str
+    block_size: int | None
     made_at: float
 
 
@@ -90,13 +92,14 @@ def list_images() -> list[Image]:
 def _describe(path: Path) -> Image:
     with open(path, "rb") as file:
         status = os.fstat(file.fileno())
-        kind = file_kind(file.read(HEAD_SIZE))
+        head = file.read(HEAD_SIZE)
     return Image(
         name=path.name.removesuffix(_SUFFIX),
         path=str(path),
         size=status.st_size,
         disk_size=status.st_blocks * 512,
-        file_system=kind,
+        file_system=file_kind(head),
+        block_size=block_size(head),
         made_at=status.st_mtime,
     )
 

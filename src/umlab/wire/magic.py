@@ -37,6 +37,8 @@ _MAGICS = (
     # Behind the others, some of which leave room for it.
     (510, b"\x55\xaa", "partitions"),
 )
+#: Where ext2 to ext4 say how large their blocks are, 1024 bytes shifted by a number up to 6.
+_EXT_SHIFT_AT, _EXT_SHIFT, _MAX_EXT_SHIFT = 1024 + 24, struct.Struct("<I"), 6
 #: The magic number of ext2 to ext4, and the features that are the difference.
 _EXT_MAGIC_AT, _EXT_MAGIC = 1024 + 56, b"\x53\xef"
 _EXT_FEATURES_AT, _EXT_FEATURES = 1024 + 92, struct.Struct("<III")
@@ -58,6 +60,18 @@ def file_kind(head: bytes) -> str:
         if head[offset : offset + len(magic)] == magic:
             return kind
     return ""
+
+
+def block_size(head: bytes) -> int | None:
+    """Return how large the blocks of a file system are, ``None`` of others than ext2, ext3 and ext4.
+
+    Args:
+        head: The file's first :data:`HEAD_SIZE` bytes, fewer where it ends before.
+    """
+    if head[_EXT_MAGIC_AT : _EXT_MAGIC_AT + 2] != _EXT_MAGIC:
+        return None
+    (shift,) = _EXT_SHIFT.unpack_from(head, _EXT_SHIFT_AT)
+    return 1024 << shift if shift <= _MAX_EXT_SHIFT else None
 
 
 def _ext_kind(head: bytes) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -52,9 +53,20 @@ def test_import_list_and_remove(run: Run, tmp_path: Path) -> None:
     (record,) = run("image", "ls", "--json").records
     assert record["path"] == str(image_path("small"))
     assert (record["name"], record["file_system"], record["used_by"]) == ("small", "squashfs", [])
+    assert record["block_size"] is None
     assert run("image", "rm", "small", "--json").records == [{"image": "small", "changed": True}]
     again = run("image", "rm", "small")
     assert (again.status, "there is no image small; there is none yet" in again.err) == (1, True)
+
+
+@pytest.mark.parametrize(("size", "told"), [(1024, True), (4096, False)])
+def test_import_tells_of_blocks_that_kernels_read_wrong(
+    run: Run, tmp_path: Path, size: int, told: bool
+) -> None:
+    subprocess.run([require_program("mke2fs"), "-q", "-b", str(size), tmp_path / "raw", "8M"], check=True)
+    done = run("image", "import", str(tmp_path / "raw"), "small")
+    assert done.status == 0
+    assert ("blocks of 1024 bytes" in done.out + done.err) is told
 
 
 def test_image_that_disks_and_snapshots_need_is_kept(run: Run, disk: Path) -> None:

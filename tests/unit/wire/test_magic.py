@@ -14,7 +14,7 @@ import pytest
 
 from support.require import require_program
 from umlab.wire.cow import CowHeader, serialize_cow_header
-from umlab.wire.magic import HEAD_SIZE, file_kind
+from umlab.wire.magic import HEAD_SIZE, block_size, file_kind
 
 
 def tar() -> bytes:
@@ -30,6 +30,16 @@ def test_file_systems_of_mke2fs_are_told_apart(kind: str, tmp_path: Path) -> Non
     subprocess.run([require_program("mke2fs"), "-q", "-t", kind, image, "8M"], check=True)
     with open(image, "rb") as file:
         assert file_kind(file.read(HEAD_SIZE)) == kind
+
+
+@pytest.mark.parametrize("size", [1024, 2048, 4096])
+def test_blocks_are_as_large_as_mke2fs_made_them(size: int, tmp_path: Path) -> None:
+    image = tmp_path / "image"
+    subprocess.run([require_program("mke2fs"), "-q", "-b", str(size), image, "8M"], check=True)
+    head = image.read_bytes()[:HEAD_SIZE]
+    assert block_size(head) == size
+    assert block_size(head[1:]) is None
+    assert block_size(head[:1048] + b"\x07" + head[1049:]) is None
 
 
 @pytest.mark.parametrize(

@@ -258,7 +258,8 @@ async def test_output_that_cannot_be_written_is_a_failure(tmp_path: Path, guest:
             GuestFailed(
                 "run",
                 -6,
-                "umlab: cannot load x\numlab: no disk\nKernel panic - not syncing: Attempted to kill init!\nb",
+                "umlab: cannot load x\numlab: no disk\n"
+                "Kernel panic - not syncing: Attempted to kill init!\nb",
             ),
             "the boot failed: no disk",
         ),

@@ -15,7 +15,7 @@ from support.deadline import scaled
 from support.require import require_program
 from umlab.daemon.guest import GuestService
 from umlab.errors import GuestFailed
-from umlab.guest import landlock, mounts
+from umlab.guest import landlock
 from umlab.guest.agent import Agent
 from umlab.guest.cmdline import DiskRoot, GuestSpec, HostRoot
 from umlab.guest.session import Request
@@ -101,12 +101,7 @@ async def test_disk_that_cannot_be_booted_says_why(short_dir: Path, damage: str)
     [
         "none",
         "landlock",
-        pytest.param(
-            "mounts",
-            marks=pytest.mark.skipif(
-                os.geteuid() != 0 or not mounts.is_possible(), reason="mounts of one's own are for root"
-            ),
-        ),
+        pytest.param("mounts", marks=pytest.mark.needs_root),
     ],
 )
 async def test_host_root_has_all_programs_and_changes_nothing_but_what_is_shared(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperCommand
 
 from umlab.cli import complete
 from umlab.cli.console_line import parse_line
-from umlab.cli.option import AsJson, UmlDirs
+from umlab.cli.option import AsJson, CommandWords, UmlDirs, command_words
 
 EPILOG = """
 Examples:
@@ -30,22 +29,11 @@ Examples:
   echo version | umlab console left
 """
 
-_COMMAND = "umlab.console.command"
 
-
-class ConsoleCommand(TyperCommand):
+class ConsoleCommand(CommandWords):
     """A command whose words behind ``--`` are for guests."""
 
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
-        """Parse the arguments before ``--``."""
-        if "--" in args:
-            at = args.index("--")
-            args, ctx.meta[_COMMAND] = args[:at], args[at + 1 :]
-        return super().parse_args(ctx, args)
-
-    def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        """Return the pieces of the usage line."""
-        return [*super().collect_usage_pieces(ctx), "[-- COMMAND...]"]
+    words_usage = "[-- COMMAND...]"
 
 
 def console(
@@ -80,7 +68,7 @@ def console(
 
     Where standard input is no terminal, its lines are the commands.
     """
-    command: list[str] | None = ctx.meta.get(_COMMAND)
+    command = command_words(ctx)
     if everyone and names:
         raise typer.BadParameter("--all is instead of names")
     if command is not None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from umlab.cli import complete
 from umlab.cli.exit_status import EXIT_OWN_FAILURE, EXIT_TIMEOUT
-from umlab.cli.option import AsJson
+from umlab.cli.option import AsJson, CommandWords, command_words
 from umlab.cli.output import Output, print_error
 from umlab.cli.run import RunCommand
 
@@ -32,23 +32,11 @@ Examples:
   umlab guest exec --all --json -- cat /etc/os-release
 """
 
-_COMMAND = "umlab.guest.exec.command"
 _VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
 
 
-class ExecCommand(RunCommand):
-    """A command whose words behind ``--`` are another one's."""
-
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
-        """Parse the arguments before ``--``."""
-        if "--" in args:
-            at = args.index("--")
-            args, ctx.meta[_COMMAND] = args[:at], args[at + 1 :]
-        return super().parse_args(ctx, args)
-
-    def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        """Return the pieces of the usage line."""
-        return [*super().collect_usage_pieces(ctx), "-- COMMAND..."]
+class ExecCommand(RunCommand, CommandWords):
+    """A command whose words behind ``--`` are another one's, whose exit status it has."""
 
 
 def execute(
@@ -109,7 +97,7 @@ def execute(
     128 + n for signal n. Signals go to the command, and the second Ctrl-C ends it; at a terminal Ctrl-] typed
     three times does.
     """
-    command: list[str] = ctx.meta.get(_COMMAND) or []
+    command = command_words(ctx) or []
     if not command:
         raise typer.BadParameter("write the command behind --")
     if terminal and (no_terminal or no_input or as_json):

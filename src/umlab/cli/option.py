@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from itertools import pairwise
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
 from umlab.cli import complete
 
+_WORDS = "umlab.words"
 _SECONDS = re.compile(r"\d+(\.\d*)?|\.\d+")
 _DEFAULT_SECONDS = "2"
 
@@ -74,3 +75,30 @@ class WatchCommand(TyperCommand):
             if word == "--watch" and not _SECONDS.fullmatch(following):
                 full.append(_DEFAULT_SECONDS)
         return super().parse_args(ctx, full)
+
+
+class CommandWords(TyperCommand):
+    """A command whose words behind ``--`` are another one's, as :func:`command_words` tells.
+
+    Attributes:
+        words_usage: How the usage line shows them.
+    """
+
+    words_usage = "-- COMMAND..."
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        """Parse the arguments before ``--``."""
+        if "--" in args:
+            at = args.index("--")
+            args, ctx.meta[_WORDS] = args[:at], args[at + 1 :]
+        return super().parse_args(ctx, args)
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Return the pieces of the usage line."""
+        return [*super().collect_usage_pieces(ctx), self.words_usage]
+
+
+def command_words(ctx: typer.Context) -> list[str] | None:
+    """Return the words behind ``--``, ``None`` where there is no ``--``."""
+    words: list[str] | None = ctx.meta.get(_WORDS)
+    return words

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from umlab._name import check_name
 from umlab.errors import LabError
+from umlab.guest.place import user_base
 
 #: What a lab's runtime directory has beside the sockets of its segments.  Short, since a guest's console
 #: is a socket two directories below ``GUESTS``.
@@ -37,11 +38,7 @@ def state_base() -> Path:
     Raises:
         LabError: There is no home directory.
     """
-    base = os.environ.get("XDG_STATE_HOME")
-    try:
-        return (Path(base) if base else Path.home() / ".local/state") / "umlab"
-    except RuntimeError:
-        raise LabError("there is no home directory for logs; set XDG_STATE_HOME") from None
+    return user_base("XDG_STATE_HOME", ".local/state", "logs")
 
 
 def runtime_directory(lab: str) -> Path:

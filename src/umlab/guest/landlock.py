@@ -12,6 +12,8 @@ import ctypes
 import os
 import stat
 
+from umlab.guest.syscall import checked, system_call
+
 _SYS_CREATE_RULESET, _SYS_ADD_RULE, _SYS_RESTRICT_SELF = 444, 445, 446
 _CREATE_RULESET_VERSION = 1
 _RULE_PATH_BENEATH = 1
@@ -39,7 +41,7 @@ class _PathBeneathAttr(ctypes.Structure):
 
 def abi() -> int:
     """Return the Landlock version that the running kernel offers, 0 for none."""
-    return max(0, _call(_SYS_CREATE_RULESET, None, 0, _CREATE_RULESET_VERSION))
+    return max(0, system_call(_SYS_CREATE_RULESET, None, 0, _CREATE_RULESET_VERSION))
 
 
 def restrict_writes(writable: list[str]) -> None:
@@ -64,10 +66,12 @@ def restrict_writes(writable: list[str]) -> None:
     handled |= _IOCTL_DEV if version >= 5 else 0
     attr = _RulesetAttr(handled, 0, _SCOPE_SIGNAL if version >= 6 else 0)
     size = 8 if version < 4 else 16 if version < 6 else 24
-    ruleset = _checked(_call(_SYS_CREATE_RULESET, ctypes.byref(attr), size, 0), "create a ruleset")
+    ruleset = checked(
+        system_call(_SYS_CREATE_RULESET, ctypes.byref(attr), size, 0), "create a ruleset of Landlock"
+    )
     for path in writable:
         _allow(ruleset, path, handled)
-    _checked(_call(_SYS_RESTRICT_SELF, ruleset, 0), "restrict the process")
+    checked(system_call(_SYS_RESTRICT_SELF, ruleset, 0), "restrict the process by Landlock")
     os.close(ruleset)
 
 
@@ -76,20 +80,9 @@ def _allow(ruleset: int, path: str, handled: int) -> None:
     try:
         rights = handled & ~_MAKE_DEVICES if stat.S_ISDIR(os.fstat(place).st_mode) else handled & _ON_FILE
         rule = _PathBeneathAttr(rights, place)
-        _checked(_call(_SYS_ADD_RULE, ruleset, _RULE_PATH_BENEATH, ctypes.byref(rule), 0), f"allow {path}")
+        checked(
+            system_call(_SYS_ADD_RULE, ruleset, _RULE_PATH_BENEATH, ctypes.byref(rule), 0),
+            f"allow {path} by Landlock",
+        )
     finally:
         os.close(place)
-
-
-def _call(number: int, *arguments: object) -> int:
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.syscall.restype = ctypes.c_long
-    wide = [ctypes.c_long(value) if isinstance(value, int) else value for value in arguments]
-    return int(libc.syscall(ctypes.c_long(number), *wide))
-
-
-def _checked(result: int, what: str) -> int:
-    if result < 0:
-        error = ctypes.get_errno()
-        raise OSError(error, f"Landlock: cannot {what}: {os.strerror(error)}")
-    return result

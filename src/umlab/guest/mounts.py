@@ -13,6 +13,8 @@ import ctypes
 import errno
 import os
 
+from umlab.guest.syscall import checked, system_call
+
 _SYS_OPEN_TREE, _SYS_MOVE_MOUNT, _SYS_MOUNT_SETATTR = 428, 429, 442
 _CLONE_NEWNS = 0x20000
 _AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
@@ -36,7 +38,7 @@ class _MountAttr(ctypes.Structure):
 
 def is_possible() -> bool:
     """Say whether this process may have mounts of its own and the running kernel can make them read-only."""
-    _call(_SYS_MOUNT_SETATTR, -1, b"", 0, None, 0)
+    system_call(_SYS_MOUNT_SETATTR, -1, b"", 0, None, 0)
     if ctypes.get_errno() == errno.ENOSYS:
         return False
     with open("/proc/self/status") as file:
@@ -57,20 +59,20 @@ def restrict_writes(writable: list[str]) -> None:
         OSError: It is not possible, or a place does not exist.
     """
     libc = ctypes.CDLL(None, use_errno=True)
-    _checked(libc.unshare(_CLONE_NEWNS), "have mounts of its own")
+    checked(libc.unshare(_CLONE_NEWNS), "have mounts of its own")
     _set_attributes(_MountAttr(propagation=_MS_PRIVATE), "separate the mounts")
     # What is mounted below a place comes along and stays as it is; an outer place comes before an inner one.
     paths = sorted({os.path.realpath(path) for path in (*writable, *filter(os.path.exists, _DEVICES))})
     flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | _AT_RECURSIVE
-    trees = [
-        (path, _checked(_call(_SYS_OPEN_TREE, _AT_FDCWD, os.fsencode(path), flags), f"keep {path} writable"))
-        for path in paths
-    ]
+    trees = []
+    for path in paths:
+        tree = system_call(_SYS_OPEN_TREE, _AT_FDCWD, os.fsencode(path), flags)
+        trees.append((path, checked(tree, f"keep {path} writable")))
     _set_attributes(_MountAttr(_MOUNT_ATTR_RDONLY | _MOUNT_ATTR_NODEV), "make the mounts read-only")
     for path, tree in trees:
         place = os.fsencode(path)
-        moved = _call(_SYS_MOVE_MOUNT, tree, b"", _AT_FDCWD, place, _MOVE_MOUNT_F_EMPTY_PATH)
-        _checked(moved, f"keep {path} writable")
+        moved = system_call(_SYS_MOVE_MOUNT, tree, b"", _AT_FDCWD, place, _MOVE_MOUNT_F_EMPTY_PATH)
+        checked(moved, f"keep {path} writable")
         os.close(tree)
     # Where we are may be in one of them.
     os.chdir(os.getcwd())
@@ -78,19 +80,5 @@ def restrict_writes(writable: list[str]) -> None:
 
 def _set_attributes(attributes: _MountAttr, what: str) -> None:
     size = ctypes.sizeof(attributes)
-    done = _call(_SYS_MOUNT_SETATTR, _AT_FDCWD, b"/", _AT_RECURSIVE, ctypes.byref(attributes), size)
-    _checked(done, what)
-
-
-def _call(number: int, *arguments: object) -> int:
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.syscall.restype = ctypes.c_long
-    wide = [ctypes.c_long(value) if isinstance(value, int) else value for value in arguments]
-    return int(libc.syscall(ctypes.c_long(number), *wide))
-
-
-def _checked(result: int, what: str) -> int:
-    if result < 0:
-        error = ctypes.get_errno()
-        raise OSError(error, f"mounts: cannot {what}: {os.strerror(error)}")
-    return result
+    done = system_call(_SYS_MOUNT_SETATTR, _AT_FDCWD, b"/", _AT_RECURSIVE, ctypes.byref(attributes), size)
+    checked(done, what)

@@ -13,6 +13,26 @@ IMAGES, KERNELS = "images", "kernels"
 BUILD, MODULES = "build", "modules"
 
 
+def user_base(variable: str, below_home: str, what: str) -> Path:
+    """Return the directory that a user's files of a kind are below, whether it is there or not.
+
+    Args:
+        variable: The environment variable that names what is above it.
+        below_home: What is above it where that is unset, below the home directory.
+        what: What is kept there, for the error.
+
+    Raises:
+        LabError: There is no home directory.
+
+    Source: XDG Base Directory Specification.
+    """
+    base = os.environ.get(variable)
+    try:
+        return (Path(base) if base else Path.home() / below_home) / "umlab"
+    except RuntimeError:
+        raise LabError(f"there is no home directory for {what}; set {variable}") from None
+
+
 def data_base() -> Path:
     """Return the directory for what is kept for all labs, whether it is there or not.
 
@@ -21,11 +41,7 @@ def data_base() -> Path:
     Raises:
         LabError: There is no home directory.
     """
-    base = os.environ.get("XDG_DATA_HOME")
-    try:
-        return (Path(base) if base else Path.home() / ".local/share") / "umlab"
-    except RuntimeError:
-        raise LabError("there is no home directory for images and kernels; set XDG_DATA_HOME") from None
+    return user_base("XDG_DATA_HOME", ".local/share", "images and kernels")
 
 
 def data_directory(kind: str) -> Path:
@@ -37,14 +53,7 @@ def data_directory(kind: str) -> Path:
     Raises:
         LabError: It cannot be made.
     """
-    directory = data_base() / kind
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise LabError(
-            f"cannot make the directory {directory}: {error.strerror}; set XDG_DATA_HOME"
-        ) from None
-    return directory
+    return _made(data_base() / kind, "XDG_DATA_HOME")
 
 
 def cache_directory(kind: str) -> Path:
@@ -58,14 +67,12 @@ def cache_directory(kind: str) -> Path:
     Raises:
         LabError: There is no home directory, or it cannot be made.
     """
-    base = os.environ.get("XDG_CACHE_HOME")
+    return _made(user_base("XDG_CACHE_HOME", ".cache", "what is built") / kind, "XDG_CACHE_HOME")
+
+
+def _made(directory: Path, variable: str) -> Path:
     try:
-        directory = (Path(base) if base else Path.home() / ".cache") / "umlab" / kind
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except RuntimeError:
-        raise LabError("there is no home directory for what is built; set XDG_CACHE_HOME") from None
     except OSError as error:
-        raise LabError(
-            f"cannot make the directory {directory}: {error.strerror}; set XDG_CACHE_HOME"
-        ) from None
+        raise LabError(f"cannot make the directory {directory}: {error.strerror}; set {variable}") from None
     return directory

@@ -111,9 +111,9 @@ def test_archive_that_does_not_fit_says_what_helps(tmp_path: Path, store: Path) 
     ("data", "words"),
     [
         (b"QFI\xfb" + bytes(600), "is a qcow2 image, .*: qemu-img convert -O raw"),
-        (gzip.compress(b"QFI\xfb" + bytes(600)), "is a qcow2 image"),
+        (gzip.compress(b"QFI\xfb" + bytes(600), mtime=0), "is a qcow2 image"),
         (b"OOOM\0\0\0\3" + bytes(5000), "is a COW file; merge it .*: umlab cow merge"),
-        (gzip.compress(os.urandom(1 << 20))[:500_000], "gzip failed: .*unexpected end"),
+        (gzip.compress(os.urandom(1 << 20), mtime=0)[:500_000], "gzip failed: .*unexpected end"),
         (lzma.compress(b"x" * 100)[:40], "xz failed: .*"),
         (b"", "is empty"),
     ],
@@ -164,7 +164,7 @@ def test_missing_programs_are_told_with_their_packages(
     monkeypatch.setattr("shutil.which", lambda *_, **__: None)
     with pytest.raises(LabError, match=r"no fakeroot, mke2fs, tar here; .* install fakeroot e2fsprogs tar$"):
         import_image(str(archive(tmp_path / "root.tar")), "made", ignore)
-    (tmp_path / "file").write_bytes(gzip.compress(RAW))
+    (tmp_path / "file").write_bytes(gzip.compress(RAW, mtime=0))
     with pytest.raises(LabError, match="there is no gzip here"):
         import_image(str(tmp_path / "file"), "made", ignore)
     assert os.listdir(store) == []

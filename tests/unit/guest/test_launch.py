@@ -143,7 +143,7 @@ def test_who_may_not_mount_is_refused_and_starts_nothing() -> None:
         words = ["setpriv", "--bounding-set=-sys_admin", *words]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60)
     assert done.returncode == 125
-    assert "mounts: cannot have mounts of its own: Operation not permitted" in done.stdout
+    assert "cannot have mounts of its own: Operation not permitted" in done.stdout
     assert "started" not in done.stdout
 
 

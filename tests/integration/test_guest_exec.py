@@ -239,6 +239,12 @@ def test_reboot_ends_commands_and_more_may_come(lab: BackgroundLab) -> None:
         with pytest.raises(StateError, match="has rebooted"):
             running.read(LONG)
     assert sh("echo again").stdout == b"again\n"
+    # What was sent to the kernel that goes is not for the one that comes.
+    with Client("ring") as client:
+        client.mconsole("left", "reboot")
+    with pytest.raises(StateError, match="has rebooted"):
+        sh("echo lost")
+    assert [sh(f"echo {number}").stdout for number in range(2)] == [b"0\n", b"1\n"]
 
 
 def test_end_of_the_guest_is_told(lab: BackgroundLab) -> None:

@@ -92,10 +92,16 @@ class ScriptedAgent:
         async with asyncio.timeout(_LONG):
             return await self.heard.get()
 
+    async def head(self, number: int = 1) -> list[str]:
+        """Return the words of a request's line, from the serial on."""
+        assert await self.line(number) == ""
+        run, *words = (await self.line(number)).split()
+        assert run == "run"
+        return words
+
     async def request(self, number: int = 1) -> Asked:
         """Take a request, as a session does."""
-        run, kind, rows, columns, how, what = (await self.line(number)).split()
-        assert run == "run"
+        _, kind, rows, columns, how, what = await self.head(number)
         if how == "file":
             script = (self.share / what).read_bytes()
         else:

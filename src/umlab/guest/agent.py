@@ -1,18 +1,17 @@
 """The agent in a guest: it runs commands there, several at once, on serial lines.
 
 The control line has short lines of text in both directions; what the agent says there is in
-:mod:`umlab.guest.agent_line`, what the host says are ``open N`` (begin session N; the agent answers with
-its end), ``signal N NAME SERIAL``, ``size N ROWS COLUMNS``, ``cut N SERIAL`` (wait no longer for output of
-session N, whose command has ended) and ``reset NUMBER`` (end all sessions).  SERIAL is another one for each
-command, so that what comes too late does nothing to the next one.  What a session's lines carry is in
-:mod:`umlab.guest.session`.  All that the guest sends is untrusted.
+:mod:`umlab.guest.agent_line`, what the host says are ``open N SERIAL`` (begin session N, for commands from
+SERIAL on; the agent answers with its end), ``signal N NAME SERIAL``, ``size N ROWS COLUMNS``,
+``cut N SERIAL`` (wait no longer for output of session N, whose command has ended) and ``reset NUMBER`` (end
+all sessions).  SERIAL is a higher one for each command, so that what comes too late does nothing to the next
+one.  What a session's lines carry is in :mod:`umlab.guest.session`.  All that the guest sends is untrusted.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -94,7 +93,7 @@ class Agent:
         self._changed = asyncio.Condition()
         self._waiting = 0
         self._running: dict[int, Session] = {}
-        self._serials = itertools.count(1)
+        self._serial = 0
         self._draining: dict[Session, asyncio.Task[None]] = {}
 
     @property
@@ -139,7 +138,8 @@ class Agent:
             await self._start_anew()
         number = await self._take()
         lines = self._lines[2 * number - 2 : 2 * number]
-        session = Session(number, next(self._serials), lines, self._share, self._tell)
+        self._serial += 1
+        session = Session(number, self._serial, lines, self._share, self._tell)
         self._running[number] = session
         try:
             await session.start(request)
@@ -333,7 +333,8 @@ class Agent:
 
     def _open_session(self, number: int) -> None:
         self._opened.add(number)
-        self._tell(f"open {number}")
+        # What a kernel before a reboot has not read is still in the line; it was for an earlier command.
+        self._tell(f"open {number} {self._serial + 1}")
 
     def _free_one(self) -> None:
         """Open a session, or free one that waits for what its command, which has ended, has left behind."""

@@ -1,13 +1,14 @@
 """A command that runs in a guest, on two serial lines of its own.
 
 Its standard input and output have the first line, its standard error the second one.  To the host goes what
-the command writes, nothing else.  To the guest go requests
-and pieces of input, each announced by a line and acknowledged on the control line, because a serial line
-whose reader is some 4,000 bytes behind stops for ever:
+the command writes, nothing else.  To the guest go requests and pieces of input, each announced by a line
+and acknowledged on the control line, because a serial line whose reader is some 4,000 bytes behind stops
+for ever:
 
-* ``run INPUT ROWS COLUMNS file NAME`` runs the script of that name in the common folder; ``line LENGTH``
-  instead is followed by the script in pieces of 2048 bytes, the last one shorter.  INPUT is ``none``,
-  ``pipe`` or ``tty``: then the first line is the command's terminal, and what is typed is not acknowledged.
+* ``run SERIAL INPUT ROWS COLUMNS file NAME`` runs the script of that name in the common folder; ``line
+  LENGTH`` instead of the last two is followed by the script in pieces of 2048 bytes, the last one shorter.
+  INPUT is ``none``, ``pipe`` or ``tty``: then the first line is the command's terminal, and what is typed
+  is not acknowledged.  An empty line comes before it, to end what nobody has read before a reboot.
 * ``file NAME`` and ``line LENGTH`` are a piece of input, ``end`` is its end.
 
 Source: Linux arch/um/drivers/line.c ``line_throttle``, drivers/tty/n_tty.c.
@@ -390,7 +391,7 @@ class Session:
         preamble = _PREAMBLE.replace("N", str(self.number)).replace("SERIAL", str(self._serial))
         script = preamble.encode() + request.script_bytes()
         rows, columns = request.window
-        head = f"run {request.input} {rows} {columns}"
+        head = f"\nrun {self._serial} {request.input} {rows} {columns}"
         self._script = self._put(script)
         if self._script is not None:
             self._send(f"{head} file {self._script}\n".encode())

@@ -1,10 +1,10 @@
-# Runs one command of a session after the other; its number is the argument.
+# Runs one command of a session after the other; the arguments are its number and the first command's serial.
 box=/run/umlab/busybox
 cd /run/umlab || exit
 shell=/bin/sh
 [ -x $shell ] || shell="$box sh"
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb
-n=$1
+n=$1 from=$2
 
 # Copies what the host sends on the session's line, piece by piece, to standard output.  A reader that has gone
 # away is no reason to stop: what was sent has to be taken from the line.
@@ -44,8 +44,11 @@ while :; do
 	err=$!
 	exec 7>$n.out 8>$n.err
 	echo $out $err >$n.copiers
-	read -r word input rows columns kind script <&4 || exit
-	[ "$word" = run ] || continue
+	serial=-1
+	until [ "$word" = run ] && [ "$serial" -ge "$from" ]; do
+		read -r word serial input rows columns kind script <&4 || exit
+	done
+	word=
 	case "$kind" in
 	line)
 		size=$script script=/run/umlab/$n.script

@@ -24,7 +24,7 @@ from umlab.guest.cow import create_cow, rebase_cow
 from umlab.guest.cow_check import cow_facts, cow_problems
 from umlab.guest.cow_merge import merge_cow, merge_in_place
 
-pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.integration, pytest.mark.any_user, pytest.mark.asyncio(loop_scope="module")]
 
 #: No whole number of sectors.
 SIZE = (4 << 20) + 100

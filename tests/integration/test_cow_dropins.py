@@ -14,7 +14,7 @@ from support.cow_cases import MKCOW, MOO, Case, listed_differences
 from support.require import require_program
 from umlab.compat import uml_mkcow, uml_moo
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.any_user]
 
 #: What a call leaves behind: stdout, stderr, status, and every file with its bytes.
 Outcome = dict[str, object]

@@ -1,40 +1,39 @@
 """What one command in one kernel costs: `umlab run`, a command in a running guest, files in and out.
 
-Run as ``python tests/bench/bench_run.py [--rounds N]``.  A cold run finds the kernel, busybox and Python on
-the disk only; a warm one finds them in memory.  A copy goes through a command's input or output.  Idle is
-what our processes use while a guest sleeps, in percent of a core.
+Run as ``python tests/bench/bench_run.py``.  A cold run finds the kernel, busybox and Python on the disk only;
+a warm one finds them in memory.  Commands and copies go through a lab daemon's API; a copy is a command's
+input or output.  Idle is what our processes use while a guest sleeps.
 """
 
 from __future__ import annotations
 
-import argparse
-import asyncio
+import contextlib
 import os
-import shlex
 import statistics
 import subprocess
 import sys
 import sysconfig
-import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from measure import command, machine, report
+from measure.lab import running_lab
 from measure.process import cpu_seconds
+from measure.rounds import Comparison, compare
 
-from umlab.guest.agent import Agent
+from umlab.client import Client
 from umlab.guest.cmdline import DEFAULT_KERNEL, GuestSpec, HostRoot
 from umlab.guest.module import MODULES_ROOT
-from umlab.guest.process import Guest
 from umlab.guest.root import find_busybox
-from umlab.guest.script import command_script
-from umlab.guest.session import FILE_PIECE, Request
 
 UMLAB = str(Path(sys.executable).with_name("umlab"))
 SOURCE = Path(__file__).parents[2] / "src"
-#: Bytes of a copy, and seconds for which a guest idles.
-SIZE, IDLE = 100_000_000, 5.0
-EXECS = 50
+LAB, GUEST = "bench", "guest"
+#: Bytes of a copy, seconds for which a guest idles, and commands in a round.
+SIZE, IDLE, EXECS = 100_000_000, 5.0, 20
+#: Seconds between two commands of somebody who types.
+PAUSE = 0.2
 
 
 def forget(places: Iterable[str | Path]) -> None:
@@ -85,65 +84,87 @@ def idle_percent() -> float:
     return used / IDLE * 100
 
 
-async def copy_rates(agent: Agent) -> tuple[float, float]:
-    """Return MB/s into a guest and out of it."""
-    data = memoryview(bytes(SIZE))
+def commands(client: Client, pause: float) -> dict[str, float]:
+    """Return how long a command takes that does nothing, in milliseconds."""
+    times = []
+    for _ in range(EXECS):
+        time.sleep(pause)
+        begin = time.monotonic()
+        assert client.exec(GUEST, ["true"]).status == 0
+        times.append((time.monotonic() - begin) * 1e3)
+    return {"time": statistics.median(times), "worst": max(times)}
+
+
+def copy(client: Client, inwards: bool) -> dict[str, float]:
+    """Return the rate of a copy into a file of the guest's, or out of one, in MB/s."""
     begin = time.monotonic()
-    session = await agent.open(Request(command_script(["sh", "-c", "cat >/tmp/copy"]), "pipe"))
-    for at in range(0, SIZE, FILE_PIECE):
-        await session.write(data[at : at + FILE_PIECE])
-    await session.end_input()
-    assert await session.wait() == 0
-    into = SIZE / 1e6 / (time.monotonic() - begin)
-    agent.release(session)
-    begin = time.monotonic()
-    session = await agent.open(Request(command_script(["cat", "/tmp/copy"])))
-    size = 0
-    while piece := await session.read_output():
-        size += len(piece)
-    assert size == SIZE
-    agent.release(session)
-    return into, SIZE / 1e6 / (time.monotonic() - begin)
+    if inwards:
+        assert client.exec(GUEST, ["sh", "-c", "cat >/tmp/copy"], input=bytes(SIZE)).status == 0
+    else:
+        assert client.exec(GUEST, ["head", "-c", str(SIZE), "/dev/zero"]).stdout == bytes(SIZE)
+    return {"rate": SIZE / 1e6 / (time.monotonic() - begin)}
 
 
-async def measure_agent(base: str) -> tuple[list[float], float, float]:
-    """Return the seconds of each command in a running guest, and MB/s into it and out of it."""
-    spec = GuestSpec("bench", memory=512 << 20, root=HostRoot())
-    guest = await Guest.start(spec, base)
-    try:
-        await guest.ready(60)
-        times = []
-        for _ in range(EXECS):
-            begin = time.monotonic()
-            await guest.agent.run("exit 0", 10)
-            times.append(time.monotonic() - begin)
-        return times, *await copy_rates(guest.agent)
-    finally:
-        await guest.stop(term_timeout=0)
+def cold_run() -> Mapping[str, float]:
+    """Return how long a run takes, in seconds, of which the host has nothing in memory."""
+    forget([DEFAULT_KERNEL, MODULES_ROOT, find_busybox(), sysconfig.get_path("stdlib"), SOURCE])
+    forget([sysconfig.get_path("purelib")])
+    return {"time": run_seconds()}
 
 
-def print_seconds(what: str, times: list[float]) -> None:
-    print(f"{what:34} median {statistics.median(times):6.3f} s  ({min(times):.3f}-{max(times):.3f})")
+@contextlib.contextmanager
+def guest_of_a_lab() -> Iterator[Client]:
+    """Run a daemon and a guest on the host's own files."""
+    with running_lab(LAB, []) as lab, lab.client() as client:
+        client.put_guest(GuestSpec(GUEST, memory=512 << 20, root=HostRoot()))
+        commands(client, 0)
+        yield client
+
+
+def comparisons(rounds: int, only: str) -> Iterator[Comparison]:
+    """Compare what was asked for."""
+    if only in "run":
+        yield compare(
+            "run",
+            "`umlab run -- true`",
+            {"time": "s"},
+            {"warm": lambda: {"time": run_seconds()}, "cold": cold_run},
+            rounds,
+        )
+    if only in "idle":
+        yield compare(
+            "idle",
+            "Our processes while a guest sleeps",
+            {"cpu": "% of a processor"},
+            {"umlab run": lambda: {"cpu": idle_percent()}},
+            rounds,
+        )
+    if only in "exec" or only in "copy":
+        with guest_of_a_lab() as client:
+            yield compare(
+                "exec",
+                f"`true` in a running guest, {EXECS} times",
+                {"time": "ms", "worst": "ms"},
+                {
+                    f"every {PAUSE:g} s": lambda: commands(client, PAUSE),
+                    "one after the other": lambda: commands(client, 0),
+                },
+                rounds,
+            )
+            yield compare(
+                "copy",
+                f"{SIZE // 1_000_000} MB of a command's",
+                {"rate": "MB/s"},
+                {"input": lambda: copy(client, True), "output": lambda: copy(client, False)},
+                rounds,
+            )
 
 
 def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    rounds = parser.parse_args().rounds
-    python = [sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), SOURCE]
-    cold, warm = [], []
-    for _ in range(rounds):
-        forget([DEFAULT_KERNEL, MODULES_ROOT, find_busybox(), *python])
-        cold.append(run_seconds())
-        warm.append(run_seconds())
-    print_seconds(shlex.join(["umlab", "run", "--", "true"]) + ", cold", cold)
-    print_seconds(shlex.join(["umlab", "run", "--", "true"]) + ", warm", warm)
-    with tempfile.TemporaryDirectory(prefix="uml") as base:
-        times, into, out = asyncio.run(measure_agent(base))
-    print_seconds("a command in a running guest", times)
-    print(f"{'copy of 100 MB':34} in {into:.0f} MB/s, out {out:.0f} MB/s")
-    print(f"{'our processes while a guest idles':34} {idle_percent():.2f} % of a core")
+    """Measure."""
+    options = command.parser("Measure one command in one kernel.").parse_args()
+    facts = machine.facts()
+    report.write("run", facts, list(comparisons(1 if options.quick else options.rounds, options.only or "")))
 
 
 if __name__ == "__main__":

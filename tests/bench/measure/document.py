@@ -65,6 +65,9 @@ In `console` everybody asks `version`. The C `uml_mconsole` is a process for eac
 socket for each. **time** is from the first request to the last guest's answer, the median of several goes
 in a round, and **worst** the longest of these.
 
+In `run` a cold run finds the kernel, busybox and Python on the disk only, a warm one in memory. Commands and
+copies go through a lab daemon's API, in a guest on the host's own files.
+
 In `core` seconds are those of the thread's own processor time."""
 
 

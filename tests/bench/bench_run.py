@@ -31,7 +31,7 @@ UMLAB = str(Path(sys.executable).with_name("umlab"))
 SOURCE = Path(__file__).parents[2] / "src"
 LAB, GUEST = "bench", "guest"
 #: Bytes of a copy, seconds for which a guest idles, and commands in a round.
-SIZE, IDLE, EXECS = 100_000_000, 5.0, 20
+SIZE, IDLE, EXECS = 60_000_000, 5.0, 20
 #: Seconds between two commands of somebody who types.
 PAUSE = 0.2
 

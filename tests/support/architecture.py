@@ -25,6 +25,7 @@ FLOORS = {
     "_line_writer": 0,
     "_name": 0,
     "_notify": 0,
+    "_tasks": 0,
     "_peer_credentials": 0,
     "_readable": 0,
     "wire": 1,

@@ -18,6 +18,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, WebSocket, WebSocketDisconnect
 
+from umlab._tasks import until_ended
 from umlab.api.body import EXEC_BODY, EXEC_ORDER
 from umlab.api.connection import RECEIVE_TIME
 from umlab.api.console import parse_resize
@@ -184,22 +185,10 @@ class _Conversation:
 
     async def _converse(self, session: Session, order: ExecOrder) -> None:
         """Pass bytes both ways until there is no more output."""
-        feeding = asyncio.create_task(self._feed(session, order))
-        tasks = {
-            asyncio.create_task(self._send(session.read_output, STDOUT)),
-            asyncio.create_task(self._send(session.read_errors, STDERR)),
-            feeding,
-        }
-        waiting = set(tasks)
-        try:
-            while waiting - {feeding}:
-                done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    task.result()
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        await until_ended(
+            [self._send(session.read_output, STDOUT), self._send(session.read_errors, STDERR)],
+            [self._feed(session, order)],
+        )
 
     async def _send(self, read: Callable[[], Awaitable[bytes]], stream: bytes) -> None:
         while data := await read():

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Protocol
 
 from umlab._readable import readable
+from umlab._tasks import until_ended
 from umlab.cli.pipe import PipeWriter
 from umlab.errors import LabError
 from umlab.guest.session import FILE_PIECE, Input
@@ -104,7 +105,7 @@ class Pipes:
         """Pass everything on until the command has ended and return its status."""
         with _writer(self._output) as output, _writer(2) as errors:
             feed = _Feed(command)
-            await _pass_on(
+            await until_ended(
                 [_copy(command.read_output, output), _copy(command.read_errors, errors)],
                 [feed.read(), feed.write()] if self.input != "none" else [],
             )
@@ -135,25 +136,10 @@ class Terminal:
         loop.add_signal_handler(signal.SIGWINCH, lambda: command.resize(*self.window()))
         try:
             with _raw_mode(), _writer(self._output) as output:
-                await _pass_on([_copy(command.read_output, output)], [_type(command)])
+                await until_ended([_copy(command.read_output, output)], [_type(command)])
         finally:
             loop.remove_signal_handler(signal.SIGWINCH)
         return await command.wait()
-
-
-async def _pass_on(outputs: list[Awaitable[None]], inputs: list[Awaitable[None]]) -> None:
-    """Wait until the output has ended, or one of all fails."""
-    writing = {asyncio.ensure_future(each) for each in outputs}
-    waiting = everything = writing | {asyncio.ensure_future(each) for each in inputs}
-    try:
-        while writing & waiting:
-            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            for each in done:
-                each.result()
-    finally:
-        for each in everything:
-            each.cancel()
-        await asyncio.gather(*everything, return_exceptions=True)
 
 
 @contextlib.contextmanager

@@ -24,8 +24,8 @@ from measure.rounds import Comparison, compare
 
 from umlab.client import Client
 from umlab.guest.cmdline import DEFAULT_KERNEL, GuestSpec, HostRoot
-from umlab.guest.module import MODULES_ROOT
-from umlab.guest.root import find_busybox
+from umlab.guest.inside.root import find_busybox
+from umlab.guest.kernel.module import MODULES_ROOT
 
 UMLAB = str(Path(sys.executable).with_name("umlab"))
 SOURCE = Path(__file__).parents[2] / "src"

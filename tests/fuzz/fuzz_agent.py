@@ -12,7 +12,7 @@ import atheris
 
 with atheris.instrument_imports(include=["umlab"]):
     from umlab.errors import RemoteProtocolError
-    from umlab.guest.agent_line import SESSIONS, Exit, Greeting, Reset, parse_line
+    from umlab.guest.inside.agent_line import SESSIONS, Exit, Greeting, Reset, parse_line
 
 
 def one_input(data: bytes) -> None:

@@ -11,7 +11,7 @@ import atheris
 
 with atheris.instrument_imports(include=["umlab"]):
     from umlab.errors import RemoteProtocolError
-    from umlab.guest.archive import ArchiveReader, Member
+    from umlab.guest.inside.archive import ArchiveReader, Member
 
 
 def one_input(data: bytes) -> None:

@@ -11,7 +11,7 @@ import atheris
 
 with atheris.instrument_imports(include=["umlab"]):
     from umlab.errors import RemoteProtocolError
-    from umlab.guest.cpio import parse_archive, serialize_archive
+    from umlab.guest.inside.cpio import parse_archive, serialize_archive
 
 
 def one_input(data: bytes) -> None:

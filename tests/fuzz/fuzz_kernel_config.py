@@ -16,9 +16,9 @@ import atheris
 
 with atheris.instrument_imports(include=["umlab"]):
     from umlab.errors import RemoteProtocolError
-    from umlab.guest.kernel_config import features_of, parse_config, transports_of
-    from umlab.guest.kernel_option import parse_fragment, serialize_fragment
-    from umlab.guest.kernel_tree import parse_order
+    from umlab.guest.kernel.config import features_of, parse_config, transports_of
+    from umlab.guest.kernel.option import parse_fragment, serialize_fragment
+    from umlab.guest.kernel.tree import parse_order
 
 
 def one_input(data: bytes) -> None:

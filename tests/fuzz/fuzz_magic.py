@@ -10,7 +10,7 @@ import sys
 import atheris
 
 with atheris.instrument_imports(include=["umlab"]):
-    from umlab.guest.apt_source import parse_deb822, parse_list
+    from umlab.guest.disk.apt_source import parse_deb822, parse_list
     from umlab.wire.magic import block_size, file_kind
 
 

@@ -13,9 +13,9 @@ import atheris
 with atheris.instrument_imports(include=["umlab"]):
     from umlab.daemon.guest_process import parse_processes
     from umlab.errors import LabError, RemoteProtocolError
-    from umlab.guest.agent import parse_reply_head
     from umlab.guest.console import escape
-    from umlab.guest.module import parse_modules
+    from umlab.guest.inside.agent import parse_reply_head
+    from umlab.guest.kernel.module import parse_modules
 
 
 def one_input(data: bytes) -> None:

@@ -20,9 +20,9 @@ from support.deadline import scaled
 from support.require import require_program
 from umlab.daemon.guest import GuestService
 from umlab.errors import CommandTimeout, GuestFailed, LabError
-from umlab.guest.cow import create_cow, rebase_cow
-from umlab.guest.cow_check import cow_facts, cow_problems
-from umlab.guest.cow_merge import merge_cow, merge_in_place
+from umlab.guest.disk.cow import create_cow, rebase_cow
+from umlab.guest.disk.cow_check import cow_facts, cow_problems
+from umlab.guest.disk.cow_merge import merge_cow, merge_in_place
 
 pytestmark = [pytest.mark.integration, pytest.mark.any_user, pytest.mark.asyncio(loop_scope="module")]
 

@@ -16,9 +16,9 @@ from support.require import require_program
 from umlab.daemon.guest import GuestService
 from umlab.errors import GuestFailed
 from umlab.guest import landlock
-from umlab.guest.agent import Agent
 from umlab.guest.cmdline import DiskRoot, GuestSpec, HostRoot
-from umlab.guest.session import Request
+from umlab.guest.inside.agent import Agent
+from umlab.guest.inside.session import Request
 
 pytestmark = pytest.mark.integration
 

@@ -15,9 +15,9 @@ from support.require import require_program, unavailable
 from umlab.client import Client
 from umlab.daemon.disk import disk_path, disks_on
 from umlab.errors import LabError
-from umlab.guest.cow_merge import merge_cow
-from umlab.guest.image import image_path, remove_image
-from umlab.guest.image_import import import_image
+from umlab.guest.disk.cow_merge import merge_cow
+from umlab.guest.disk.image import image_path, remove_image
+from umlab.guest.disk.image_import import import_image
 from umlab.lab import snapshot
 from umlab.lab.snapshot import Target
 

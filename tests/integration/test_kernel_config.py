@@ -12,7 +12,7 @@ from integration.peers.uml_kernel import debian_kernel, running_guest, vector_ke
 from support.require import require_program
 from umlab.errors import LabError
 from umlab.guest.cmdline import BessNic, DaemonNic
-from umlab.guest.kernel_config import read_kernel_config, transports_of
+from umlab.guest.kernel.config import read_kernel_config, transports_of
 
 pytestmark = [pytest.mark.integration, pytest.mark.any_user]
 

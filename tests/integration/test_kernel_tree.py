@@ -11,11 +11,11 @@ from integration.peers.lan import shell
 from integration.peers.uml_kernel import debian_kernel, running_guest
 from support.require import require_program, unavailable
 from umlab.guest.cmdline import HostRoot, TinyRoot
-from umlab.guest.kernel_build import BuildOrder, build_kernel
-from umlab.guest.kernel_config import features_of, read_kernel_config, transports_of
-from umlab.guest.kernel_source import find_source
-from umlab.guest.kernel_store import find_kernel
-from umlab.guest.module import load_index
+from umlab.guest.kernel.build import BuildOrder, build_kernel
+from umlab.guest.kernel.config import features_of, read_kernel_config, transports_of
+from umlab.guest.kernel.module import load_index
+from umlab.guest.kernel.source import find_source
+from umlab.guest.kernel.store import find_kernel
 
 pytestmark = [pytest.mark.integration, pytest.mark.any_user]
 

@@ -19,7 +19,7 @@ from integration.peers.uml_kernel import debian_kernel, running_guest
 from support.deadline import scaled
 from support.recording_sink import RecordingSink
 from umlab.guest.cmdline import DaemonNic
-from umlab.guest.kernel_config import read_kernel_config, transports_of
+from umlab.guest.kernel.config import read_kernel_config, transports_of
 from umlab.switch.model import SwitchConfig
 from umlab.transports.contract import SessionSink
 from umlab.transports.mcast import McastListener

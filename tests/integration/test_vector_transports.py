@@ -23,8 +23,8 @@ from support.deadline import scaled, wait_until, wait_until_async
 from support.qemu_guest import running_guest as running_qemu_guest
 from support.require import require_program
 from umlab.daemon.switch import ServiceEvent, SessionClosed, SessionRefused, SwitchService
-from umlab.guest import cpio
 from umlab.guest.cmdline import BessNic, DaemonNic
+from umlab.guest.inside import cpio
 from umlab.switch.counters import DropReason
 from umlab.switch.model import SwitchConfig
 from umlab.transports.contract import Listener

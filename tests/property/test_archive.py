@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from umlab.errors import RemoteProtocolError
-from umlab.guest.archive import ArchiveReader, Member
+from umlab.guest.inside.archive import ArchiveReader, Member
 
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=200)
 KINDS = st.sampled_from(

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from support.cow_files import KINDS, SECTOR, merged, places, write_cow
 from umlab.errors import RemoteProtocolError
-from umlab.guest.cow import CowFile
-from umlab.guest.cow_check import cow_problems
-from umlab.guest.cow_merge import merge_cow
+from umlab.guest.disk.cow import CowFile
+from umlab.guest.disk.cow_check import cow_problems
+from umlab.guest.disk.cow_merge import merge_cow
 from umlab.wire.cow import CowHeader, changed_sectors, parse_cow_header, serialize_cow_header
 
 NUMBER = st.integers(1, 0xFFFFFFFF)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from umlab.errors import RemoteProtocolError
-from umlab.guest.cpio import Member, parse_archive, serialize_archive
+from umlab.guest.inside.cpio import Member, parse_archive, serialize_archive
 
 NUMBER = st.integers(0, 0xFFFFFFFF)
 NAME = st.binary(min_size=1, max_size=80).filter(lambda name: b"\0" not in name and name != b"TRAILER!!!")

@@ -11,8 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from umlab.errors import LocalProtocolError, RemoteProtocolError
-from umlab.guest.agent_line import SESSIONS, End, Exit, Greeting, More, Reset, parse_line
-from umlab.guest.script import command_script
+from umlab.guest.inside.agent_line import SESSIONS, End, Exit, Greeting, More, Reset, parse_line
+from umlab.guest.inside.script import command_script
 
 _PIECE = st.sampled_from(
     [

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from umlab.errors import RemoteProtocolError
-from umlab.guest.kernel_config import parse_config
-from umlab.guest.kernel_option import not_taken, parse_fragment, serialize_fragment
-from umlab.guest.kernel_tree import parse_order
+from umlab.guest.kernel.config import parse_config
+from umlab.guest.kernel.option import not_taken, parse_fragment, serialize_fragment
+from umlab.guest.kernel.tree import parse_order
 
 NAMES = st.from_regex(r"CONFIG_[A-Z0-9_]{1,8}", fullmatch=True)
 VALUES = st.sampled_from(["y", "m", "n", "0x40", '"a b"', ""])

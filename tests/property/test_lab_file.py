@@ -24,7 +24,7 @@ from umlab.daemon.port_setting import (
 from umlab.daemon.spec import DEFAULT_KINDS, SwitchSpec, default_listen
 from umlab.errors import LabFileError, LabFileErrors
 from umlab.guest.cmdline import BessNic, DaemonNic, DiskRoot, FdNic, GuestSpec, Nic, TinyRoot
-from umlab.guest.kernel_config import parse_config
+from umlab.guest.kernel.config import parse_config
 from umlab.lab.file import LabFile, load
 from umlab.switch.model import MAX_FDB_CAPACITY, MirrorSession, SwitchConfig
 from umlab.transports.contract import Access

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from umlab.guest.apt_source import parse_deb822, parse_list
+from umlab.guest.disk.apt_source import parse_deb822, parse_list
 from umlab.wire.magic import HEAD_SIZE, block_size, file_kind
 
 HEADS = st.builds(

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from umlab.errors import LabError, RemoteProtocolError
-from umlab.guest.module import MODULES_ROOT, load_index, parse_modules
+from umlab.guest.kernel.module import MODULES_ROOT, load_index, parse_modules
 
 INSTALLED = sorted(path.name for path in Path(MODULES_ROOT).glob("*") if (path / "modules.dep").exists())
 

@@ -13,7 +13,7 @@ from support.deadline import wait_until_async
 from umlab.daemon.exec_order import ExecOrder
 from umlab.daemon.guest_exec import GuestExecs
 from umlab.errors import GuestFailed, StateError, UmlabError
-from umlab.guest.session import Session
+from umlab.guest.inside.session import Session
 
 if TYPE_CHECKING:
     from support.fake_lab import FakeLab

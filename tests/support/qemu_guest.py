@@ -17,7 +17,7 @@ from pathlib import Path
 
 from support.deadline import deadline, scaled
 from support.require import ROOT, require_program, unavailable
-from umlab.guest import cpio
+from umlab.guest.inside import cpio
 
 #: Seconds in which a guest has booted.
 BOOT_TIME = 60

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from support.deadline import scaled, wait_until_async
-from umlab.guest.agent import Agent, ExecResult
-from umlab.guest.agent_line import SESSIONS
-from umlab.guest.session import LINE_PIECE, Request, Session
+from umlab.guest.inside.agent import Agent, ExecResult
+from umlab.guest.inside.agent_line import SESSIONS
+from umlab.guest.inside.session import LINE_PIECE, Request, Session
 
 #: What an agent greets with: all goes over the lines, or through the folder in common.
 LINE, FILE = "umlab-agent 2 line\n", "umlab-agent 2 file\n"

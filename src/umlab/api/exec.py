@@ -29,7 +29,7 @@ from umlab.api.path import GuestName
 from umlab.daemon.exec_order import INPUT_WINDOW, ExecOrder
 from umlab.daemon.lab import LabService
 from umlab.errors import LimitReached, StateError, UmlabError
-from umlab.guest.session import FILE_PIECE, Session
+from umlab.guest.inside.session import FILE_PIECE, Session
 
 #: What begins a binary frame.
 STDIN, STDOUT, STDERR = b"\0", b"\1", b"\2"

@@ -71,7 +71,7 @@ def hook_names(incomplete: str) -> list[str]:
 
 def kernel_names(incomplete: str) -> list[str]:
     """Return the kernels that have a name."""
-    from umlab.guest.kernel_store import DEBIAN
+    from umlab.guest.kernel.store import DEBIAN
 
     return [name for name in (DEBIAN,) if name.startswith(incomplete)] + built_kernel_names(incomplete)
 
@@ -79,7 +79,7 @@ def kernel_names(incomplete: str) -> list[str]:
 def built_kernel_names(incomplete: str) -> list[str]:
     """Return the kernels that were built."""
     from umlab.errors import UmlabError
-    from umlab.guest import kernel_store
+    from umlab.guest.kernel import store as kernel_store
 
     with contextlib.suppress(UmlabError, OSError):
         return [name for name in kernel_store.kernel_names() if name.startswith(incomplete)]
@@ -89,7 +89,7 @@ def built_kernel_names(incomplete: str) -> list[str]:
 def image_names(incomplete: str) -> list[str]:
     """Return the images of the store."""
     from umlab.errors import UmlabError
-    from umlab.guest.image import list_images
+    from umlab.guest.disk.image import list_images
 
     with contextlib.suppress(UmlabError, OSError):
         return [image.name for image in list_images() if image.name.startswith(incomplete)]

@@ -15,9 +15,9 @@ from umlab.cli.pipe import PipeWriter
 from umlab.cli.progress import ProgressLine
 from umlab.client.exec import AsyncExec, ExecOrder
 from umlab.errors import LabError, UmlabError
-from umlab.guest.archive import HOLES, PART_UNIT, PARTS, ArchiveReader, measure, write_archive
 from umlab.guest.console import escape
-from umlab.guest.unpack import Unpacker
+from umlab.guest.inside.archive import HOLES, PART_UNIT, PARTS, ArchiveReader, measure, write_archive
+from umlab.guest.inside.unpack import Unpacker
 
 _BOX = "/run/umlab/busybox"
 _READ_SIZE = 256 * 1024

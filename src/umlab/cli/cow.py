@@ -13,7 +13,7 @@ from umlab.cli.output import Output
 from umlab.cli.page import size_text
 
 if TYPE_CHECKING:
-    from umlab.guest.cow_check import CowFacts
+    from umlab.guest.disk.cow_check import CowFacts
 
 app = typer.Typer(
     help="COW files: a guest's changes of a disk image that others share.", no_args_is_help=True
@@ -70,7 +70,7 @@ def create(
     as_json: AsJson = False,
 ) -> None:
     """Make a COW file without changes for a disk image, as the kernel does."""
-    from umlab.guest.cow import create_cow
+    from umlab.guest.disk.cow import create_cow
 
     header = create_cow(cow, backing, replace=force)
     path = os.fsdecode(header.backing)
@@ -81,7 +81,7 @@ def create(
 @app.command("info", epilog=_INFO_EPILOG)
 def info(cows: Cows, as_json: AsJson = False) -> None:
     """Show what COW files are, and how much their guests have changed."""
-    from umlab.guest.cow_check import cow_facts
+    from umlab.guest.disk.cow_check import cow_facts
 
     for cow in cows:
         facts = cow_facts(cow)
@@ -94,7 +94,7 @@ def check(cows: Cows, as_json: AsJson = False) -> None:
 
     Nothing is changed. The status is 1 if something is wrong.
     """
-    from umlab.guest.cow_check import cow_problems, cow_user
+    from umlab.guest.disk.cow_check import cow_problems, cow_user
 
     ok = True
     for cow in cows:
@@ -137,7 +137,7 @@ def merge(
     """
     from umlab.cli.interrupt import interruptible
     from umlab.cli.progress import ProgressLine
-    from umlab.guest.cow_merge import merge_cow, merge_in_place
+    from umlab.guest.disk.cow_merge import merge_cow, merge_in_place
 
     if (new is None) is not in_place:
         raise typer.BadParameter("write either NEW or --in-place")
@@ -172,7 +172,7 @@ def rebase(
     """
     from umlab.cli.interrupt import interruptible
     from umlab.cli.progress import ProgressLine
-    from umlab.guest.cow import rebase_cow
+    from umlab.guest.disk.cow import rebase_cow
 
     with interruptible(), ProgressLine(f"comparing {backing}") as progress:
         changed = rebase_cow(cow, backing, unsafe=unsafe, progress=progress)
@@ -188,7 +188,7 @@ def _others(cow: str, force: bool) -> list[str]:
     """
     from umlab.daemon.place import state_base
     from umlab.errors import LabError
-    from umlab.guest.cow_check import other_dependents
+    from umlab.guest.disk.cow_check import other_dependents
 
     backing, others = other_dependents(cow, os.fspath(state_base()))
     if others and not force:

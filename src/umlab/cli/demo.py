@@ -36,7 +36,7 @@ def demo(
     """
     from umlab.cli.interrupt import run_interruptible
     from umlab.cli.scenario import Scenario
-    from umlab.guest.kernel_store import kernel_program
+    from umlab.guest.kernel.store import kernel_program
 
     output = Output(as_json=as_json)
     scenario = Scenario(kernel_program(kernel), progress=output.progress)

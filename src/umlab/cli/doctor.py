@@ -37,7 +37,7 @@ def doctor(
     import dataclasses
 
     from umlab.daemon.place import runtime_base, state_base
-    from umlab.guest.kernel_store import kernel_program
+    from umlab.guest.kernel.store import kernel_program
     from umlab.lab.doctor.finding import Status, Subject
     from umlab.lab.doctor.registry import run_checks
 

@@ -16,7 +16,7 @@ from umlab.cli.output import Output
 from umlab.cli.page import Page, Table, date_text, present, size_text
 
 if TYPE_CHECKING:
-    from umlab.guest.bootstrap import Bootstrap
+    from umlab.guest.disk.bootstrap import Bootstrap
 
 app = typer.Typer(help="Disk images that guests share: build, import, list, remove.", no_args_is_help=True)
 
@@ -112,7 +112,7 @@ def build(
     `umlab guest attach` opens asks for none.
     """
     from umlab.cli.interrupt import interruptible
-    from umlab.guest.bootstrap import Bootstrap, build_image, own_mirrors, own_suite
+    from umlab.guest.disk.bootstrap import Bootstrap, build_image, own_mirrors, own_suite
 
     wanted = suite or own_suite()
     packages = tuple(word for words in include or () for word in words.split(",") if word)
@@ -144,7 +144,7 @@ def import_(
     """Make an image of a file from elsewhere. An archive is put into an ext4 file system."""
     from umlab.cli.interrupt import interruptible
     from umlab.cli.progress import ProgressLine
-    from umlab.guest.image_import import import_image
+    from umlab.guest.disk.image_import import import_image
 
     with interruptible(), ProgressLine(f"importing {file}") as progress:
         import_image(str(file), name, progress, size=_bytes(size))
@@ -175,7 +175,7 @@ def rm(
 ) -> None:
     """Remove an image that nobody needs."""
     from umlab.daemon.disk import disks_on
-    from umlab.guest.image import image_path, remove_image
+    from umlab.guest.disk.image import image_path, remove_image
 
     users = list(map(str, disks_on(image_path(name))))
     remove_image(name, users, force=force)
@@ -184,7 +184,7 @@ def rm(
 
 def _page() -> Page:
     from umlab.daemon.disk import disks_on
-    from umlab.guest.image import list_images
+    from umlab.guest.disk.image import list_images
 
     records: list[dict[str, Any]] = []
     rows = []
@@ -198,7 +198,7 @@ def _page() -> Page:
 
 
 def _print_commands(output: Output, name: str, system: Bootstrap, size: str) -> None:
-    from umlab.guest.image import image_path
+    from umlab.guest.disk.image import image_path
 
     image_path(name)
     archive = f"{name}.tar"
@@ -207,7 +207,7 @@ def _print_commands(output: Output, name: str, system: Bootstrap, size: str) -> 
 
 
 def _tell(output: Output, name: str) -> None:
-    from umlab.guest.image import find_image, list_images
+    from umlab.guest.disk.image import find_image, list_images
 
     path = str(find_image(name))
     (image,) = (each for each in list_images() if each.path == path)
@@ -229,7 +229,7 @@ def _line(line: str) -> str:
 
 def _bytes(size: str) -> int:
     from umlab.cli.setting import parse_size
-    from umlab.guest.image_import import MIN_SIZE
+    from umlab.guest.disk.image_import import MIN_SIZE
 
     try:
         number = parse_size(size)

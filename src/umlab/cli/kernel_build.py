@@ -13,7 +13,7 @@ from umlab.cli.option import AsJson
 from umlab.cli.output import Output
 
 if TYPE_CHECKING:
-    from umlab.guest.kernel_build import Built
+    from umlab.guest.kernel.build import Built
 
 EPILOG = """
 Examples:
@@ -79,9 +79,9 @@ def build(
     One of that name is replaced. Ctrl-C ends the build; the next one goes on with what is there.
     """
     from umlab.cli.interrupt import run_interruptible
-    from umlab.guest.kernel_build import BuildOrder, build_kernel
-    from umlab.guest.kernel_source import find_source
-    from umlab.guest.kernel_store import check_kernel_name
+    from umlab.guest.kernel.build import BuildOrder, build_kernel
+    from umlab.guest.kernel.source import find_source
+    from umlab.guest.kernel.store import check_kernel_name
 
     found = find_source(source)
     name = name or found.name
@@ -105,7 +105,7 @@ def build(
 
 def _options(files: list[Path]) -> dict[str, str]:
     from umlab.errors import LabError, RemoteProtocolError
-    from umlab.guest.kernel_option import parse_fragment
+    from umlab.guest.kernel.option import parse_fragment
 
     options: dict[str, str] = {}
     for file in files:

@@ -68,7 +68,7 @@ def rm(
     as_json: AsJson = False,
 ) -> None:
     """Remove a kernel that was built, with what its build has left. Guests that run it go on."""
-    from umlab.guest.kernel_build import remove
+    from umlab.guest.kernel.build import remove
 
     remove(name)
     Output(as_json=as_json).record({"kernel": name, "changed": True}, f"{name}: removed")
@@ -76,7 +76,7 @@ def rm(
 
 def _page(others: list[str]) -> Page:
     from umlab.cli.page import Page, Table
-    from umlab.guest.kernel_store import DEBIAN, kernel_names
+    from umlab.guest.kernel.store import DEBIAN, kernel_names
 
     records = [_record(name) for name in (DEBIAN, *kernel_names(), *others)]
     rows = [_row(record) for record in records if record["error"] is None]
@@ -87,8 +87,8 @@ def _page(others: list[str]) -> Page:
 def _record(name: str) -> dict[str, Any]:
     """Return what a kernel says of itself, or why it cannot be run."""
     from umlab.errors import LabError, RemoteProtocolError
-    from umlab.guest.kernel_config import features_of, read_kernel_config, transports_of
-    from umlab.guest.kernel_store import find_kernel
+    from umlab.guest.kernel.config import features_of, read_kernel_config, transports_of
+    from umlab.guest.kernel.store import find_kernel
 
     record: dict[str, Any] = {"name": name, "path": None, "release": None, "modules_directory": None}
     record |= {"modules": None, "transports": None, "features": None, "error": None}

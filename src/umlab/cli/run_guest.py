@@ -17,8 +17,8 @@ from umlab.cli.run_order import RunOrder
 from umlab.cli.run_stream import Left, Streams
 from umlab.errors import GuestFailed, UmlabError
 from umlab.guest.console import Console, escape
+from umlab.guest.inside.session import Request, Session
 from umlab.guest.process import TERM_TIMEOUT, Guest
-from umlab.guest.session import Request, Session
 
 #: Seconds that a kernel has to come up.
 BOOT_TIMEOUT = 60.0

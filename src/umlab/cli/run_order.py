@@ -23,8 +23,8 @@ from umlab.guest.cmdline import (
     check_path,
     nic_settings,
 )
-from umlab.guest.kernel_store import Kernel, find_kernel
-from umlab.guest.script import command_script
+from umlab.guest.inside.script import command_script
+from umlab.guest.kernel.store import Kernel, find_kernel
 
 #: Names of roots that are no images.
 HOST, TINY = "host", "tiny"
@@ -202,7 +202,7 @@ def _root(name: str, folders: tuple[str, ...], cow: str) -> Root:
         return HostRoot(shared=folders)
     if name == TINY:
         return TinyRoot()
-    from umlab.guest.image import find_image
+    from umlab.guest.disk.image import find_image
 
     image = str(find_image(name))
     _check_backing(image)
@@ -232,7 +232,7 @@ def _disks(disks: Sequence[str], run_directory: str) -> tuple[list[str], list[st
 
 def _check_backing(file: str) -> None:
     """Refuse a file under a COW file that the kernel would take for something else, or hang of."""
-    from umlab.guest.cow import Backing, chain_problem, layout_problems
+    from umlab.guest.disk.cow import Backing, chain_problem, layout_problems
     from umlab.wire.cow import CowHeader
 
     check_path("backing image", file, ",:")
@@ -246,7 +246,7 @@ def _check_backing(file: str) -> None:
 def _check_disk(file: str) -> None:
     """Refuse a disk of which the kernel would only say that it cannot open it."""
     from umlab.guest.device import Disk
-    from umlab.guest.file_lock import user_of
+    from umlab.guest.disk.file_lock import user_of
     from umlab.guest.plug import check_plug
 
     disk = Disk(file)
@@ -268,7 +268,7 @@ def _nic(net: str, kernel: Kernel) -> Nic:
     from umlab.cli.target import missing_switch, switch_place
     from umlab.client.sync import Client
     from umlab.errors import NoSuchSwitch
-    from umlab.guest.kernel_config import read_kernel_config, transports_of
+    from umlab.guest.kernel.config import read_kernel_config, transports_of
 
     lab, switch = switch_place(net)
     with Client(lab) as client:

@@ -17,7 +17,7 @@ from umlab._readable import readable
 from umlab._tasks import until_ended
 from umlab.cli.pipe import PipeWriter
 from umlab.errors import LabError
-from umlab.guest.session import FILE_PIECE, Input
+from umlab.guest.inside.session import FILE_PIECE, Input
 
 #: Bytes that are typed at a time, and seconds that each of them takes: a guest's line is no faster.
 _TYPED_SIZE, _BYTE_TIME = 1024, 0.025 / 1024
@@ -30,7 +30,7 @@ class Left(Exception):
 
 
 class Command(Protocol):
-    """A command that runs, such as a `umlab.guest.session.Session`, whose methods these are."""
+    """A command that runs, such as a `umlab.guest.inside.session.Session`, whose methods these are."""
 
     async def read_output(self) -> bytes:
         """Return what it writes to its output or terminal next, empty at the end."""

@@ -80,8 +80,8 @@ def best_argument(arguments: Iterable[Argument]) -> str:
 def _missing_options(kernel: str | None) -> dict[str, list[str]]:
     """Return the options that a kernel lacks, by transport; nothing where there is no kernel to ask."""
     from umlab.errors import LabError
-    from umlab.guest.kernel_config import read_kernel_config, transports_of
-    from umlab.guest.kernel_store import DEBIAN, kernel_program
+    from umlab.guest.kernel.config import read_kernel_config, transports_of
+    from umlab.guest.kernel.store import DEBIAN, kernel_program
 
     try:
         config = read_kernel_config(kernel_program(kernel or DEBIAN))

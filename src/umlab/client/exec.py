@@ -24,7 +24,7 @@ from umlab.client.exchange import lost
 from umlab.client.place import dial
 from umlab.daemon.exec_order import INPUT_WINDOW, MAX_ORDER, ExecOrder
 from umlab.errors import ApiError, ApiTimeout, CommandTimeout, LimitReached, LocalProtocolError, UmlabError
-from umlab.guest.agent import MAX_OUTPUT, ExecResult
+from umlab.guest.inside.agent import MAX_OUTPUT, ExecResult
 
 __all__ = ["AsyncExec", "Exec", "ExecOrder", "ExecResult", "Output"]
 

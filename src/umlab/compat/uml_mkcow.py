@@ -48,7 +48,7 @@ def usage(program: str) -> str:
 
 def _create(path: str, backing: str, force: bool) -> int:
     from umlab.errors import UmlabError
-    from umlab.guest.cow import create_cow
+    from umlab.guest.disk.cow import create_cow
 
     try:
         create_cow(path, backing, replace=force, strict=False)

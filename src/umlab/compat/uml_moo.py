@@ -63,8 +63,8 @@ file says, as in a chroot jail. COW files may be of version 1, 2 or 3.
 def _merge(words: list[str], backing: str | None) -> int:
     """Merge a COW file into a second word's file, or with one word in place."""
     from umlab.errors import LabError
-    from umlab.guest.cow_check import other_dependents
-    from umlab.guest.cow_merge import merge_cow, merge_in_place
+    from umlab.guest.disk.cow_check import other_dependents
+    from umlab.guest.disk.cow_merge import merge_cow, merge_in_place
 
     problem = _problem(words[0], backing)
     if problem is not None:
@@ -91,7 +91,7 @@ def _merge(words: list[str], backing: str | None) -> int:
 def _problem(path: str, backing: str | None) -> str | None:
     """Say why files cannot be merged, in the original's words."""
     from umlab.errors import LabError
-    from umlab.guest.cow import Backing, CowFile
+    from umlab.guest.disk.cow import Backing, CowFile
 
     try:
         cow = CowFile(path)

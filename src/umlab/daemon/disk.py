@@ -11,10 +11,10 @@ from pathlib import Path
 from umlab.daemon.place import state_base
 from umlab.errors import LabError
 from umlab.guest.cmdline import DiskRoot, GuestSpec
-from umlab.guest.cow import CowFile, create_cow
 from umlab.guest.device import Disk
-from umlab.guest.file_lock import user_of
-from umlab.guest.image import find_image
+from umlab.guest.disk.cow import CowFile, create_cow
+from umlab.guest.disk.file_lock import user_of
+from umlab.guest.disk.image import find_image
 from umlab.guest.place import IMAGES, data_base
 from umlab.guest.plug import check_plug
 

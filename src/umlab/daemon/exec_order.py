@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from umlab.errors import LocalProtocolError
-from umlab.guest.script import command_script, surrounded
-from umlab.guest.session import Input, Request
+from umlab.guest.inside.script import command_script, surrounded
+from umlab.guest.inside.session import Input, Request
 
 #: Bytes of an order as JSON.
 MAX_ORDER = 120 * 1024

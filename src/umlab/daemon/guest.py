@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from types import TracebackType
 
 from umlab.errors import MconsoleTimeout, StateError
-from umlab.guest.agent import ExecResult
 from umlab.guest.cmdline import DiskRoot, GuestSpec
 from umlab.guest.console import Console
 from umlab.guest.group import Starter
+from umlab.guest.inside.agent import ExecResult
 from umlab.guest.process import Guest, Rung, StopReport
 from umlab.mconsole.aio import AsyncMconsole
 
@@ -83,7 +83,7 @@ class GuestService:
         self._was_ready = True
 
     async def run(self, command: str, timeout: float) -> ExecResult:  # noqa: ASYNC109
-        """Run a shell script in it, as :meth:`umlab.guest.agent.Agent.run` does."""
+        """Run a shell script in it, as :meth:`umlab.guest.inside.agent.Agent.run` does."""
         result = await self.guest.agent.run(command, timeout)
         self._was_ready = True
         return result

@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 from umlab.daemon.exec_order import ExecOrder
 from umlab.daemon.guest_set import GuestSet
 from umlab.errors import CommandTimeout, GuestFailed, StateError
-from umlab.guest.agent import Agent, ExecResult
-from umlab.guest.session import Session
+from umlab.guest.inside.agent import Agent, ExecResult
+from umlab.guest.inside.session import Session
 
 #: Seconds that a command waits for its guest to boot.
 BOOT_TIME = 60.0

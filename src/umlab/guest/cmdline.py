@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 from umlab._name import check_name
 from umlab.errors import LabError
-from umlab.guest.agent_line import SESSIONS
+from umlab.guest.inside.agent_line import SESSIONS
 from umlab.wire.sockaddr import MAX_SOCKET_PATH
 
 #: Bytes of memory below which no current kernel boots.

@@ -15,13 +15,13 @@ from types import TracebackType
 
 from umlab._boot import Boot, boot_of
 from umlab.errors import GuestFailed, LabError, UmlabError
-from umlab.guest.agent import Agent
-from umlab.guest.agent_line import SESSIONS
 from umlab.guest.cmdline import FdNic, GuestSpec, HostRoot, kernel_arguments
 from umlab.guest.console import Console
 from umlab.guest.containment import check_containment, restrictions
 from umlab.guest.group import Group, LocalStarter, Order, Starter
-from umlab.guest.root import OVERLAY, build_initramfs, kernel_release
+from umlab.guest.inside.agent import Agent
+from umlab.guest.inside.agent_line import SESSIONS
+from umlab.guest.inside.root import OVERLAY, build_initramfs, kernel_release
 from umlab.guest.rundir import RunDirectory
 
 _log = logging.getLogger(__name__)

@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from umlab.daemon.disk import DISKS, SNAPSHOTS
 from umlab.daemon.place import DAEMON_LOCK, GUESTS, KEEPER_LOCK, RUNS, runtime_base, state_base
 from umlab.errors import LabError
+from umlab.guest.disk.staging import abandoned, remove
 from umlab.guest.place import IMAGES, data_base
 from umlab.guest.rundir import memory_parent
-from umlab.guest.staging import abandoned, remove
 from umlab.guest.watch import group_members
 
 _log = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from umlab.daemon.place import state_base
 from umlab.daemon.spec import DEFAULT_KINDS, DEFAULT_RECORDER, SwitchSpec, attached_nic, resolve_listen
 from umlab.errors import LabError, TransportError
 from umlab.guest.cmdline import BessNic, DiskRoot, GuestSpec, TinyRoot
-from umlab.guest.image import image_path
+from umlab.guest.disk.image import image_path
 from umlab.lab.port import Mirrors, Ports
 from umlab.lab.text import read_count, read_size, read_text, read_time, read_truth
 from umlab.switch.model import MAX_AGEING_NS, SECOND_NS, SwitchConfig

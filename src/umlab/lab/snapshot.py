@@ -15,10 +15,10 @@ from umlab._name import check_name
 from umlab.daemon.disk import DISKS, SNAPSHOTS, KeptDisk, disk_path, kept_disks
 from umlab.daemon.place import state_base
 from umlab.errors import LabError
-from umlab.guest.cow import Backing, CowFile
-from umlab.guest.file_lock import lock_file
-from umlab.guest.sparse import copy_file
-from umlab.guest.staging import stage
+from umlab.guest.disk.cow import Backing, CowFile
+from umlab.guest.disk.file_lock import lock_file
+from umlab.guest.disk.sparse import copy_file
+from umlab.guest.disk.staging import stage
 
 #: Is told of each disk before it is copied.
 Report = Callable[[KeptDisk], None]

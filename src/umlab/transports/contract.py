@@ -146,7 +146,7 @@ class Argument:
         program: ``uml``, ``qemu`` or ``vde_plug``.
         text: The argument, for a shell.
         needs: For ``uml``, the transport that the kernel must have, as
-            :func:`umlab.guest.kernel_config.transports_of` names it.
+            :func:`umlab.guest.kernel.config.transports_of` names it.
     """
 
     program: str

@@ -13,8 +13,8 @@ import pytest
 from support.cli_run import Run
 from support.cow_files import SECTOR, write_cow
 from umlab.cli.progress import ProgressLine
-from umlab.guest.cow import CowFile
-from umlab.guest.file_lock import lock_file
+from umlab.guest.disk.cow import CowFile
+from umlab.guest.disk.file_lock import lock_file
 
 SIZE = 1 << 20
 #: Stops where it would tell how far it is.
@@ -22,8 +22,8 @@ _STOPPING = """
 import signal
 from umlab.cli.main import main
 from umlab.cli.progress import ProgressLine
-from umlab.guest.cow import CowFile
-from umlab.guest.file_lock import lock_file
+from umlab.guest.disk.cow import CowFile
+from umlab.guest.disk.file_lock import lock_file
 
 def stop(self, done, total):
     print("in the middle", flush=True)

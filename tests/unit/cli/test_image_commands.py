@@ -15,8 +15,8 @@ from support.require import require_program
 from umlab.cli import complete
 from umlab.cli.app import app
 from umlab.daemon.disk import disk_path
-from umlab.guest.cow import create_cow
-from umlab.guest.image import image_path, new_image
+from umlab.guest.disk.cow import create_cow
+from umlab.guest.disk.image import image_path, new_image
 
 
 @pytest.fixture(autouse=True)

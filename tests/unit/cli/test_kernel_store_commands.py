@@ -17,7 +17,7 @@ from support.fake_make import KERNEL, RELEASE, FakeMake, is_alive, pid_in
 from umlab.cli import kernel_build
 from umlab.cli.complete import built_kernel_names, kernel_names
 from umlab.cli.output import Output
-from umlab.guest import kernel_store
+from umlab.guest.kernel import store as kernel_store
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ main()
         ("umlab.cli.snapshot", -signal.SIGINT),
         # When it says how a command is called, and when that is run.
         ("typer.rich_utils", 130),
-        ("umlab.guest.cow_check", 130),
+        ("umlab.guest.disk.cow_check", 130),
     ],
 )
 def test_interrupt_ends_it_without_a_word(moment: str, status: int) -> None:

@@ -19,7 +19,7 @@ from umlab.cli.run_stream import Pipes, Terminal, choose_streams
 from umlab.daemon.place import runs_directory
 from umlab.errors import LabError, UmlabError
 from umlab.guest.cmdline import BessNic, DaemonNic, DiskRoot, HostRoot, TinyRoot
-from umlab.guest.cow import create_cow
+from umlab.guest.disk.cow import create_cow
 
 MakeOrder = Callable[..., RunOrder]
 OURS = {

@@ -20,8 +20,8 @@ from umlab.cli.run_stream import Left, Pipes
 from umlab.errors import GuestFailed, LabError
 from umlab.guest.cmdline import GuestSpec
 from umlab.guest.console import Console
-from umlab.guest.kernel_store import Kernel
-from umlab.guest.session import Request
+from umlab.guest.inside.session import Request
+from umlab.guest.kernel.store import Kernel
 
 
 class FakeSession:

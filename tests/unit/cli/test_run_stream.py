@@ -13,7 +13,7 @@ import pytest
 from umlab.cli import run_stream
 from umlab.cli.run_stream import Left, Pipes
 from umlab.errors import LabError
-from umlab.guest.session import FILE_PIECE
+from umlab.guest.inside.session import FILE_PIECE
 
 
 class FakeCommand:

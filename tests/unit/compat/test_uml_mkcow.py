@@ -9,7 +9,7 @@ import pytest
 
 from support.cow_files import SECTOR, write_cow
 from umlab.compat.uml_mkcow import main
-from umlab.guest.cow_check import cow_facts, cow_problems
+from umlab.guest.disk.cow_check import cow_facts, cow_problems
 
 SIZE = 1 << 20
 

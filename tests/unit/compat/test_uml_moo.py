@@ -129,7 +129,7 @@ def test_what_cannot_be_merged_leaves_everything(
     ("number", "moment"),
     [
         (signal.SIGINT, "umlab.errors"),
-        (signal.SIGINT, "umlab.guest.cow_merge"),
+        (signal.SIGINT, "umlab.guest.disk.cow_merge"),
         (signal.SIGINT, "fsync"),
         (signal.SIGTERM, "fsync"),
         (signal.SIGHUP, "fsync"),
@@ -172,6 +172,6 @@ def test_a_merge_loads_nothing_that_it_can_do_without() -> None:
     command = [sys.executable, "-c", program, "cow", "new"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
-    assert "umlab.guest.cow_merge" in loaded
+    assert "umlab.guest.disk.cow_merge" in loaded
     heavy = {"asyncio", "typer", "rich", "pydantic", "argparse", "subprocess", "socket", "random", "logging"}
     assert loaded & heavy == set()

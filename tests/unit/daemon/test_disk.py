@@ -10,9 +10,9 @@ import pytest
 from umlab.daemon.disk import KeptDisk, disk_path, disks_on, kept_disks, prepare_disk
 from umlab.errors import LabError
 from umlab.guest.cmdline import DiskRoot, GuestSpec
-from umlab.guest.cow import CowFile, create_cow
-from umlab.guest.file_lock import lock_file
-from umlab.guest.image import image_path, new_image
+from umlab.guest.disk.cow import CowFile, create_cow
+from umlab.guest.disk.file_lock import lock_file
+from umlab.guest.disk.image import image_path, new_image
 
 
 @pytest.fixture(autouse=True)

@@ -13,8 +13,8 @@ from support.deadline import scaled
 from umlab._boot import Boot
 from umlab.daemon.guest import GuestService
 from umlab.errors import MconsoleTimeout, UmlabError
-from umlab.guest.agent import ExecResult
 from umlab.guest.cmdline import DiskRoot, TinyRoot
+from umlab.guest.inside.agent import ExecResult
 from umlab.guest.process import Rung, StopReport
 
 DISK = DiskRoot("/nowhere.img")

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from umlab.errors import LabError
-from umlab.guest.agent_line import SESSIONS
 from umlab.guest.cmdline import (
     AGENT_FD,
     MIN_MEMORY,
@@ -24,6 +23,7 @@ from umlab.guest.cmdline import (
     kernel_arguments,
     nic_settings,
 )
+from umlab.guest.inside.agent_line import SESSIONS
 
 MAC = "02:00:00:00:00:0a"
 

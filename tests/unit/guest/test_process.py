@@ -15,11 +15,11 @@ import pytest
 from support.deadline import scaled, wait_until_async
 from umlab.errors import GuestFailed, LabError
 from umlab.guest import landlock, mounts
-from umlab.guest.agent_line import SESSIONS
 from umlab.guest.cmdline import GuestSpec
 from umlab.guest.console import Console
 from umlab.guest.containment import check_containment, is_contained
 from umlab.guest.group import LocalGroup
+from umlab.guest.inside.agent_line import SESSIONS
 from umlab.guest.process import Guest, GuestHandle, Rung
 from umlab.guest.watch import WatchedGroup
 

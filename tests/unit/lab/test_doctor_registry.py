@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from umlab.guest.kernel_config import TransportSupport
+from umlab.guest.kernel.config import TransportSupport
 from umlab.lab.doctor import guest, registry
 from umlab.lab.doctor.finding import Finding, Status, Subject, Verdict
 from umlab.lab.doctor.registry import run_checks

@@ -9,8 +9,8 @@ import pytest
 
 from umlab.daemon.disk import KeptDisk, disk_path
 from umlab.errors import LabError
-from umlab.guest.cow import CowFile, create_cow
-from umlab.guest.file_lock import lock_file
+from umlab.guest.disk.cow import CowFile, create_cow
+from umlab.guest.disk.file_lock import lock_file
 from umlab.lab import snapshot
 from umlab.lab.snapshot import Target, find_target
 

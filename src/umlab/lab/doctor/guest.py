@@ -7,9 +7,9 @@ import re
 from collections.abc import Sequence
 
 from umlab.errors import LabError, RemoteProtocolError
-from umlab.guest.kernel_config import TransportSupport, read_kernel_config, transports_of
-from umlab.guest.module import load_index
-from umlab.guest.root import find_busybox, kernel_release
+from umlab.guest.inside.root import find_busybox, kernel_release
+from umlab.guest.kernel.config import TransportSupport, read_kernel_config, transports_of
+from umlab.guest.kernel.module import load_index
 from umlab.lab.doctor.child import run_briefly
 from umlab.lab.doctor.finding import Status, Subject, Verdict
 

@@ -1,0 +1,1 @@
+"""Disks: COW files, images and how they are made, files that stay sparse and whole."""

@@ -1,0 +1,1 @@
+"""Kernels: what they can do, where they are kept, how they are built, their modules."""

@@ -11,13 +11,15 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from umlab.errors import LocalProtocolError, RemoteProtocolError
-from umlab.guest.inside.agent_line import SESSIONS, End, Exit, Greeting, More, Reset, parse_line
+from umlab.guest.inside.agent_line import SESSIONS, Echo, End, Exit, Greeting, More, Reset, parse_line
 from umlab.guest.inside.script import command_script
 
 _PIECE = st.sampled_from(
     [
         b"umlab-agent",
         b"reset",
+        b"open",
+        b"\r",
         b"exit",
         b"more",
         b"end",
@@ -42,8 +44,9 @@ _SHOW = "import json, os, sys; print(json.dumps([sys.argv[1:], os.getcwd(), dict
 def test_line_is_of_the_protocol_or_refused(line: bytes) -> None:
     with contextlib.suppress(RemoteProtocolError):
         match parse_line(line):
-            case Greeting(has_files):
-                assert line == b"umlab-agent 2 " + (b"file" if has_files else b"line")
+            case Greeting(has_files, boot):
+                how = "file" if has_files else "line"
+                assert line == f"umlab-agent 2 {how} {boot}".encode()
             case More(session):
                 assert line == b"%d more" % session
                 assert 1 <= session <= SESSIONS
@@ -56,6 +59,18 @@ def test_line_is_of_the_protocol_or_refused(line: bytes) -> None:
                 assert 1 <= session <= SESSIONS
             case Reset(number, _):
                 assert int(line.split()[2]) == number
+            case Echo():
+                assert not line[:1].isdigit()
+                assert len(line.split(b" ")[0].rstrip(b"\r")) <= 6
+
+
+@given(
+    st.sampled_from(["begin 0-f", "open 1 2", "signal 8 USR1 77", "size 1 24 80", "cut 1 2", "reset 1"]),
+    st.integers(0, 16),
+    st.sampled_from(["", "\r"]),
+)
+def test_beginning_of_what_the_host_says_is_an_echo(said: str, size: int, end: str) -> None:
+    assert parse_line(f"{said[:size]}{end}".encode()) == Echo()
 
 
 @given(

@@ -14,8 +14,8 @@ from umlab.guest.inside.agent import Agent, ExecResult
 from umlab.guest.inside.agent_line import SESSIONS
 from umlab.guest.inside.session import LINE_PIECE, Request, Session
 
-#: What an agent greets with: all goes over the lines, or through the folder in common.
-LINE, FILE = "umlab-agent 2 line\n", "umlab-agent 2 file\n"
+#: What an agent greets with: all goes over the lines, or through the folder in common; and after a reboot.
+LINE, FILE, AGAIN = (f"umlab-agent 2 {what}\n" for what in ("line 0", "file 0", "line 1"))
 _LONG = scaled(10)
 
 
@@ -43,7 +43,7 @@ class ScriptedAgent:
 
     Attributes:
         agent: The host's end.
-        heard: What the host has said on the control line, but for ``open``, which is answered.
+        heard: What the host has said on the control line, but for ``open``, which is answered, and ``begin``.
         died: The guest's exit status.
     """
 
@@ -148,7 +148,7 @@ class ScriptedAgent:
             while line := (await self._readers[0].readline()).decode():
                 if line.startswith("open "):
                     self.say(f"{line.split()[1]} end\n")
-                else:
+                elif not line.startswith("begin "):
                     self.heard.put_nowait(line.rstrip("\n"))
 
 

@@ -37,7 +37,7 @@ on(signal.SIGTERM, 1)
 print("console", os.getcwd(), flush=True)
 line = next(int(word[8:]) for word in sys.argv if word.startswith("ssl0=fd:"))
 {script}
-os.write(line, b"umlab-agent 2 line\\n")
+os.write(line, b"umlab-agent 2 line 0\\n")
 while True:
     time.sleep(1)
 """

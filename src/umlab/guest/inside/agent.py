@@ -1,11 +1,13 @@
 """The agent in a guest: it runs commands there, several at once, on serial lines.
 
 The control line has short lines of text in both directions; what the agent says there is in
-:mod:`umlab.guest.inside.agent_line`, what the host says are ``open N SERIAL`` (begin session N, for commands
-from SERIAL on; the agent answers with its end), ``signal N NAME SERIAL``, ``size N ROWS COLUMNS``, ``cut N
-SERIAL`` (wait no longer for output of session N, whose command has ended) and ``reset NUMBER`` (end all
-sessions).  SERIAL is a higher one for each command, so that what comes too late does nothing to the next one.
-What a session's lines carry is in :mod:`umlab.guest.inside.session`.  All that the guest sends is untrusted.
+:mod:`umlab.guest.inside.agent_line`, what the host says are ``begin BOOT`` (the greeting has been heard; what
+comes before this was for an earlier kernel), ``open N SERIAL`` (begin session N, for commands from SERIAL on;
+the agent answers with its end), ``signal N NAME SERIAL``, ``size N ROWS COLUMNS``, ``cut N SERIAL`` (wait no
+longer for output of session N, whose command has ended) and ``reset NUMBER`` (end all sessions; an agent that
+has not been told to begin greets again).  SERIAL is a higher one for each command, so that what comes too
+late does nothing to the next one.  What a session's lines carry is in :mod:`umlab.guest.inside.session`.
+All that the guest sends is untrusted.
 """
 
 from __future__ import annotations
@@ -82,6 +84,7 @@ class Agent:
         # Set when it has greeted or will never do so.
         self._greeted = asyncio.Event()
         self._failure: UmlabError | None = None
+        self._boot: str | None = None
         # An earlier owner of this end may have left something running.
         self._is_stale = False
         self._resets = 0
@@ -137,9 +140,8 @@ class Agent:
         if self._is_stale:
             await self._start_anew()
         number = await self._take()
-        lines = self._lines[2 * number - 2 : 2 * number]
         self._serial += 1
-        session = Session(number, self._serial, lines, self._share, self._tell)
+        session = Session(number, self._serial, self._session_lines(number), self._share, self._tell)
         self._running[number] = session
         try:
             await session.start(request)
@@ -252,8 +254,8 @@ class Agent:
 
     async def _take_line(self, line: Line) -> None:
         match line:
-            case Greeting(has_files):
-                await self._begin(has_files)
+            case Greeting(has_files, boot) if boot != self._boot:
+                await self._begin(has_files, boot)
             case Reset(number, has_files) if number == self._resets:
                 self._use_share(has_files)
                 self._reset.set()
@@ -264,13 +266,18 @@ class Agent:
             case End(number) if number in self._running:
                 self._running[number].ended()
             case End(number) if number in self._opened and number not in self._idle:
+                # What its line has echoed of an earlier command's.
+                for sock in self._session_lines(number):
+                    take_all(sock)
                 await self._give(number)
             case _:
-                # Of a session that has been ended meanwhile.
+                # Of a session that has been ended meanwhile, an echo, or a greeting that has been answered.
                 pass
 
-    async def _begin(self, has_files: bool) -> None:
+    async def _begin(self, has_files: bool, boot: str) -> None:
         """Take note that the agent has begun, perhaps anew."""
+        self._boot = boot
+        self._tell(f"begin {boot}")
         await self._forget_sessions(StateError(f"guest {self._umid} has rebooted, what ran in it is lost"))
         self._use_share(has_files)
         # What an earlier owner of the lines has left running has ended.
@@ -350,6 +357,9 @@ class Agent:
             if session.has_exited:
                 session.cut()
                 return
+
+    def _session_lines(self, number: int) -> Sequence[socket.socket]:
+        return self._lines[2 * number - 2 : 2 * number]
 
     async def _give(self, number: int) -> None:
         async with self._changed:

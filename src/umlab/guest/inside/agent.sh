@@ -37,7 +37,16 @@ clear() {
 # With files of the host's in share/ the pieces may be large.
 how=line
 [ ! -e shared ] || how=file
-echo "umlab-agent 2 $how" >&3
+read -r boot </proc/sys/kernel/random/boot_id || boot=$($box date +%s)
+# After what the line has echoed until now.
+greet() { printf '\n%s\n' "umlab-agent 2 $how $boot" >&3; }
+greet
+# What an earlier kernel has not read is still in the line, and was not for us.
+until [ "$verb $n" = "begin $boot" ]; do
+	read -r verb n what more <&3 || exit
+	# The line has a new owner, who has not heard it.
+	[ "$verb" != reset ] || greet
+done
 sessions=
 while read -r verb n what more <&3; do
 	case "$verb" in

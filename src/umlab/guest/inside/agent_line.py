@@ -1,8 +1,8 @@
 """What a guest's agent says on its control line.
 
-One line each, in ASCII: ``umlab-agent 2 HOW`` when it begins, ``N more``, ``N exit STATUS`` and
-``N end`` for session N, and
-``0 reset NUMBER HOW``, HOW being ``file`` or ``line``.
+One line each, in ASCII: ``umlab-agent 2 HOW BOOT`` when it begins, ``N more``, ``N exit STATUS`` and
+``N end`` for session N, and ``0 reset NUMBER HOW``, HOW being ``file`` or ``line`` and BOOT the kernel's boot identity.
+Before its greeting the guest's terminal may echo what the host has said to the kernel before a reboot.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from umlab.errors import RemoteProtocolError
 
 #: Commands that run at once in one guest.
 SESSIONS = 8
-_GREETING = re.compile(rb"umlab-agent 2 (file|line)")
+_GREETING = re.compile(rb"umlab-agent 2 (file|line) ([0-9a-f-]{1,36})")
 _SESSION = rf"([1-{SESSIONS}])".encode()
 _MORE = re.compile(_SESSION + rb" more")
 _EXIT = re.compile(_SESSION + rb" exit ([0-9]{1,3})")
 _END = re.compile(_SESSION + rb" end")
 _RESET = re.compile(rb"0 reset ([0-9]{1,9}) (file|line)")
+#: Any beginning of what the host says.
+_ECHO = re.compile(rb"(?:[a-z]{1,6}(?: [0-9A-Za-z-]*)*)?\r?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +30,11 @@ class Greeting:
 
     Attributes:
         has_files: It reads what the host has in their common folder.
+        boot: Tells the kernel's boots apart.
     """
 
     has_files: bool
+    boot: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,12 @@ class Reset:
     has_files: bool
 
 
-Line = Greeting | More | Exit | End | Reset
+@dataclass(frozen=True, slots=True)
+class Echo:
+    """What the host has said, or the beginning of it."""
+
+
+Line = Greeting | More | Exit | End | Reset | Echo
 
 
 def parse_line(line: bytes) -> Line:
@@ -89,7 +98,9 @@ def parse_line(line: bytes) -> Line:
     if match := _END.fullmatch(line):
         return End(int(match[1]))
     if match := _GREETING.fullmatch(line):
-        return Greeting(match[1] == b"file")
+        return Greeting(match[1] == b"file", match[2].decode())
     if match := _RESET.fullmatch(line):
         return Reset(int(match[1]), match[2] == b"file")
+    if _ECHO.fullmatch(line):
+        return Echo()
     raise RemoteProtocolError(f"the guest's agent said {line[:80]!r}")

@@ -350,6 +350,9 @@ class Session:
         """Take note of the command's end."""
         if not self._status.done():
             self._status.set_result(status)
+        if self._input == "tty":
+            # What is still typed is for nobody.
+            self._input = "none"
         for stream in (self._output, self._errors):
             stream.exited()
         self._end_unread()

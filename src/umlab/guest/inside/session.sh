@@ -29,9 +29,12 @@ settle() {
 	[ "$writes" -le 2 ] || $box stty raw -echo <"$2"
 }
 
+# Keys that somebody has typed for an earlier kernel are nobody's.
+trap '' INT QUIT TSTP
 exec 3>/dev/ttyS0 4<>/dev/ttyS$((2 * n - 1)) 5<>/dev/ttyS$((2 * n))
 $box stty raw -echo <&4
 $box stty raw -echo <&5
+trap - INT QUIT TSTP
 $box mkfifo $n.in $n.out $n.err
 : >$n.pid
 : >$n.pending

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from support.deadline import scaled, wait_until_async
-from support.scripted_agent import FILE, LINE, ScriptedAgent, freed, opened, run
+from support.scripted_agent import AGAIN, LINE, ScriptedAgent, freed, opened, run
 from umlab.errors import CommandTimeout, GuestFailed, LocalProtocolError, RemoteProtocolError, StateError
 from umlab.guest.inside import agent as agent_module
 from umlab.guest.inside import session as session_module
@@ -232,7 +232,8 @@ class TestGreeting:
             "login: \n",
             "umlab-agent 1\n",
             "umlab-agent 2\n",
-            "umlab-agent 2 pipe\n",
+            "umlab-agent 2 line\n",
+            "umlab-agent 2 pipe 0\n",
             "x" * 100_000,
             "\0" * 9000,
         ],
@@ -245,7 +246,8 @@ class TestGreeting:
             await guest.agent.run("x", LONG)
 
     @pytest.mark.parametrize(
-        "said", ["0 end\n", "9 end\n", "1 exit 256\n", "1 exit -1\n", "1 less\n", "\n", "9" * 100_000]
+        "said",
+        ["0 end\n", "9 end\n", "1 exit 256\n", "1 exit -1\n", "1 less\n", "9" * 100_000],
     )
     async def test_nonsense_breaks_the_lines(self, greeted: ScriptedAgent, said: str) -> None:
         session = await opened(greeted, Request("x"))
@@ -281,19 +283,36 @@ class TestGreeting:
         assert await asyncio.wait_for(session.wait(), scaled(60)) == 6
 
     async def test_guest_that_rebooted_by_itself_goes_on(self, greeted: ScriptedAgent) -> None:
-        greeted.say(LINE)
+        greeted.say(AGAIN)
         await asyncio.sleep(0)
         running = run(greeted, "x")
         await greeted.request()
         greeted.end()
         assert await running == ExecResult(0, b"", b"")
 
+    async def test_what_the_lines_echo_after_a_reboot_is_nobodys(self, greeted: ScriptedAgent) -> None:
+        greeted.write(1, b"left by the last kernel")
+        greeted.say(b"signal 1 KILL 1\r\nopen 2 9\r\nsig\n" + AGAIN.encode())
+        await asyncio.sleep(0)
+        greeted.write(1, b"\r\nrun 1 none 24 80 file x\r\n")
+        running = run(greeted, "x")
+        await greeted.request()
+        greeted.end(1, 0, b"new")
+        assert await running == ExecResult(0, b"new", b"")
+
+    async def test_greeting_that_comes_twice_ends_nothing(self, greeted: ScriptedAgent) -> None:
+        running = run(greeted, "x")
+        await greeted.request()
+        greeted.say(LINE)
+        greeted.end(1, 5)
+        assert (await running).status == 5
+
     async def test_command_that_reboots_has_no_result_and_the_next_one_has(
         self, greeted: ScriptedAgent
     ) -> None:
         session = await opened(greeted, Request("reboot -f", "pipe"))
         greeted.write(1, b"half")
-        greeted.say(FILE)
+        greeted.say(AGAIN)
         with pytest.raises(StateError, match="has rebooted"):
             await session.wait()
         running = run(greeted, "x")
@@ -317,7 +336,7 @@ class TestGreeting:
         await asyncio.wait_for(asked.wait(), LONG)
         await asyncio.sleep(0)
         assert not rebooting.done()
-        greeted.say(LINE)
+        greeted.say(AGAIN)
         await rebooting
 
     async def test_reboot_without_a_greeting_is_reported(self, greeted: ScriptedAgent) -> None:

@@ -1,8 +1,9 @@
 """What a guest's agent says on its control line.
 
 One line each, in ASCII: ``umlab-agent 2 HOW BOOT`` when it begins, ``N more``, ``N exit STATUS`` and
-``N end`` for session N, and ``0 reset NUMBER HOW``, HOW being ``file`` or ``line`` and BOOT the kernel's boot identity.
-Before its greeting the guest's terminal may echo what the host has said to the kernel before a reboot.
+``N end`` for session N, and ``0 reset NUMBER HOW``, HOW being ``file`` or ``line`` and BOOT the
+kernel's boot identity.  Before its greeting the guest's terminal may echo what the host has said to the
+kernel before a reboot.
 """
 
 from __future__ import annotations

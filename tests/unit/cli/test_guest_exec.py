@@ -149,6 +149,31 @@ def test_signals_are_the_commands(lab: LabThread, runtime: Path) -> None:
     wait_until(lambda: all(each.released for each in sessions(lab)), 10, "everything is killed")
 
 
+def test_second_signal_ends_us_and_one_that_we_ignore_is_nobodys(lab: LabThread, runtime: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        process = started(runtime, "left", "--", "stubborn")
+        others = started(runtime, "left", "right", "--", "sleep")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    with process, others:
+        assert process.stdout is not None
+        assert others.stdout is not None
+        assert process.stdout.readline() == b"asleep\n"
+        (session,) = (each for each in sessions(lab) if each.order.argv == ("stubborn",))
+        for count, number in enumerate((signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR1, signal.SIGTERM)):
+            process.send_signal(number)
+            wait_until(lambda count=count: len(session.signals) >= count, 10, "the signal is passed on")
+        assert session.signals == ["USR1", "USR1", "TERM"]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(scaled(20)) == 130
+        assert others.stdout.readline().endswith(b": asleep\n")
+        others.send_signal(signal.SIGHUP)
+        others.send_signal(signal.SIGTERM)
+        assert others.wait(scaled(20)) == 143
+    wait_until(lambda: all(each.released for each in sessions(lab)), 10, "everything is killed")
+
+
 def test_command_ends_with_its_reader(lab: LabThread, runtime: Path) -> None:
     for words in (("left",), ("left", "right")):
         with started(runtime, *words, "--", "flood") as process:

@@ -168,8 +168,12 @@ async def _tty(session: FakeSession) -> int:
     await session.put(1, f"window {rows} {columns}\r\n".encode())
     windows = asyncio.create_task(_show_windows(session))
     try:
-        while (data := await session.take()) != b"\x04":
-            await session.put(1, b"typed " + repr(data).encode() + b"\r\n")
+        ended = b""
+        while not ended:
+            # Input comes as it is gathered: the end may be in one piece with what was typed before it.
+            typed, ended, _ = (await session.take()).partition(b"\x04")
+            if typed:
+                await session.put(1, b"typed " + repr(typed).encode() + b"\r\n")
     finally:
         windows.cancel()
     return 7

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from support.cli_run import Run
+from support.fake_lab import FakeLab
 from support.lab_thread import LabThread
 from umlab.cli.copy import named_sources, target_path
 from umlab.cli.copy_place import Place, parse_place
@@ -83,7 +84,8 @@ def test_target_is_a_folder_or_a_new_name(tmp_path: Path) -> None:
         (("left:/a", "/nowhere/b"), 1, "/nowhere"),
         (("/etc/passwd", "nobody:/tmp"), 3, "no guest nobody"),
         (("/etc/passwd", "n*:/tmp"), 3, "no guest n*"),
-        (("--all", "/etc/passwd", "ring:/tmp"), 1, "ring: no guest runs"),
+        (("--all", "/etc/passwd", "ring:/tmp"), 3, "ring does not run"),
+        (("--all", "/etc/passwd", "left:/tmp"), 1, "write left without --all, or --all lan"),
     ],
 )
 def test_what_cannot_be_copied_is_told(
@@ -92,6 +94,22 @@ def test_what_cannot_be_copied_is_told(
     done = run("guest", "cp", *words)
     assert done.status == status, done.err
     assert text in done.complaint
+
+
+def test_lab_whose_guests_have_ended_has_none_that_runs(lab: LabThread, run: Run) -> None:
+    def end(fake: FakeLab) -> None:
+        for name in ("left", "right"):
+            fake.held(name).state = "ended"
+
+    lab.call(end)
+    for target, told in (
+        ("lan:/", "lan: no guest runs"),
+        ("right:/", "right is a guest"),
+        (":/", "no guest"),
+    ):
+        done = run("guest", "cp", "--all", "/etc/passwd", target)
+        assert done.status == 1
+        assert told in done.complaint
 
 
 def test_failure_in_one_guest_does_not_keep_others_from_it(lab: LabThread, run: Run) -> None:

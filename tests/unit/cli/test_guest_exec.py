@@ -108,7 +108,8 @@ def test_records_of_guests(lab: LabThread, run: Run) -> None:
         (("n*", "--", "ls"), "no guest n*"),
         (("left", "-w", "x", "--", "ls"), "is not an absolute path"),
         (("left", "--", "die"), "ended with status 134"),
-        (("--all", "ring", "--", "ls"), "ring: no guest runs"),
+        (("--all", "ring", "--", "ls"), "ring does not run; start it with"),
+        (("--all", "left", "--", "ls"), "left is a guest, --all takes a lab: write left without --all"),
     ],
 )
 def test_failures_of_ours_have_their_own_status(

@@ -76,7 +76,9 @@ def test_streams_status_and_surroundings(lab: BackgroundLab) -> None:
             "left", ["sh", "-c", 'echo "$A" $PWD'], environment={"A": "'b  c"}, directory="/etc"
         )
         assert facts.stdout == b"'b  c /etc\n"
-        assert client.exec("left", ["no-such-program"]).status == 127
+        for word in ("no-such-program", "cd"):
+            said = f"umlab: {word}: no such command in the guest\n".encode()
+            assert client.exec("left", [word]) == ExecResult(127, b"", said)
         assert client.exec("left", ["/etc/passwd"]).status == 126
         assert client.exec("left", ["pwd"], directory="/nowhere").status == 126
         assert client.exec("left", ["printf", "%s|", "a b", "", "*", "$x", "'"]).stdout == b"a b||*|$x|'|"

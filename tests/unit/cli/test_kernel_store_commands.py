@@ -78,7 +78,7 @@ def test_kernel_elsewhere_is_listed_and_one_that_is_broken_is_told(run: Run, fak
         program.write_text(text)
         program.chmod(0o755)
         done = run("kernel", "ls", "--kernel", str(program))
-        assert done.status == 0
+        assert done.status == int(text != KERNEL)
         (record,) = run("kernel", "ls", "--json", "--kernel", str(program)).records[1:]
         assert record["name"] == str(program)
         if text == KERNEL:
@@ -87,6 +87,18 @@ def test_kernel_elsewhere_is_listed_and_one_that_is_broken_is_told(run: Run, fak
         else:
             assert "does not tell its version" in done.out.splitlines()[-1]
             assert "does not tell its version" in record["error"]
+
+
+def test_kernel_that_is_not_there_is_no_success_and_those_in_the_store_are_listed_anyway(
+    run: Run, fake: FakeMake
+) -> None:
+    done = run("kernel", "ls", "--kernel", "nope")
+    assert (done.status, "there is no kernel 'nope'" in done.out) == (1, True)
+    records = run("kernel", "ls", "--kernel", "nope", "--json").records
+    assert [record["name"] for record in records] == ["debian", "nope"]
+    broken = fake.folder / "data/umlab/kernels/broken"
+    broken.mkdir(parents=True)
+    assert run("kernel", "ls").status == 0
 
 
 def test_wrong_words_are_refused_before_anything_is_done(run: Run, fake: FakeMake) -> None:

@@ -120,6 +120,12 @@ class ScriptedAgent:
         self.write(number, errors, errors=True)
         self.say(f"{number} exit {status}\n{number} end\n")
 
+    async def settle(self, number: int = 1, lines: tuple[int, ...] = (1,)) -> None:
+        """Say that all that was written to a session's lines is with the host, which asks for that."""
+        for line in lines:
+            assert await self.line(number) == f"settle {line}"
+            self.say(f"{number} settled\n")
+
     def die(self, status: int) -> None:
         """End, as a guest whose kernel is killed."""
         self.cut_lines()

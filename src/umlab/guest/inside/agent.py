@@ -19,7 +19,17 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from umlab.errors import CommandTimeout, GuestFailed, RemoteProtocolError, StateError, UmlabError
-from umlab.guest.inside.agent_line import SESSIONS, End, Exit, Greeting, Line, More, Reset, parse_line
+from umlab.guest.inside.agent_line import (
+    SESSIONS,
+    End,
+    Exit,
+    Greeting,
+    Line,
+    More,
+    Reset,
+    Settled,
+    parse_line,
+)
 from umlab.guest.inside.session import Request, Session, take_all
 from umlab.guest.inside.share import Share
 
@@ -265,6 +275,8 @@ class Agent:
                 self._running[number].exited(status)
             case End(number) if number in self._running:
                 self._running[number].ended()
+            case Settled(number) if number in self._running:
+                self._running[number].settled()
             case End(number) if number in self._opened and number not in self._idle:
                 # What its line has echoed of an earlier command's.
                 for sock in self._session_lines(number):

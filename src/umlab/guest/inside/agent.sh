@@ -26,7 +26,7 @@ hit() {
 clear() {
 	read -r shell <$1.shell
 	read -r command _ <$1.pid
-	read -r copiers <$1.copiers
+	read -r _ copiers <$1.copiers
 	hit KILL $shell $copiers
 	[ -z "$command" ] || hit KILL -$command
 	while kill -0 $shell; do $box usleep 20000; done
@@ -62,8 +62,16 @@ while read -r verb n what more <&3; do
 		;;
 	size) $box stty rows "$what" cols "$more" </dev/ttyS$((2 * n - 1)) ;;
 	cut)
-		read -r copiers <$n.copiers
-		read -r _ serial <$n.pid && [ "$serial" = "$what" ] && kill -KILL $copiers
+		read -r next copiers <$n.copiers
+		if read -r _ serial <$n.pid && [ "$serial" = "$what" ]; then
+			: >$n.cut
+			kill -KILL $copiers
+			# The session's shell waits for those who are to copy what the next command writes.
+			$box cat $n.out$next $n.out$((1 - next)) >/dev/ttyS$((2 * n - 1)) 3>&- &
+			copiers=$!
+			$box cat $n.err$next $n.err$((1 - next)) >/dev/ttyS$((2 * n)) 3>&- &
+			echo $next $copiers $! >$n.copiers
+		fi
 		;;
 	reset)
 		for each in $sessions; do clear $each & done

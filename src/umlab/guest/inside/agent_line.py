@@ -1,8 +1,8 @@
 """What a guest's agent says on its control line.
 
-One line each, in ASCII: ``umlab-agent 2 HOW BOOT`` when it begins, ``N more``, ``N exit STATUS`` and
-``N end`` for session N, and ``0 reset NUMBER HOW``, HOW being ``file`` or ``line`` and BOOT the
-kernel's boot identity.  Before its greeting the guest's terminal may echo what the host has said to the
+One line each, in ASCII: ``umlab-agent 2 HOW BOOT`` when it begins, ``N more``, ``N exit STATUS``,
+``N end`` and ``N settled`` for session N, and ``0 reset NUMBER HOW``, HOW being ``file`` or ``line`` and BOOT
+the kernel's boot identity.  Before its greeting the guest's terminal may echo what the host has said to the
 kernel before a reboot.
 """
 
@@ -20,6 +20,7 @@ _SESSION = rf"([1-{SESSIONS}])".encode()
 _MORE = re.compile(_SESSION + rb" more")
 _EXIT = re.compile(_SESSION + rb" exit ([0-9]{1,3})")
 _END = re.compile(_SESSION + rb" end")
+_SETTLED = re.compile(_SESSION + rb" settled")
 _RESET = re.compile(rb"0 reset ([0-9]{1,9}) (file|line)")
 #: Any beginning of what the host says.
 _ECHO = re.compile(rb"(?:[a-z]{1,6}(?: [0-9A-Za-z-]*)*)?\r?")
@@ -60,7 +61,14 @@ class Exit:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """A session is free for the next command; all that the last one wrote is with the host."""
+    """A session is free for the next command; all that the last one wrote is in the guest's lines."""
+
+    session: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """All that was in a line of the session is with the host."""
 
     session: int
 
@@ -83,7 +91,7 @@ class Echo:
     """What the host has said, or the beginning of it."""
 
 
-Line = Greeting | More | Exit | End | Reset | Echo
+Line = Greeting | More | Exit | End | Settled | Reset | Echo
 
 
 def parse_line(line: bytes) -> Line:
@@ -98,6 +106,8 @@ def parse_line(line: bytes) -> Line:
         return Exit(int(match[1]), int(match[2]))
     if match := _END.fullmatch(line):
         return End(int(match[1]))
+    if match := _SETTLED.fullmatch(line):
+        return Settled(int(match[1]))
     if match := _GREETING.fullmatch(line):
         return Greeting(match[1] == b"file", match[2].decode())
     if match := _RESET.fullmatch(line):

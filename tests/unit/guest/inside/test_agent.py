@@ -62,7 +62,28 @@ class TestRun:
             lambda: all(w.transport.get_write_buffer_size() == 0 for w in greeted._writers), 10, "the output"
         )
         greeted.say("1 exit 0\n1 end\n")
+        await greeted.settle(lines=(1, 2))
         assert await running == ExecResult(0, output, errors)
+
+    async def test_last_bytes_of_long_output_are_waited_for(self, greeted: ScriptedAgent) -> None:
+        running = [run(greeted, "long"), run(greeted, "short")]
+        await greeted.request(1)
+        await greeted.request(2)
+        greeted.end(1, 0, bytes(300))
+        greeted.end(2, 0, bytes(10))
+        assert len((await running[1]).stdout) == 10
+        assert await greeted.line(1) == "settle 1"
+        greeted.write(1, b"last")
+        await asyncio.sleep(0)
+        assert not running[0].done()
+        greeted.say("2 settled\n1 settled\n1 settled\n")
+        assert (await running[0]).stdout == bytes(300) + b"last"
+        # Neither session has anything on its lines that is not for its next command.
+        running = [run(greeted, "a"), run(greeted, "b")]
+        for number in (1, 2):
+            await greeted.request(number)
+            greeted.end(number, number)
+        assert sorted([(await each).status for each in running]) == [1, 2]
 
     async def test_too_much_output_is_an_error_of_that_command_alone(
         self, greeted: ScriptedAgent, monkeypatch: pytest.MonkeyPatch
@@ -75,6 +96,7 @@ class TestRun:
             await running
         assert (await greeted.told()).startswith("signal 1 KILL ")
         greeted.end(1, 137, bytes(5000))
+        await greeted.settle()
         await freed(greeted)
         running = run(greeted, "x")
         await greeted.request()

@@ -76,7 +76,8 @@ def find_image(name_or_path: str) -> Path:
         there = f"there are {', '.join(names)}" if names else "there is none yet"
         hint = f"; or do you mean ./{name_or_path}?" if os.path.isfile(name_or_path) else ""
         raise LabError(
-            f"there is no image {name_or_path}; {there}; make one with: umlab image build {name_or_path}{hint}"
+            f"there is no image {name_or_path}; {there}; "
+            f"make one with: umlab image build {name_or_path}{hint}"
         )
     return path
 

@@ -126,7 +126,7 @@ def test_copy_that_was_cut_short_is_refused(state: Path) -> None:
     copy.chmod(0o644)
     os.truncate(copy, 8200)
     problems = {each.guest: each.problem for each in snapshot.list_snapshots()}
-    assert "left.cow was cut short: it ends at sector 0" in (problems["left"] or "")
+    assert "left.cow was cut short" in (problems["left"] or "")
     assert problems["right"] is None
     with pytest.raises(LabError, match=r"^office/left@clean: .* was cut short"):
         snapshot.restore(OFFICE, "clean", ignore)

@@ -1,6 +1,6 @@
 """What a guest's agent says on its control line.
 
-One line each, in ASCII: ``umlab-agent 2 HOW BOOT`` when it begins, ``N more``, ``N exit STATUS``,
+One line each, in ASCII: ``umlab-agent 2 HOW BOOT PID`` when it begins, ``N more``, ``N exit STATUS``,
 ``N end`` and ``N settled`` for session N, and ``0 reset NUMBER HOW``, HOW being ``file`` or ``line`` and BOOT
 the kernel's boot identity.  Before its greeting the guest's terminal may echo what the host has said to the
 kernel before a reboot.
@@ -15,7 +15,7 @@ from umlab.errors import RemoteProtocolError
 
 #: Commands that run at once in one guest.
 SESSIONS = 8
-_GREETING = re.compile(rb"umlab-agent 2 (file|line) ([0-9a-f-]{1,36})")
+_GREETING = re.compile(rb"umlab-agent 2 (file|line) ([0-9a-f-]{1,36}) ([0-9]{1,10})")
 _SESSION = rf"([1-{SESSIONS}])".encode()
 _MORE = re.compile(_SESSION + rb" more")
 _EXIT = re.compile(_SESSION + rb" exit ([0-9]{1,3})")
@@ -33,10 +33,12 @@ class Greeting:
     Attributes:
         has_files: It reads what the host has in their common folder.
         boot: Tells the kernel's boots apart.
+        pid: Tells the agents of one boot apart.
     """
 
     has_files: bool
     boot: str
+    pid: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,7 @@ def parse_line(line: bytes) -> Line:
     if match := _SETTLED.fullmatch(line):
         return Settled(int(match[1]))
     if match := _GREETING.fullmatch(line):
-        return Greeting(match[1] == b"file", match[2].decode())
+        return Greeting(match[1] == b"file", match[2].decode(), int(match[3]))
     if match := _RESET.fullmatch(line):
         return Reset(int(match[1]), match[2] == b"file")
     if _ECHO.fullmatch(line):

@@ -48,8 +48,12 @@ _TAKEN_AT_ONCE = 200
 _GRACE = 1.0
 
 #: What the script of session N begins with: its process group, which signals go to, and a signal that came
-#: too early; one that came too late for an earlier command has another serial number.
+#: too early; one that came too late for an earlier command has another serial number.  The session's shell
+#: tells who was killed on its own standard error, so the command's is made here.  What the session has of the
+#: kernel's mercy is not for the command.
 _PREAMBLE = (
+    "exec STREAMS\n"
+    "{ echo 0 >/proc/self/oom_score_adj; } 2>/dev/null\n"
     "echo $$ SERIAL >/run/umlab/N.pid\n"
     '{ read -r REPLY && [ "${REPLY#* }" = SERIAL ] && kill -s "${REPLY% *}" -- -$$; } </run/umlab/N.pending\n'
 )
@@ -427,7 +431,9 @@ class Session:
         self._script = None
 
     async def _send_request(self, request: Request) -> None:
-        preamble = _PREAMBLE.replace("N", str(self.number)).replace("SERIAL", str(self._serial))
+        streams = ">&0 2>&0" if request.input == "tty" else ">&7 2>&8 7>&- 8>&-"
+        preamble = _PREAMBLE.replace("STREAMS", streams).replace("SERIAL", str(self._serial))
+        preamble = preamble.replace("/N.", f"/{self.number}.")
         script = preamble.encode() + request.script_bytes()
         rows, columns = request.window
         head = f"\nrun {self._serial} {request.input} {rows} {columns}"

@@ -81,10 +81,14 @@ while :; do
 		;;
 	file) script=/run/umlab/share/$script ;;
 	esac
+	if [ ! -r $script ]; then
+		echo "umlab: the guest has lost /run/umlab, no command can run in it" >&8
+		input=lost
+	fi
 	case "$input" in
 	tty)
 		$box stty sane rows "$rows" cols "$columns" <&4
-		$box setsid -c $shell $script 0<&4 1>&4 2>&4 3>&- 4>&- 5>&- 7>&- 8>&-
+		$box setsid -c $shell $script <&4 3>&- 4>&- 5>&- 7>&- 8>&-
 		status=$?
 		# The terminal has been hung up: nothing that the command has left behind writes to it any more.
 		exec 4<>/dev/ttyS$((2 * n - 1))
@@ -96,11 +100,12 @@ while :; do
 		feed >$n.in 5>&- 7>&- 8>&- &
 		feeder=$!
 		echo $((1 - pipe)) $copiers $feeder >$n.copiers
-		$box setsid $shell $script <$n.in 1>&7 2>&8 3>&- 4>&- 5>&- 7>&- 8>&-
+		$box setsid $shell $script <$n.in 3>&- 4>&- 5>&-
 		status=$?
 		;;
+	lost) status=125 ;;
 	*)
-		$box setsid $shell $script </dev/null 1>&7 2>&8 3>&- 4>&- 5>&- 7>&- 8>&-
+		$box setsid $shell $script </dev/null 3>&- 4>&- 5>&-
 		status=$?
 		;;
 	esac

@@ -1,7 +1,7 @@
 """Mounts of a process's own, all read-only but a few places: what root can do where Landlock is not enough.
 
-Neither files nor their attributes can be changed through a mount that is read-only, but devices can be written
-to, so mounts have no devices either, unless something else keeps these.
+Neither files nor their attributes can be changed through a mount that is read-only, but devices can be
+written to, so mounts have no devices either, unless something else keeps these.
 Who has given up its capabilities cannot undo it.  Imports nothing heavy: the launcher loads it just before it
 becomes the guest.
 

@@ -13,7 +13,8 @@ import pytest
 
 from support.cli_run import Run
 from support.cow_files import SECTOR, write_cow
-from umlab.cli.progress import ProgressLine
+from support.deadline import wait_until
+from umlab.cli.progress import ProgressLine, told_if_long
 from umlab.guest.disk.cow import CowFile
 from umlab.guest.disk.file_lock import lock_file
 
@@ -205,6 +206,18 @@ def test_signal_that_comes_when_the_image_is_in_place_waits_until_that_is_told(f
     assert (done.returncode, done.stderr) == (128 + signal.SIGINT, "")
     assert done.stdout == f"{folder}/image: merged; of no use any more: left\n"
     assert (folder / "image").read_bytes()[:SECTOR] == CHANGES[0]
+
+
+def test_word_is_said_only_where_something_takes_long(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with told_if_long("removing"):
+        pass
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("umlab.cli.progress._SILENCE", 0.0)
+    with told_if_long("removing"):
+        wait_until(lambda: capsys.readouterr().err == "removing\n", 10, "it is said")
+    assert capsys.readouterr().err == ""
 
 
 def test_progress_is_shown_after_a_second(capsys: pytest.CaptureFixture[str]) -> None:

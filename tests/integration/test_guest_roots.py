@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from integration.peers.uml_kernel import debian_kernel, running_guest, vector_kernel
-from support.deadline import scaled
+from support.deadline import scaled, wait_until_async
 from support.require import require_program
 from umlab.daemon.guest import GuestService
 from umlab.errors import GuestFailed
@@ -59,6 +59,7 @@ async def be_late(agent: Agent) -> None:
         session = await agent.open(Request("exit 3"))
         session.signal("KILL")
         assert await session.wait() in (3, 137)
+        await wait_until_async(lambda: session.hearing._deadline() is None, 20, "the signal is heard")
         agent.release(session)
         assert (await agent.run("echo on", LONG)).stdout == b"on\n"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from typing import Annotated
@@ -29,6 +28,7 @@ from umlab.cli import (
 )
 from umlab.cli.exit_status import EXIT_SIGNAL, exit_status
 from umlab.cli.output import print_error
+from umlab.cli.standard_stream import prepare_standard_streams
 from umlab.errors import UmlabError
 
 app = typer.Typer(
@@ -74,7 +74,7 @@ def root(
 
 def main() -> None:
     """Run the command line; an error of ours is one line on stderr, status 1, or 3 for what does not run."""
-    _open_standard_streams()
+    prepare_standard_streams()
     try:
         app()
     except UmlabError as error:
@@ -83,18 +83,3 @@ def main() -> None:
     except KeyboardInterrupt:
         # No command has begun, or one has ended.
         sys.exit(EXIT_SIGNAL + signal.SIGINT)
-
-
-def _open_standard_streams() -> None:
-    """Put /dev/null where the caller closed a standard stream.
-
-    The next socket would get that number, and what is printed there would go to a guest.
-    """
-    for fd in range(3):
-        try:
-            os.fstat(fd)
-        except OSError:
-            # The lowest free number, which is this one.
-            os.open(os.devnull, os.O_RDWR)
-    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
-    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from signal import SIGINT, SIGPIPE
+from signal import SIGPIPE
 
 from umlab.cli.exit_status import EXIT_SIGNAL
 from umlab.cli.passed_signals import PassedSignals
@@ -77,8 +77,8 @@ async def run_session(
             return EXIT_SIGNAL + signals.ended_by
         except TimeoutError:
             raise CommandTimeout(guest, order.text, timeout or 0) from None
-        except Left:
-            return EXIT_SIGNAL + SIGINT
+        except Left as left:
+            return EXIT_SIGNAL + left.number
         except BrokenPipeError:
             # As it is for a command whose output nobody reads.
             return EXIT_SIGNAL + SIGPIPE

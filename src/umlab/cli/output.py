@@ -6,9 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from typing import Any, TextIO
-
-from umlab.errors import LabError
+from typing import Any
 
 
 class Output:
@@ -21,7 +19,7 @@ class Output:
 
     def __init__(self, *, as_json: bool, write: Callable[[str], None] | None = None) -> None:
         self.as_json = as_json
-        self._write = write or (lambda line: _print(line, "\n", sys.stdout))
+        self._write = write or (lambda line: print(line, flush=True))
 
     def record(self, record: dict[str, Any], text: str) -> None:
         """Print one fact: ``record`` as a line of JSON, or ``text``; flushed at once."""
@@ -29,7 +27,7 @@ class Output:
 
     def progress(self, text: str, end: str = "\n") -> None:
         """Print what only people need, and ``end`` behind it; with JSON it goes to standard error."""
-        _print(text, end, sys.stderr if self.as_json else sys.stdout)
+        print(text, end=end, file=sys.stderr if self.as_json else sys.stdout, flush=True)
 
 
 def print_error(error: Exception) -> None:
@@ -55,13 +53,3 @@ def _fact_text(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "/".join(map(_fact_text, value)) or "-"
     return "-" if value is None else str(value)
-
-
-def _print(text: str, end: str, file: TextIO) -> None:
-    try:
-        print(text, end=end, file=file, flush=True)
-    except BrokenPipeError:
-        # Who read it has seen enough, which is no error: the command line ends without a word.
-        raise
-    except OSError as error:
-        raise LabError(f"cannot write to {file.name}: {error.strerror}") from None

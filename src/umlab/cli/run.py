@@ -15,7 +15,8 @@ from typer.core import TyperCommand
 
 from umlab.cli import complete
 from umlab.cli.exit_status import EXIT_OWN_FAILURE, EXIT_SIGNAL
-from umlab.cli.output import Output
+from umlab.cli.output import Output, print_error
+from umlab.errors import LabError, UmlabError
 
 if TYPE_CHECKING:
     from umlab.cli.run_guest import Outcome
@@ -60,6 +61,12 @@ def _own_failure() -> Iterator[None]:
     except typer.TyperException as error:
         error.exit_code = EXIT_OWN_FAILURE
         raise
+    except LabError as error:
+        # What only we could not write.
+        print_error(error)
+        raise typer.Exit(EXIT_OWN_FAILURE) from None
+    except BrokenPipeError:
+        raise typer.Exit(EXIT_SIGNAL + signal.SIGPIPE) from None
 
 
 def run(
@@ -151,7 +158,6 @@ def run(
     """
     from umlab.cli.run_guest import Outcome
     from umlab.cli.run_order import RunOptions
-    from umlab.errors import UmlabError
 
     options = RunOptions(
         command=_command(command or [], shell),
@@ -217,8 +223,6 @@ def _run(
 
 @contextlib.contextmanager
 def _opened(log: str | None) -> Iterator[BinaryIO | None]:
-    from umlab.errors import LabError
-
     if log is None:
         yield None
         return

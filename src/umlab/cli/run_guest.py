@@ -104,8 +104,8 @@ class GuestRun:
             except TimeoutError:
                 outcome.status = EXIT_TIMEOUT
                 outcome.error = f"{self._doing()} did not end within {self._timeout:g} seconds"
-            except Left:
-                outcome.status = EXIT_SIGNAL + signal.SIGINT
+            except Left as left:
+                outcome.status = EXIT_SIGNAL + left.number
                 outcome.error = "ended at the terminal"
             except BrokenPipeError:
                 # As it is for a command whose output nobody reads.

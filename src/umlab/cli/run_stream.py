@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import stat
@@ -26,7 +27,15 @@ _LEAVE_KEY, _LEAVE_COUNT = 0x1D, 3
 
 
 class Left(Exception):
-    """The user has ended the guest from his terminal."""
+    """The user has left his terminal, and so ended the guest.
+
+    Args:
+        number: The signal that a command would have had from that.
+    """
+
+    def __init__(self, number: signal.Signals = signal.SIGINT) -> None:
+        super().__init__()
+        self.number = number
 
 
 class Command(Protocol):
@@ -160,7 +169,13 @@ def _writer(fd: int) -> Iterator[Callable[[bytes], Awaitable[None]]]:
     async def show(data: bytes) -> None:
         nonlocal is_used
         is_used = True
-        await pipe.write(passage.feed(data))
+        try:
+            await pipe.write(passage.feed(data))
+        except OSError as error:
+            if error.errno == errno.EIO:
+                # It has hung up.
+                raise Left(signal.SIGHUP) from None
+            raise
 
     try:
         yield show
@@ -262,4 +277,6 @@ def _raw_mode() -> Iterator[None]:
         tty.setraw(0, termios.TCSADRAIN)
         yield
     finally:
-        termios.tcsetattr(0, termios.TCSADRAIN, before)
+        # A terminal that has hung up has no modes.
+        with contextlib.suppress(termios.error):
+            termios.tcsetattr(0, termios.TCSADRAIN, before)

@@ -139,6 +139,32 @@ def test_kernel_that_dies_is_told_with_its_last_words(
     assert left() == os.listdir(tmp_path / "memory") == []
 
 
+@pytest.mark.parametrize(
+    ("words", "lost", "status", "said"),
+    [
+        (("run", "--kernel", "/nowhere", "--", "true"), "stderr", 125, ""),
+        (("run", "--kernel", "/nowhere", "--json", "--", "true"), "stdout", 125, "umlab: there is no kernel"),
+        (("run", "--help"), "stdout", 125, "umlab: cannot write to standard output: No space left on device"),
+        (("guest", "exec", "nobody", "--", "true"), "stderr", 125, ""),
+        (("guest", "exec"), "stderr", 125, ""),
+        (("guest", "logs", "nobody"), "stderr", 3, ""),
+        (("--version",), "stderr", 0, "umlab "),
+        (("--help",), "stdout", 1, "umlab: cannot write to standard output: No space left on device"),
+    ],
+)
+@pytest.mark.usefixtures("runtime")
+def test_status_says_what_it_means_though_nothing_can_be_written(
+    words: tuple[str, ...], lost: str, status: int, said: str
+) -> None:
+    command = [sys.executable, "-c", "from umlab.cli.main import main; main()", *words]
+    with open("/dev/full", "wb") as full:
+        streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | {lost: full}
+        done = subprocess.run(command, **streams, text=True, check=False)
+    assert done.returncode == status
+    assert "Traceback" not in (done.stderr or "")
+    assert (done.stderr or done.stdout or "").startswith(said)
+
+
 def test_no_room_for_the_memory_file_is_told(run: Run, kernel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", "/nowhere")
     done = run("run", "--kernel", str(kernel), "--", "true")

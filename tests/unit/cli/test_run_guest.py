@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ class FakeSession:
         self.number = 1
         self.output, self.signals = output, list[str]()
         self.has_exited = False
+        self.hearing = SimpleNamespace(watched=contextlib.nullcontext)
         self.status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
     async def read_output(self) -> bytes:

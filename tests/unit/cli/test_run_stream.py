@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import time
 from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
 
+from support.deadline import scaled
 from umlab.cli import run_stream
-from umlab.cli.run_stream import Left, Pipes
+from umlab.cli.run_stream import Left, Pipes, Terminal
 from umlab.errors import LabError
 from umlab.guest.inside.session import FILE_PIECE
 
@@ -92,6 +94,27 @@ async def test_input_that_cannot_be_read_is_a_failure(monkeypatch: pytest.Monkey
     finally:
         os.dup2(before, 0)
         os.close(before)
+
+
+async def test_terminal_that_hangs_up_is_left_as_by_a_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+    master, terminal = os.openpty()
+
+    class Talker(FakeCommand):
+        async def read_output(self) -> bytes:
+            os.close(master)
+            return b"on nobody's screen"
+
+    before = os.dup(0)
+    os.dup2(terminal, 0)
+    monkeypatch.setattr(run_stream, "_type", lambda _command: asyncio.sleep(scaled(60)))
+    try:
+        with pytest.raises(Left) as left:
+            await Terminal(terminal).converse(Talker())
+    finally:
+        os.dup2(before, 0)
+        os.close(before)
+        os.close(terminal)
+    assert left.value.number == signal.SIGHUP
 
 
 @pytest.mark.parametrize(

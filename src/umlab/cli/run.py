@@ -203,6 +203,7 @@ def _run(
     from umlab.cli.run_order import make_order
     from umlab.cli.run_stream import choose_streams
     from umlab.guest.console import Console
+    from umlab.guest.disk.claim import claimed
 
     order = make_order(options, os.environ)
     streams = choose_streams(output, read_input=read_input)
@@ -218,7 +219,10 @@ def _run(
         "root": options.root,
         "command": list(order.argv),
     }
-    return asyncio.run(work()), facts
+    with contextlib.ExitStack() as claims:
+        for file, is_written in order.disks:
+            claims.enter_context(claimed(file, exclusive=is_written))
+        return asyncio.run(work()), facts
 
 
 @contextlib.contextmanager

@@ -37,6 +37,10 @@ _VARIABLES = frozenset({"TERM", "COLORTERM", "NO_COLOR", "LANG", "LANGUAGE", "TZ
 _HOST_VARIABLES = frozenset({"PATH", "HOME", "USER", "LOGNAME", "SHELL"})
 #: Folders of the host's that a guest has its own of.
 _GUESTS_OWN = frozenset({"dev", "proc", "run", "sys"})
+#: Folders that are empty in a guest whose kernel has no overlay.
+_EMPTY_FOLDERS = ("/tmp/", "/var/tmp/")
+#: Bytes of a path for which a kernel's command line has room in any case.
+_MAX_TOLD = 1024
 #: Devices ``ubdb`` to ``ubdp``.
 _MAX_DISKS = 15
 #: Busybox, in every root.
@@ -82,6 +86,7 @@ class RunOrder:
         script: What runs it.
         last_script: What puts everything on the host's disks that the guest has written there; ``None`` where
             it has written nothing.
+        disks: The host's files that are disks of its own, and whether it writes to them.
     """
 
     spec: GuestSpec
@@ -90,6 +95,7 @@ class RunOrder:
     argv: tuple[str, ...]
     script: str
     last_script: str | None
+    disks: tuple[tuple[str, bool], ...] = ()
 
 
 def make_order(options: RunOptions, environment: Mapping[str, str]) -> RunOrder:
@@ -108,15 +114,15 @@ def make_order(options: RunOptions, environment: Mapping[str, str]) -> RunOrder:
     folders = tuple(_folder(each) for each in options.writable)
     run_directory = os.path.join(base, umid)
     root = _root(options.root, folders, os.path.join(run_directory, "root.cow"))
-    disks, files = _disks(options.disks, run_directory)
+    disks, used = _disks(options.disks, run_directory)
+    files = [file for file, is_written in used if is_written]
     nics = (_nic(options.net, kernel),) if options.net != NO_NET else ()
     extra = [*disks, *(["loglevel=7"] if options.all_output else [])]
     has_host_files = isinstance(root, HostRoot)
     directory = _directory(folders, has_host_files=has_host_files)
     if not has_host_files:
         extra += (f"umlab.shared={folder}" for folder in folders)
-    elif directory is not None and directory.isprintable() and " " not in directory:
-        # For a kernel without overlay, whose guest has some folders of its own.
+    elif directory is not None and _is_lost(directory):
         extra.append(f"umlab.here={directory}")
     spec = GuestSpec(
         umid,
@@ -142,6 +148,7 @@ def make_order(options: RunOptions, environment: Mapping[str, str]) -> RunOrder:
         argv,
         "\n".join([*up, script]),
         _last_script(len(disks)) if files or folders else None,
+        tuple(used),
     )
 
 
@@ -177,9 +184,16 @@ def _directory(folders: Sequence[str], *, has_host_files: bool) -> str | None:
         here = PurePath(os.getcwd())
         if any(here.is_relative_to(folder) for folder in folders):
             return str(here)
-        if has_host_files and here.parts[1:2] != () and here.parts[1] not in _GUESTS_OWN:
+        if has_host_files and not _GUESTS_OWN.intersection(here.parts[1:2]):
             return str(here)
     return None
+
+
+def _is_lost(directory: str) -> bool:
+    """Say whether a guest whose kernel has no overlay lacks a folder of the host's, and can be told of it."""
+    if not directory.startswith(_EMPTY_FOLDERS) or len(os.fsencode(directory)) > _MAX_TOLD:
+        return False
+    return directory.isprintable() and " " not in directory
 
 
 def _folder(path: str) -> str:
@@ -209,25 +223,26 @@ def _root(name: str, folders: tuple[str, ...], cow: str) -> Root:
     return DiskRoot(cow, backing=image, init=None)
 
 
-def _disks(disks: Sequence[str], run_directory: str) -> tuple[list[str], list[str]]:
-    """Return what the kernel is told of the disks, and the files that it writes to.
+def _disks(disks: Sequence[str], run_directory: str) -> tuple[list[str], list[tuple[str, bool]]]:
+    """Return what the kernel is told of the disks, and their files, and whether it writes to them.
 
     The first one is the second device, since the first one is the root where that is an image.
     """
     if len(disks) > _MAX_DISKS:
         raise LabError(f"{len(disks)} disks, a kernel has room for {_MAX_DISKS}")
-    told, written = [], []
+    told, used = [], []
     for number, disk in enumerate(disks, 1):
         if disk.endswith(_COW):
             file = os.path.abspath(disk.removesuffix(_COW))
             _check_backing(file)
             told.append(f"ubd{number}={run_directory}/disk{number}.cow,{file}")
+            used.append((file, False))
         else:
             file = os.path.abspath(disk)
             _check_disk(file)
             told.append(f"ubd{number}={file}")
-            written.append(file)
-    return told, written
+            used.append((file, True))
+    return told, used
 
 
 def _check_backing(file: str) -> None:

@@ -157,7 +157,7 @@ def memory_parent() -> str:
     """Return the directory in which guests' memory files go."""
     for variable in ("TMPDIR", "TMP", "TEMP"):
         if os.environ.get(variable):
-            return os.environ[variable]
+            return os.path.abspath(os.environ[variable])
     return "/dev/shm" if os.access("/dev/shm", os.W_OK | os.X_OK) else "/tmp"
 
 

@@ -125,7 +125,8 @@ def test_what_is_not_there_is_told_and_nothing_is_made(
 def test_kernel_that_dies_is_told_with_its_last_words(
     run: Run, kernel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "memory"))
+    monkeypatch.setenv("TMPDIR", "memory")
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "memory").mkdir()
     log = tmp_path / "log"
     done = run("run", "--root", "tiny", "--kernel", str(kernel), "--log", str(log), "--", "true")
@@ -218,6 +219,25 @@ def test_disk_in_use_is_refused(order: MakeOrder, disk: Path) -> None:
         holder.communicate(b"\n")
 
 
+def test_disk_of_a_run_is_refused_to_another_before_its_guest_has_opened_it(
+    run: Run, kernel: Path, disk: Path
+) -> None:
+    """What is started in the place of the kernel runs another one, and never opens the disk."""
+    program = f"{sys.executable} -c 'from umlab.cli.main import main; main()' run --root tiny"
+    other = Path(f"{kernel}.other")
+    other.write_text("#!/bin/sh\necho 6.1.98\n")
+    other.chmod(0o755)
+    for first, second in ((disk, disk), (f"{disk}:cow", disk), (disk, f"{disk}:cow")):
+        kernel.write_text(
+            "#!/bin/sh\n"
+            "case $1 in --version) exec echo 6.1.99 ;; esac\n"
+            f"{program} --disk {second} --kernel {other} -- true 2>&1\n"
+        )
+        done = run("run", "--root", "tiny", "--kernel", str(kernel), "--disk", str(first), "--", "true")
+        assert done.status == 125
+        assert f"{disk} is in use by another run; stop that first" in done.complaint
+
+
 def test_cow_file_is_no_backing_file(order: MakeOrder, disk: Path, tmp_path: Path) -> None:
     create_cow(str(tmp_path / "cow"), str(disk))
     for options in ({"root": str(tmp_path / "cow")}, {"disks": (f"{tmp_path}/cow:cow",)}):
@@ -295,12 +315,20 @@ def test_command_starts_where_we_are_if_the_guest_has_that(
 
     elsewhere = "cd /root 2>/dev/null || cd /"
     monkeypatch.chdir(shared)
-    assert f"umlab.here={shared}" in order().spec.extra
+    assert (f"umlab.here={shared}" in order().spec.extra) is shared.is_relative_to("/tmp")
     assert where().startswith(f"cd {shared} ")
     assert where(root="tiny") == elsewhere
     assert where(root="tiny", writable=(str(tmp_path),)).startswith(f"cd {shared} ")
     monkeypatch.chdir("/proc/self")
     assert where() == elsewhere
+    monkeypatch.chdir("/")
+    assert where().startswith("cd / ")
+    assert where(root="tiny") == elsewhere
+    for path in ("/tmp/x", "/tmp/" + "long/" * 1000, "/tmp/a b", "/usr"):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "getcwd", lambda path=path: path)
+            assert order().spec.extra == ((f"umlab.here={path}",) if path == "/tmp/x" else ())
+            assert where().startswith("cd ")
     monkeypatch.chdir(gone)
     gone.rmdir()
     assert where() == elsewhere

@@ -31,8 +31,9 @@ from umlab.guest.inside.agent_line import (
     Settled,
     parse_line,
 )
-from umlab.guest.inside.session import Request, Session, take_all
+from umlab.guest.inside.session import Request, Session
 from umlab.guest.inside.share import Share
+from umlab.guest.inside.stream import take_all
 
 #: Bytes of output that :meth:`Agent.run` takes from one command.
 MAX_OUTPUT = 64 << 20

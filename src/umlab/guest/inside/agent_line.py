@@ -1,9 +1,9 @@
 """What a guest's agent says on its control line.
 
 One line each, in ASCII: ``umlab-agent 2 HOW BOOT PID`` when it begins, ``N more``, ``N heard``,
-``N exit STATUS``, ``N end`` and ``N settled`` for session N, and ``0 reset NUMBER HOW``, HOW being ``file`` or
-``line`` and BOOT the kernel's boot identity.  Before its greeting the guest's terminal may echo what the host
-has said to the kernel before a reboot.
+``N exit STATUS``, ``N end`` and ``N settled`` for session N, and ``0 reset NUMBER HOW``, HOW being ``file``
+or ``line`` and BOOT the kernel's boot identity.  Before its greeting the guest's terminal may echo what the
+host has said to the kernel before a reboot.
 """
 
 from __future__ import annotations

@@ -69,6 +69,12 @@ while :; do
 		fi
 	done
 	word=
+	# Of its own group systemd ends all when one of it was killed for want of memory.
+	if [ -z "$moved" ] && [ -d /sys/fs/cgroup/init.scope ]; then
+		moved=1
+		[ -d /sys/fs/cgroup/umlab ] || $box mkdir /sys/fs/cgroup/umlab
+		for each in $$ $copiers; do echo $each >/sys/fs/cgroup/umlab/cgroup.procs; done
+	fi
 	case "$kind" in
 	line)
 		size=$script script=/run/umlab/$n.script

@@ -14,6 +14,7 @@ from umlab.errors import CommandTimeout, GuestFailed, LocalProtocolError, Remote
 from umlab.guest.inside import agent as agent_module
 from umlab.guest.inside import hearing
 from umlab.guest.inside import session as session_module
+from umlab.guest.inside import stream as stream_module
 from umlab.guest.inside.agent import ExecResult
 from umlab.guest.inside.agent_line import SESSIONS
 from umlab.guest.inside.session import LINE_PIECE, MAX_SCRIPT, Request
@@ -132,7 +133,8 @@ class TestRun:
     async def test_what_goes_on_after_a_command_is_waited_for_shortly(
         self, greeted: ScriptedAgent, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(session_module, "_GRACE", scaled(0.2))
+        monkeypatch.setattr(session_module, "GRACE", scaled(0.2))
+        monkeypatch.setattr(stream_module, "GRACE", scaled(0.2))
         running = run(greeted, "sleep 1000 & echo started")
         await greeted.request()
         greeted.say("1 exit 0\n")
@@ -159,7 +161,8 @@ class TestRun:
     async def test_session_with_a_writer_left_behind_is_freed_when_all_are_taken(
         self, by_line: ScriptedAgent, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(session_module, "_GRACE", 0.05)
+        monkeypatch.setattr(session_module, "GRACE", 0.05)
+        monkeypatch.setattr(stream_module, "GRACE", 0.05)
         serials = {}
         for number in range(1, SESSIONS + 1):
             running = run(by_line, "sleep 1000 &")

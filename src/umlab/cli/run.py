@@ -7,6 +7,7 @@ import dataclasses
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
@@ -14,7 +15,7 @@ import typer
 from typer.core import TyperCommand
 
 from umlab.cli import complete
-from umlab.cli.exit_status import EXIT_OWN_FAILURE, EXIT_SIGNAL
+from umlab.cli.exit_status import EXIT_OWN_FAILURE, EXIT_SIGNAL, EXIT_TIMEOUT
 from umlab.cli.output import Output, print_error
 from umlab.errors import LabError, UmlabError
 
@@ -172,13 +173,16 @@ def run(
     )
     seconds = _seconds(timeout)
     output = Output(as_json=as_json)
+    facts: dict[str, Any] = {}
     try:
         with _opened(log) as file:
             outcome, facts = _run(
                 options, seconds, file, read_input=not no_stdin, verbose=verbose, output=2 if as_json else 1
             )
+    except _OutOfTime:
+        outcome = Outcome(EXIT_TIMEOUT, f"the preparations did not end within {seconds:g} seconds")
     except (UmlabError, OSError) as error:
-        outcome, facts = Outcome(error=str(error)), {}
+        outcome = Outcome(error=str(error))
     except KeyboardInterrupt:
         raise typer.Exit(EXIT_SIGNAL + signal.SIGINT) from None
     _explain(outcome)
@@ -205,12 +209,15 @@ def _run(
     from umlab.guest.console import Console
     from umlab.guest.disk.claim import claimed
 
-    order = make_order(options, os.environ)
+    begun_at = time.monotonic()
+    _warn_of_memory(options.memory)
+    with _time_limit(timeout):
+        order = make_order(options, os.environ)
     streams = choose_streams(output, read_input=read_input)
     console = WatchedConsole(log) if verbose else Console(log)
 
     async def work() -> Outcome:
-        return await GuestRun(order, streams, console, timeout).run()
+        return await GuestRun(order, streams, console, timeout, begun_at).run()
 
     facts = {
         "guest": order.spec.umid,
@@ -223,6 +230,40 @@ def _run(
         for file, is_written in order.disks:
             claims.enter_context(claimed(file, exclusive=is_written))
         return asyncio.run(work()), facts
+
+
+class _OutOfTime(Exception):
+    """There is no time left, and no event loop yet."""
+
+
+@contextlib.contextmanager
+def _time_limit(seconds: float | None) -> Iterator[None]:
+    """End what blocks when its time is over; raises _OutOfTime."""
+    if seconds is None:
+        yield
+        return
+
+    def end(*_: object) -> None:
+        raise _OutOfTime
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _warn_of_memory(size: int) -> None:
+    """Say when a guest may come to use more than there is: the host gives it only what it uses."""
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if size > there:
+        print(
+            f"umlab: this machine has {there >> 20} MiB of memory, fewer than the guest's {size >> 20}: "
+            "it is killed when it uses them",
+            file=sys.stderr,
+        )
 
 
 @contextlib.contextmanager
@@ -276,4 +317,7 @@ def _explain(outcome: Outcome) -> None:
     print(f"umlab: {escape_text(outcome.error)}", file=sys.stderr)
     if outcome.console is not None:
         lines = outcome.console.splitlines()[-_TAIL_LINES:]
-        print("umlab: the last lines of its console:", *lines, sep="\n  ", file=sys.stderr)
+        said = (
+            ["the last lines of its console:", *lines] if lines else ["it has written nothing to its console"]
+        )
+        print("umlab: " + "\n  ".join(said), file=sys.stderr)

@@ -23,6 +23,8 @@ from umlab.guest.process import TERM_TIMEOUT, Guest
 
 #: Seconds that a kernel has to come up.
 BOOT_TIMEOUT = 60.0
+#: Bytes of memory with which no kernel of today fails to boot for want of it.
+_ENOUGH_MEMORY = 96 << 20
 #: Seconds that a guest has to put on the disks what it has written there.
 _LAST_TIMEOUT = 30.0
 #: What a panic says in any kernel.
@@ -76,15 +78,23 @@ class GuestRun:
         streams: What the command reads and writes.
         console: Takes what the guest prints.
         timeout: Seconds for all of it, ``None`` for as many as it takes.
+        begun_at: Since when, as the monotonic clock says.
     """
 
-    def __init__(self, order: RunOrder, streams: Streams, console: Console, timeout: float | None) -> None:
+    def __init__(
+        self,
+        order: RunOrder,
+        streams: Streams,
+        console: Console,
+        timeout: float | None,
+        begun_at: float,
+    ) -> None:
         self._order = order
         self._streams = streams
         self._console = console
         self._timeout = timeout
         self._outcome = Outcome()
-        self._begun_at = time.monotonic()
+        self._begun_at = begun_at
         self._guest: Guest | None = None
         self._session: Session | None = None
         self._signals = PassedSignals(self._pass_on)
@@ -122,7 +132,8 @@ class GuestRun:
 
     async def _boot_and_run(self) -> int:
         order = self._order
-        async with asyncio.timeout(self._timeout):
+        left = None if self._timeout is None else self._timeout - self._seconds()
+        async with asyncio.timeout(left):
             with _held(order.base):
                 self._guest = guest = await Guest.start(order.spec, order.base, console=self._console)
             await guest.ready(BOOT_TIMEOUT)
@@ -178,6 +189,8 @@ class GuestRun:
             reason = f"it was ended by {signal.Signals(-error.status).name}"
         else:
             reason = f"it ended with status {error.status}"
+        if outcome.boot_seconds is None and self._order.spec.memory < _ENOUGH_MEMORY:
+            reason += f"; it may be for want of memory: try --mem {_ENOUGH_MEMORY >> 20}M"
         outcome.error = f"{self._doing()} failed: {reason}"
 
     def _doing(self) -> str:

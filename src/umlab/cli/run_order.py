@@ -208,7 +208,19 @@ def _folder(path: str) -> str:
         raise LabError(f"--rw {path}: this user may not read it")
     if not os.access(real, os.W_OK):
         raise LabError(f"--rw {path}: this user may not write to it")
+    _check_told("--rw", path, real, ",")
     return real
+
+
+def _check_told(option: str, path: str, told: str, forbidden: str) -> None:
+    """Refuse a path that the kernel's command line cannot have."""
+    try:
+        check_path("its path", told, forbidden)
+    except LabError as error:
+        way = (
+            "make a link to it elsewhere" if option == "--disk" else "rename it, or bind it to another place"
+        )
+        raise LabError(f"{option} {path}: a kernel cannot be told of it: {error}; {way}") from None
 
 
 def _root(name: str, folders: tuple[str, ...], cow: str) -> Root:
@@ -232,13 +244,13 @@ def _disks(disks: Sequence[str], run_directory: str) -> tuple[list[str], list[tu
         raise LabError(f"{len(disks)} disks, a kernel has room for {_MAX_DISKS}")
     told, used = [], []
     for number, disk in enumerate(disks, 1):
+        file = os.path.abspath(disk.removesuffix(_COW))
+        _check_told("--disk", disk, file, ",:")
         if disk.endswith(_COW):
-            file = os.path.abspath(disk.removesuffix(_COW))
             _check_backing(file)
             told.append(f"ubd{number}={run_directory}/disk{number}.cow,{file}")
             used.append((file, False))
         else:
-            file = os.path.abspath(disk)
             _check_disk(file)
             told.append(f"ubd{number}={file}")
             used.append((file, True))

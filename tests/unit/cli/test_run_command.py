@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from support.cli_run import Run
+from support.deadline import scaled
 from support.lab_thread import LabThread
 from umlab.cli.run_order import RunOptions, RunOrder, make_order
 from umlab.cli.run_stream import Pipes, Terminal, choose_streams
@@ -98,6 +99,10 @@ def test_wrong_command_line_is_a_failure_of_ours(run: Run, words: tuple[str, ...
         (("--kernel", ""), "the kernel name '' is not usable"),
         (("--rw", "/nowhere"), "--rw /nowhere: there is no such folder"),
         (("--rw", ""), "--rw '': there is no such folder"),
+        (("--rw", "a b"), "--rw a b: a kernel cannot be told of it: its path '/"),
+        (("--disk", "a b"), "must not contain ' '; make a link to it elsewhere"),
+        (("--disk", "a,b:cow"), "must not contain ','; make a link to it elsewhere"),
+        (("--kernel", "./pipe"), "pipe is not a User Mode Linux kernel: it is no file"),
         (("--rw", "/"), "--rw /: the guest has its own /; name a folder below it"),
         (("--rw", "/dev"), "--rw /dev: the guest has its own /dev; name a folder below it"),
         (("--disk", "/nowhere"), "image /nowhere: No such file or directory"),
@@ -110,8 +115,16 @@ def test_wrong_command_line_is_a_failure_of_ours(run: Run, words: tuple[str, ...
     ],
 )
 def test_what_is_not_there_is_told_and_nothing_is_made(
-    run: Run, kernel: Path, words: tuple[str, ...], complaint: str
+    run: Run,
+    kernel: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+    complaint: str,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.mkdir("a b")
+    os.mkfifo("pipe")
     given = words if "--kernel" in words else ("--kernel", str(kernel), *words)
     done = run("run", "--json", *given, "--", "true")
     assert done.status == 125
@@ -138,6 +151,35 @@ def test_kernel_that_dies_is_told_with_its_last_words(
     ]
     assert log.read_bytes() == b"Kernel panic - not syncing: no \x1b[31mreason\n"
     assert left() == os.listdir(tmp_path / "memory") == []
+
+
+def test_kernel_without_words_is_told_as_one_and_so_is_what_it_lacks(run: Run, kernel: Path) -> None:
+    kernel.write_text("#!/bin/sh\n[ $1 != --version ] || echo 6.1.99\n")
+    done = run("run", "--root", "tiny", "--mem", "36M", "--kernel", str(kernel), "--", "true")
+    assert (done.status, done.err.splitlines()) == (
+        125,
+        [
+            "umlab: the boot failed: it ended with status 0; it may be for want of memory: try --mem 96M",
+            "umlab: it has written nothing to its console",
+        ],
+    )
+
+
+def test_more_memory_than_there_is_is_warned_of(run: Run, kernel: Path) -> None:
+    done = run("run", "--root", "tiny", "--mem", "900000G", "--kernel", str(kernel), "--", "true")
+    assert done.status == 125
+    assert "MiB of memory, fewer than the guest's 921600000: it is killed when it uses them" in done.err
+    done = run("run", "--root", "tiny", "--kernel", str(kernel), "--", "true")
+    assert "MiB of memory" not in done.err
+
+
+@pytest.mark.usefixtures("runtime")
+def test_time_limit_begins_before_the_boot(kernel: Path) -> None:
+    kernel.write_text("#!/bin/sh\nexec sleep 60\n")
+    words = ["run", "--timeout", "0.5", "--kernel", str(kernel), "--", "true"]
+    command = [sys.executable, "-c", "from umlab.cli.main import main; main()", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=scaled(9))
+    assert (done.returncode, done.stderr) == (124, "umlab: the preparations did not end within 0.5 seconds\n")
 
 
 @pytest.mark.parametrize(

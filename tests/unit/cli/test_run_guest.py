@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -120,7 +121,7 @@ class Running:
         )
         self.guest = guest
         self.console = Console()
-        run = GuestRun(order, Pipes(fd, "none"), self.console, timeout)
+        run = GuestRun(order, Pipes(fd, "none"), self.console, timeout, time.monotonic())
         self.outcome: asyncio.Task[Outcome] = asyncio.create_task(run.run())
 
     async def session(self) -> FakeSession:

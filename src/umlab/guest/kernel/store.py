@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -188,6 +189,9 @@ def _kernel(program: Path, name: str) -> Kernel:
 def _check_program(path: Path) -> None:
     """Refuse a file that is no program, or another kernel's; says which.  Raises LabError."""
     try:
+        # Of a pipe nothing may ever come.
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise LabError(f"{path} is not a User Mode Linux kernel: it is no file")
         with open(path, "rb") as file:
             head = file.read(_HEAD)
     except FileNotFoundError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import struct
+from io import FileIO
 from pathlib import Path
 from typing import IO, Any
 
@@ -52,9 +53,7 @@ def test_claim_is_given_up_where_it_would_be_the_kernels_lock(
         )
         fcntl.fcntl(file, fcntl.F_OFD_SETLK, struct.pack("@hhqqi0q", kind, 0, 0, 0, 0))
 
-    monkeypatch.setattr(
-        "umlab.guest.disk.claim.open", lambda path, _mode: Path(path).open("r+b"), raising=False
-    )
+    monkeypatch.setattr("umlab.guest.disk.claim.open", lambda path, _mode: FileIO(path, "r+"), raising=False)
     monkeypatch.setattr("umlab.guest.disk.claim.fcntl.flock", flock)
     with claimed(disk, exclusive=True), open(disk, "r+b") as kernel:
         lock_file(kernel.fileno(), disk, exclusive=True)

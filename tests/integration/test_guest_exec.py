@@ -82,6 +82,10 @@ def test_streams_status_and_surroundings(lab: BackgroundLab) -> None:
         assert client.exec("left", ["/etc/passwd"]).status == 126
         assert client.exec("left", ["pwd"], directory="/nowhere").status == 126
         assert client.exec("left", ["printf", "%s|", "a b", "", "*", "$x", "'"]).stdout == b"a b||*|$x|'|"
+        facts = client.exec(
+            "left", ["sh", "-c", 'printf %s "$A$1"', "", "b\udcff"], environment={"A": "\udcfe"}
+        )
+        assert facts.stdout == b"\xfeb\xff"
 
 
 def test_ten_megabytes_of_anything_go_both_ways(lab: BackgroundLab) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import TYPE_CHECKING, Any
@@ -137,7 +138,7 @@ async def _cat(session: FakeSession) -> int:
 
 
 async def _echo(session: FakeSession) -> int:
-    await session.put(1, " ".join(session.order.argv[1:]).encode() + b"\n")
+    await session.put(1, os.fsencode(" ".join(session.order.argv[1:])) + b"\n")
     await session.put(2, b"an error\n")
     return 3
 
@@ -196,7 +197,15 @@ async def _die(session: FakeSession) -> int:
 
 
 COMMANDS: dict[str, Callable[[FakeSession], Coroutine[Any, Any, int]]] = {
-    **{"cat": _cat, "echo": _echo, "order": _order, "sleep": _sleep, "stubborn": _sleep, "deaf": _sleep, "flood": _flood},
+    **{
+        "cat": _cat,
+        "echo": _echo,
+        "order": _order,
+        "sleep": _sleep,
+        "stubborn": _sleep,
+        "deaf": _sleep,
+        "flood": _flood,
+    },
     **{"hostile": _hostile, "tty": _tty, "die": _die},
 }
 
@@ -216,6 +225,7 @@ class FakeExecs(GuestExecs):
 
     @contextlib.asynccontextmanager
     async def begun(self, name: str, order: ExecOrder) -> AsyncIterator[Session]:
+        order = order.decoded()
         order.request()
         held = self._lab.held(name)
         self.waiting += 1

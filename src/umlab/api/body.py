@@ -212,6 +212,8 @@ class ExecBody:
         environment: Variables that it has beside the guest's own.
         directory: Where it runs, absolute; ``/root`` unless given, ``/`` where there is none.
         timeout: Seconds after which it is killed, those of waiting for the guest included.
+        base64: Whether the words of ``argv``, the script, the variables' values and the directory are base64,
+            which carries bytes that are no UTF-8.
     """
 
     argv: tuple[str, ...] = ()
@@ -219,6 +221,7 @@ class ExecBody:
     environment: dict[str, str] = dataclasses.field(default_factory=dict)
     directory: str | None = None
     timeout: typing.Annotated[float, Field(gt=0, le=3600)] = 60.0
+    base64: bool = False
 
 
 @with_config(_CLOSED)

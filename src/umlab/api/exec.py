@@ -72,7 +72,7 @@ def exec_routes(service: LabService, commands: Limit) -> APIRouter:
     @router.post("", responses=error_responses(*_ERRORS), openapi_extra=EXEC_BODY.documented())
     async def run(request: Request, guest: GuestName, body: Annotated[Any, Depends(EXEC_BODY)]) -> ExecAnswer:
         """Run a command in the guest to its end; it is killed when the caller leaves."""
-        order = ExecOrder(body.argv, body.script, body.environment, body.directory)
+        order = ExecOrder(body.argv, body.script, body.environment, body.directory, base64=body.base64)
         with commands.place():
             work = asyncio.ensure_future(service.execs.run(guest, order, body.timeout))
             await until_one_ends(_wait(work), _left(request))

@@ -62,13 +62,11 @@ class _Conversation:
         self.begun = False
         self.status: int | None = None
         self.taken = 0
-        try:
-            self.order = json.dumps(dataclasses.asdict(order), ensure_ascii=False)
-            size = len(self.order.encode())
-        except UnicodeEncodeError:
-            raise LocalProtocolError("the command is not UTF-8, which a lab's guest is sent") from None
+        self.order = _as_json(order)
+        size = len(self.order.encode())
         if size > MAX_ORDER:
-            raise LocalProtocolError(f"a command of {size} bytes, at most {MAX_ORDER} are sent")
+            text = f"a command of {size} bytes, at most {MAX_ORDER} are sent: give it the rest as input"
+            raise LocalProtocolError(text)
 
     def not_opened(self, error: BaseException) -> BaseException:
         """Return what to raise where opening has failed."""
@@ -108,6 +106,25 @@ class _Conversation:
     def silent(self) -> ApiError:
         """Return the error for a daemon that does not answer."""
         return ApiTimeout(self.lab, "nothing came in time")
+
+
+def _as_json(order: ExecOrder) -> str:
+    fields = dataclasses.asdict(order)
+    if not order.base64:
+        # A daemon that is older than us knows no such field.
+        del fields["base64"]
+    text = json.dumps(fields, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        if order.base64:
+            raise LocalProtocolError("the name of a variable is not UTF-8") from None
+    else:
+        return text
+    try:
+        return _as_json(order.encoded())
+    except UnicodeEncodeError:
+        raise LocalProtocolError("a command that is no text") from None
 
 
 def _input_frame(data: bytes) -> bytes:
@@ -282,7 +299,7 @@ class Exec:
 
     Raises:
         LabNotRunning: No daemon answers.
-        LocalProtocolError: The command is not UTF-8, or too long.
+        LocalProtocolError: The command is no text, or has more than 120 KiB as JSON.
     """
 
     def __init__(self, lab: str, guest: str, order: ExecOrder) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import base64
+import dataclasses
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from umlab.errors import LocalProtocolError
 from umlab.guest.inside.script import command_script, surrounded
 from umlab.guest.inside.session import Input, Request
 
-#: Bytes of an order as JSON.
+#: Bytes of an order as JSON; it is one message of the API's.
 MAX_ORDER = 120 * 1024
 #: Bytes of input that the daemon takes before the guest has.
 INPUT_WINDOW = 8 << 20
@@ -27,6 +29,8 @@ class ExecOrder:
         input: Where its input comes from: ``none``, ``pipe`` (what the caller sends) or ``tty`` (a terminal,
             where its output and errors go as well).
         window: Rows and columns of the terminal.
+        base64: Whether the words of ``argv``, the script, the variables' values and the directory are base64,
+            as JSON takes bytes that are no UTF-8; otherwise such bytes are surrogates, as in `os.fsdecode`.
     """
 
     argv: tuple[str, ...] = ()
@@ -35,6 +39,23 @@ class ExecOrder:
     directory: str | None = None
     input: Input = "none"
     window: tuple[int, int] = (24, 80)
+    base64: bool = False
+
+    def encoded(self) -> ExecOrder:
+        """Return the same command in base64.
+
+        Raises:
+            UnicodeEncodeError: It is no text.
+        """
+        return self if self.base64 else self._mapped(_encoded, base64=True)
+
+    def decoded(self) -> ExecOrder:
+        """Return the same command as it is.
+
+        Raises:
+            LocalProtocolError: It is said to be base64 and is not.
+        """
+        return self._mapped(_decoded, base64=False) if self.base64 else self
 
     @property
     def text(self) -> str:
@@ -47,6 +68,8 @@ class ExecOrder:
         Raises:
             LocalProtocolError: There is no command, there are two, or no guest can be told this one.
         """
+        if self.base64:
+            return self.decoded().request()
         if self.script is None:
             script = command_script(self.argv, environment=self.environment, directory=self.directory)
         elif self.argv:
@@ -57,6 +80,27 @@ class ExecOrder:
         if not (1 <= rows <= _MAX_SIZE and 1 <= columns <= _MAX_SIZE):
             raise LocalProtocolError(f"a terminal has 1 to {_MAX_SIZE} rows and columns")
         return Request(script, self.input, self.window)
+
+    def _mapped(self, change: Callable[[str], str], *, base64: bool) -> ExecOrder:
+        return dataclasses.replace(
+            self,
+            argv=tuple(map(change, self.argv)),
+            script=None if self.script is None else change(self.script),
+            environment={name: change(value) for name, value in self.environment.items()},
+            directory=None if self.directory is None else change(self.directory),
+            base64=base64,
+        )
+
+
+def _encoded(text: str) -> str:
+    return base64.b64encode(text.encode("utf-8", "surrogateescape")).decode()
+
+
+def _decoded(text: str) -> str:
+    try:
+        return base64.b64decode(text, validate=True).decode("utf-8", "surrogateescape")
+    except ValueError:
+        raise LocalProtocolError(f"{text[:64]!r} is no base64") from None
 
 
 #: Rows and columns of a terminal, at most.

@@ -233,3 +233,11 @@ async def test_one_answer_is_not_made_for_a_caller_who_left(api: ApiLab) -> None
     writer.close()
     await writer.wait_closed()
     await wait_until_async(lambda: running.released, 10, "the command is killed")
+
+
+async def test_bytes_that_are_no_text_come_as_base64(api: ApiLab) -> None:
+    async with begin(api, {"argv": ["ZWNobw==", "/w=="], "base64": True}) as socket:
+        assert (await to_end(socket))[0][b"\1"] == b"\xff\n"
+    async with begin(api, {"argv": ["echo"], "script": "eA", "base64": True}) as socket:
+        _, texts, code = await to_end(socket)
+    assert (texts[0]["error"]["class"], code) == ("LocalProtocolError", 4400)

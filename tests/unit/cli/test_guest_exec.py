@@ -48,6 +48,9 @@ def umlab(runtime: Path, *words: str, data: bytes = b"") -> subprocess.Completed
 def test_streams_and_status_are_the_commands(lab: LabThread, runtime: Path) -> None:
     done = umlab(runtime, "left", "--", "echo", "a", "--", "-n")
     assert (done.returncode, done.stdout, done.stderr) == (3, b"a -- -n\n", b"an error\n")
+    argv = [os.fsencode(UMLAB), b"guest", b"exec", b"-n", b"left", b"--", b"echo", b"a\xff"]
+    environment = os.environ | {"XDG_RUNTIME_DIR": str(runtime)}
+    assert subprocess.run(argv, env=environment, stdout=subprocess.PIPE, check=False).stdout == b"a\xff\n"
     data = os.urandom(1 << 20)
     done = umlab(runtime, "lan/left", "--", "cat", data=data)
     assert (done.returncode, done.stderr) == (0, b"")

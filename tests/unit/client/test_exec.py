@@ -54,6 +54,12 @@ def test_command_runs_to_its_end(daemon: LabThread, shell: Shell) -> None:
     assert result.stdout == data
     facts = shell.ask("lan", "exec", "left", ["order"], environment={"A": "ü"}, directory="/srv").stdout
     assert json.loads(facts) == [{"A": "ü"}, "/srv", "none", [24, 80]]
+    # What is no UTF-8 goes as well.
+    assert shell.ask("lan", "exec", "left", ["echo", "ü\udcff"]).stdout == b"\xc3\xbc\xff\n"
+    facts = shell.ask(
+        "lan", "exec", "left", ["order"], environment={"A": "\udcff"}, directory="/\udcfe"
+    ).stdout
+    assert json.loads(facts) == [{"A": "\udcff"}, "/\udcfe", "none", [24, 80]]
 
 
 def test_failures_are_those_of_the_daemon(
@@ -70,7 +76,9 @@ def test_failures_are_those_of_the_daemon(
     with pytest.raises(LocalProtocolError):
         shell.ask("lan", "exec", "left", [])
     with pytest.raises(LocalProtocolError):
-        shell.ask("lan", "exec", "left", ["\udcff"])
+        shell.ask("lan", "exec", "left", ["\ud800"])
+    with pytest.raises(LocalProtocolError, match="name of a variable"):
+        shell.ask("lan", "exec", "left", ["cat"], environment={"\udcff": ""})
     with pytest.raises(LocalProtocolError, match="at most 122880"):
         shell.ask("lan", "exec", "left", ["x" * 200_000])
     with pytest.raises(LabNotRunning):

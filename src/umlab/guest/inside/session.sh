@@ -23,15 +23,14 @@ feed() {
 	done
 }
 
-# Starts what copies commands' output to the lines, which lasts for 100 of them.  Each stream has two pipes,
+# Starts what copies commands' output to the lines, which lasts for 20 of them.  Each stream has two pipes,
 # which commands have in turn: a copier goes on to the next one when the last one has no writer any more, so
 # one that can be opened for writing tells that all that was written to the other one has been copied.
 copy() {
-	outs= errs= left=100
+	outs= errs= left=20
 	for each in 1 2 3 4 5 6 7 8 9 10; do
 		outs="$outs $n.out$pipe $n.out$((1 - pipe))" errs="$errs $n.err$pipe $n.err$((1 - pipe))"
 	done
-	outs="$outs$outs$outs$outs$outs" errs="$errs$errs$errs$errs$errs"
 	$box cat $outs >&4 3>&- 5>&- 7>&- 8>&- 2>/dev/null &
 	copiers=$!
 	$box cat $errs >&5 3>&- 4>&- 7>&- 8>&- 2>/dev/null &

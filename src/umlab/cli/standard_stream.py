@@ -42,29 +42,44 @@ def _fail(error: OSError) -> None:
     raise LabError(f"cannot write to standard output: {error.strerror}") from None
 
 
-class _Guarded(io.FileIO):
-    """A descriptor, not to be closed, of which the first error is told and what comes after it is lost."""
+class _Guarded(io.BufferedWriter):
+    """A descriptor, not to be closed, of which the first error is told and what comes after it is lost.
+
+    The buffer has what was given to it before any handler of a signal can raise: below it, what was written
+    already would be written again.
+    """
 
     def __init__(self, fd: int, on_error: Callable[[OSError], None]) -> None:
-        super().__init__(fd, "wb", closefd=False)
+        super().__init__(io.FileIO(fd, "wb", closefd=False))
         self._on_error: Callable[[OSError], None] | None = on_error
 
     def write(self, data: Any, /) -> int:
-        try:
-            return super().write(data)
-        except OSError as error:
-            # The interpreter writes once more at its end what could not be written.
-            on_error, self._on_error = self._on_error, None
-            if on_error is not None:
-                on_error(error)
+        if self._on_error is not None:
+            try:
+                return super().write(data)
+            except OSError as error:
+                self._lose(error)
         return memoryview(data).nbytes
+
+    def flush(self) -> None:
+        if self._on_error is not None:
+            try:
+                super().flush()
+            except OSError as error:
+                self._lose(error)
+
+    def _lose(self, error: OSError) -> None:
+        # The interpreter flushes once more at its end what could not be written.
+        on_error, self._on_error = self._on_error, None
+        if on_error is not None:
+            on_error(error)
 
 
 def _guarded(stream: TextIO | None, fd: int, on_error: Callable[[OSError], None]) -> TextIO:
     """Return a stream like this one, or this one where it is not the process's own."""
     if stream is not None and (not isinstance(stream, io.TextIOWrapper) or _number(stream) != fd):
         return stream
-    binary = io.BufferedWriter(_Guarded(fd, on_error))
+    binary = _Guarded(fd, on_error)
     if stream is None:
         return io.TextIOWrapper(binary, errors="backslashreplace", line_buffering=fd == 2)
     return io.TextIOWrapper(

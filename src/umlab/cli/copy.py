@@ -64,6 +64,8 @@ def target_path(source: Place, target: str) -> str:
         return os.path.join(target, source.name)
     if target.endswith("/"):
         raise LabError(f"{target}: no such folder")
+    if not os.path.isdir(folder := os.path.dirname(target) or "."):
+        raise LabError(f"{folder}: no such folder")
     return target
 
 

@@ -86,5 +86,5 @@ def copy(
                 place = target.path if target.path == "-" else target_path(each, target.path)
                 run_interruptible(run.get(choice, each, place))
     except OSError as error:
-        raise LabError(f"{error.filename or target.path}: {error.strerror}") from None
+        raise LabError(f"{target.path}: {error.strerror}") from None
     raise typer.Exit(int(run.failed))

@@ -240,4 +240,4 @@ async def test_bytes_that_are_no_text_come_as_base64(api: ApiLab) -> None:
         assert (await to_end(socket))[0][b"\1"] == b"\xff\n"
     async with begin(api, {"argv": ["echo"], "script": "eA", "base64": True}) as socket:
         _, texts, code = await to_end(socket)
-    assert (texts[0]["error"]["class"], code) == ("LocalProtocolError", 4400)
+    assert (texts[0]["error"]["class"], code) == ("LocalProtocolError", 4422)

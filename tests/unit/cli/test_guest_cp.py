@@ -89,7 +89,7 @@ def test_target_is_a_folder_or_a_new_name(tmp_path: Path) -> None:
         (("--json", "left:a", "-"), 2, "--json is for copies to other places"),
         (("a", ":/tmp"), 2, "write the guest before the colon"),
         (("nothing", "left:/tmp"), 1, "nothing: no such file or folder"),
-        (("left:/a", "/nowhere/b"), 1, "/nowhere"),
+        (("left:/a", "/nowhere/b"), 1, "/nowhere: no such folder"),
         (("/etc/passwd", "nobody:/tmp"), 3, "no guest nobody"),
         (("/etc/passwd", "n*:/tmp"), 3, "no guest n*"),
         (("--all", "/etc/passwd", "ring:/tmp"), 3, "ring does not run"),

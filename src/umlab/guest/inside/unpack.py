@@ -1,9 +1,9 @@
 """Files that a guest sends, put where the user wants them and nowhere else.
 
 They are made in a new folder beside their place, which nobody else knows, and move there when all is there:
-whatever ends us before leaves no half file.  The guest is hostile: no name leads out of that folder, no link
-of its own is followed, none leads out, and there are no devices and no programs that take another user's
-rights.
+whatever ends us before leaves no half file, and the next one removes what a killed one has left.  The guest
+is hostile: no name leads out of that folder, no link of its own is followed, none leads out, and there are no
+devices and no programs that take another user's rights.
 """
 
 from __future__ import annotations
@@ -12,18 +12,20 @@ import contextlib
 import errno
 import itertools
 import os
-import shutil
 import stat
-import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import TracebackType
 
 from umlab.errors import RemoteProtocolError
+from umlab.guest.disk.staging import abandoned, remove, stage
 from umlab.guest.inside.archive import Member
 
 #: What of a mode is kept; and what the owner has of his own in any case.
 _MODE, _OWN_MODE, _OWN_FOLDER = 0o755, 0o600, 0o700
 _CONTENT = "content"
+#: What the folders' names begin with; those that a guest makes in one that is shared with it have a number.
+_PREFIX = ".umlab-copy-"
 #: Bytes of nothing but zeros that become a hole.
 _HOLE = 4096
 _MAX_TIME = 1 << 40
@@ -36,7 +38,7 @@ class Unpacker:
 
     Args:
         place: Where it goes: a path that may be there already.
-        on_problem: Is told what is left out.
+        on_problem: Is told what is left out, and what cannot be put in its place.
 
     Attributes:
         files: How many files there are, each once however many names it has.
@@ -51,7 +53,11 @@ class Unpacker:
         self.size = 0
         self._place = place
         self._on_problem = on_problem
-        self._folder = tempfile.mkdtemp(prefix=".umlab-", dir=os.path.dirname(place) or ".")
+        parent = Path(os.path.dirname(place) or ".")
+        for left in abandoned(parent, _PREFIX):
+            remove(left)
+        self._stage = contextlib.ExitStack()
+        self._folder = str(self._stage.enter_context(stage(parent, _PREFIX)))
         self._is_folder: bool | None = None
         self._file = -1
         self._member: Member | None = None
@@ -65,7 +71,7 @@ class Unpacker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._close_file(whole=False)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        self._stage.close()
 
     def take(self, event: Member | bytes) -> None:
         """Take a member, or a piece of the last one's contents.
@@ -90,7 +96,7 @@ class Unpacker:
         """Put everything in its place.
 
         Raises:
-            OSError: That cannot be.
+            OSError: What there is cannot be read.
             RemoteProtocolError: Nothing came.
         """
         self._close_file(whole=True)
@@ -184,7 +190,11 @@ class Unpacker:
     def _move(self, source: str, place: str) -> None:
         """Move what was made to its place; a folder that is there keeps what it has."""
         if not (_is_folder(source) and _is_folder(place)):
-            os.rename(source, place)
+            try:
+                os.rename(source, place)
+            except OSError as error:
+                # What else there is finds its place all the same.
+                self._on_problem(f"{place}: {error.strerror}")
             return
         for entry in sorted(os.listdir(source)):
             self._move(os.path.join(source, entry), os.path.join(place, entry))

@@ -126,8 +126,7 @@ def test_file_replaces_a_file_and_a_folder_is_added_to(tree: Path, tmp_path: Pat
     place.write_text("old")
     assert unpack(archive(member("./whatever", size=3), contents=b"new"), place) == []
     assert place.read_text() == "new"
-    with pytest.raises(OSError, match="directory"):
-        unpack(pack((str(tree), "."))[0], place)
+    assert unpack(pack((str(tree), "."))[0], place) == [f"{place}: Not a directory"]
     assert place.read_text() == "new"
     other = tmp_path / "other"
     (other / "sub").mkdir(parents=True)
@@ -136,7 +135,30 @@ def test_file_replaces_a_file_and_a_folder_is_added_to(tree: Path, tmp_path: Pat
     assert unpack(pack((str(tree), "."))[0], other) == []
     assert (other / "sub/kept").read_text() == "kept"
     assert (other / "a").read_bytes() == (tree / "a").read_bytes()
+    # What cannot be put in its place keeps nothing else from it.
+    for name in ("a", "sub"):
+        (other / name).rename(tmp_path / name)
+    (other / "a").mkdir()
+    (other / "sub").symlink_to(tmp_path / "sub")
+    (other / "empty").unlink()
+    problems = [f"{other}/a: Is a directory", f"{other}/sub: Not a directory"]
+    assert unpack(pack((str(tree), "."))[0], other) == problems
+    assert (other / "empty").exists()
+    assert os.listdir(other / "a") == []
     assert not list(tmp_path.glob(".umlab*"))
+
+
+def test_what_a_killed_one_has_left_goes_with_the_next_one(tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    with Unpacker(str(place), [].append):
+        (live,) = tmp_path.iterdir()
+        dead = tmp_path / ".umlab-copy-dead"
+        (dead / "content").mkdir(parents=True)
+        others = [tmp_path / ".umlab-260", tmp_path / ".umlab-copy-file"]
+        others[0].mkdir()
+        others[1].write_text("")
+        assert unpack(archive(member("./whatever", size=3), contents=b"new"), place) == []
+        assert sorted(tmp_path.iterdir()) == sorted([live, *others, place])
 
 
 def test_zeros_become_holes(tmp_path: Path) -> None:

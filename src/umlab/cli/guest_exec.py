@@ -98,7 +98,7 @@ def execute(
     Ctrl-] typed three times does.
     """
     command = command_words(ctx) or []
-    if not command:
+    if not command or command[0] in ("", "--"):
         raise typer.BadParameter("write the command behind --")
     if terminal and (no_terminal or no_input or as_json):
         raise typer.BadParameter("--tty goes with none of --no-tty, --no-stdin and --json")

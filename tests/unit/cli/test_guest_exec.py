@@ -103,6 +103,8 @@ def test_records_of_guests(lab: LabThread, run: Run) -> None:
     [
         (("left",), "write the command behind --"),
         (("left", "--"), "write the command behind --"),
+        (("left", "--", "--"), "write the command behind --"),
+        (("left", "--", ""), "write the command behind --"),
         (("--", "ls"), "name the guests, or write --all"),
         (("--all", "lan", "left", "--", "ls"), "--all takes one lab at most"),
         (("-t", "-T", "left", "--", "ls"), "--tty goes with none of"),

@@ -74,8 +74,8 @@ def root(
 
 def main() -> None:
     """Run the command line; an error of ours is one line on stderr, status 1, or 3 for what does not run."""
-    prepare_standard_streams()
     try:
+        prepare_standard_streams()
         app()
     except UmlabError as error:
         print_error(error)

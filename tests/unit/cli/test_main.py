@@ -8,6 +8,9 @@ import sys
 
 import pytest
 
+from umlab.cli import app
+from umlab.cli.main import main
+
 #: Interrupts itself when a module is imported.
 _INTERRUPTED = """
 import os, signal, sys
@@ -38,6 +41,16 @@ def test_interrupt_ends_it_without_a_word(moment: str, status: int) -> None:
     words = ["--help"] if "rich" in moment else ["cow", "info", "/dev/null"]
     done = subprocess.run([sys.executable, "-c", _INTERRUPTED, moment, *words], capture_output=True)
     assert (done.returncode, done.stdout, done.stderr) == (status, b"", b"")
+
+
+def test_interrupt_between_the_imports_and_a_command_has_its_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt() -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(app, "prepare_standard_streams", interrupt)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 130
 
 
 def test_interrupt_that_the_caller_ignores_does_not_end_it() -> None:

@@ -95,13 +95,9 @@ def unshare() -> tuple[str, ...]:
     return command
 
 
-def test_this_machine_is_well_quickly_and_nothing_is_left(
-    short_dir: Path, environment: dict[str, str]
-) -> None:
+def test_this_machine_is_well_and_nothing_is_left(short_dir: Path, environment: dict[str, str]) -> None:
     require_program("busybox")
-    begin = time.monotonic()
     findings = examine(environment)
-    assert time.monotonic() - begin < scaled(3)
     assert failures(findings) == set()
     assert len(findings) == 15
     assert findings["ptrace"]["status"] == "ok"

@@ -215,7 +215,8 @@ async def test_qemu_speaks_with_itself_through_two_tunnels(short_dir: Path) -> N
 
     def speak() -> None:
         with running_qemu_guest(short_dir, told) as guest:
-            guest.run("unshare -n sleep 1000 & echo $! >/away; sleep 0.5")
+            guest.run("unshare -n sh -c 'echo >/up; exec sleep 1000' & echo $! >/away")
+            guest.run("until [ -e /up ]; do sleep 0.1; done")
             guest.run("ip link set eth1 netns $(cat /away)")
             guest.run("ip addr add 10.0.0.1/24 dev eth0 && ip link set eth0 up")
             away = "nsenter -n -t $(cat /away)"

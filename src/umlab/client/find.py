@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from umlab.client.survey import Survey, survey
+from umlab.client.survey import BUSY_TIME, Survey, survey
 from umlab.daemon.place import GUESTS, runtime_base
 from umlab.errors import LabError, MconsoleUnreachable, NoSuchGuest
 from umlab.mconsole.discover import Found, discover, process_roots, usual_roots
@@ -67,7 +67,12 @@ class Lookup:
         lab, sign, umid = name.rpartition("/")
         if sign:
             return GuestPlace(umid, lab, None)
-        labs = [each for each, guests in self._labs.items() if name in guests]
+        labs = self._labs_with(name)
+        if not labs and None in self._surveyed.answers.values():
+            # The guest may be one of a lab whose daemon is busy.
+            self._surveyed = survey(BUSY_TIME)
+            self._labs = _guests_of_labs(self._surveyed)
+            labs = self._labs_with(name)
         if len(labs) == 1:
             return GuestPlace(name, labs[0], None)
         if labs:
@@ -84,9 +89,16 @@ class Lookup:
             raise LabError(f"guest {name} is another user's; to reach it all the same, write {found[0].path}")
         return GuestPlace(name, None, found[0].path)
 
+    def _labs_with(self, name: str) -> list[str]:
+        return [each for each, guests in self._labs.items() if name in guests]
+
+    @cached_property
+    def _surveyed(self) -> Survey:
+        return survey()
+
     @cached_property
     def _labs(self) -> dict[str, list[str]]:
-        return _guests_of_labs(survey())
+        return _guests_of_labs(self._surveyed)
 
     @cached_property
     def _found(self) -> list[Found]:

@@ -18,6 +18,8 @@ from umlab.errors import ApiTimeout, LabError, LabNotRunning
 
 #: Seconds in which the daemons have to answer, all of them together.
 ANSWER_TIME = 0.25
+#: The same where something depends on it: a daemon on a busy machine does not run at once.
+BUSY_TIME = 5.0
 _RECEIVE_SIZE = 64 * 1024
 
 
@@ -43,8 +45,8 @@ class Survey:
     kept: list[str]
 
 
-def survey() -> Survey:
-    """Ask every lab what it is."""
+def survey(patience: float | None = None) -> Survey:
+    """Ask every lab what it is, which has so many seconds for its answer, ``ANSWER_TIME`` unless given."""
     found: dict[str, bytes | None] = {}
     kept: list[str] = []
     asked = []
@@ -59,7 +61,7 @@ def survey() -> Survey:
                     kept.append(name)
             except LabError:
                 continue
-        _gather(asked)
+        _gather(asked, ANSWER_TIME if patience is None else patience)
         found |= {each.name: each.answer for each in asked if not each.dead}
     finally:
         for each in asked:
@@ -117,12 +119,12 @@ class _Question:
         return True
 
 
-def _gather(asked: list[_Question]) -> None:
+def _gather(asked: list[_Question], patience: float) -> None:
     poll = select.poll()
     waiting = {each.sock.fileno(): each for each in asked if not each.dead}
     for fd in waiting:
         poll.register(fd, select.POLLIN)
-    end = time.monotonic() + ANSWER_TIME
+    end = time.monotonic() + patience
     while waiting and (left := end - time.monotonic()) > 0:
         for fd, _ in poll.poll(left * 1000):
             if not waiting[fd].receive():

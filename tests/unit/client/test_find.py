@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from support.lab_thread import LabThread
+from umlab.client import survey
 from umlab.client.find import GuestPlace, Lookup, find_guest, guest_roots, lab_of
 from umlab.errors import LabError, MconsoleUnreachable, NoSuchGuest
 from umlab.mconsole.discover import Found, discover
@@ -38,6 +39,13 @@ def test_guest_of_a_lab_comes_first(runtime: Path, guests: SimulatedGuests) -> N
         assert find_guest("left") == GuestPlace("left", "lan", None)
         assert find_guest("other") == GuestPlace("other", None, str(other.path))
     assert find_guest("left").lab is None
+
+
+@pytest.mark.usefixtures("guests")
+def test_daemon_that_is_busy_is_waited_for(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(survey, "ANSWER_TIME", 0.0)
+    with LabThread(runtime, "lan", guests=("left",)):
+        assert find_guest("left") == GuestPlace("left", "lan", None)
 
 
 @pytest.mark.usefixtures("guests")

@@ -19,7 +19,7 @@ from umlab.errors import GuestFailed
 from umlab.guest import landlock
 from umlab.guest.cmdline import DiskRoot, GuestSpec, HostRoot
 from umlab.guest.inside.agent import Agent
-from umlab.guest.inside.session import Request
+from umlab.guest.inside.session import Request, Session
 
 pytestmark = pytest.mark.integration
 
@@ -52,14 +52,18 @@ def make_image(folder: Path, *, init: str | None) -> Path:
     return image
 
 
+async def is_heard(session: Session) -> None:
+    """Wait until no signal is under way any more."""
+    await wait_until_async(lambda: session.hearing._deadline() is None, 20, "the signal is heard")
+
+
 async def be_late(agent: Agent) -> None:
     """Signal commands that have just ended: what comes too late does nothing to those that follow."""
     for _ in range(5):
         session = await agent.open(Request("exit 3"))
         session.signal("KILL")
         assert await session.wait() in (3, 137)
-        deadline = session.hearing._deadline
-        await wait_until_async(lambda: deadline() is None, 20, "the signal is heard")
+        await is_heard(session)
         agent.release(session)
         assert (await agent.run("echo on", LONG)).stdout == b"on\n"
 

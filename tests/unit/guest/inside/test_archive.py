@@ -150,7 +150,7 @@ def test_file_replaces_a_file_and_a_folder_is_added_to(tree: Path, tmp_path: Pat
 
 def test_what_a_killed_one_has_left_goes_with_the_next_one(tmp_path: Path) -> None:
     place = tmp_path / "place"
-    with Unpacker(str(place), [].append):
+    with Unpacker(str(place), pytest.fail):
         (live,) = tmp_path.iterdir()
         dead = tmp_path / ".umlab-copy-dead"
         (dead / "content").mkdir(parents=True)

@@ -24,7 +24,7 @@ BLOCK = 512
 #: Bytes of a name; Linux has no longer path.
 MAX_NAME = 4096
 #: Folders within each other that are copied.  Walking and removing takes a call, and a descriptor, for each.
-MAX_DEPTH = 256
+MAX_DEPTH = 128
 #: Members for files with holes, and the unit of a part's place.
 HOLES, PARTS, PART_UNIT = ".umlab-holes", ".umlab-parts", 64 * 1024
 _READ_SIZE = 1 << 20

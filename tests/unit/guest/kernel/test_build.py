@@ -138,7 +138,7 @@ async def test_failed_build_leaves_the_kernel_that_there_was(fake: FakeMake, the
 async def test_cancelled_build_ends_all_that_it_has_started_and_the_next_one_goes_on(fake: FakeMake) -> None:
     source = archive_of(fake)
     child = fake.folder / "child"
-    # It says itself that it runs: between fork and exec, a shell's child would miss a signal that the shell traps.
+    # It says itself that it runs: before that, a child of a shell would miss a signal that the shell traps.
     fake.behave(then="sh -c \"trap : TERM; sh -c 'echo \\$\\$ >$FAKE/child; exec sleep 600' & wait\"; wait")
     task = asyncio.ensure_future(build(order(fake, source=source)))
     await wait_until_async(lambda: pid_in(child), 10, "make has started something")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -75,7 +76,9 @@ def test_streams_status_and_surroundings(lab: BackgroundLab) -> None:
             "left", ["sh", "-c", 'echo "$A" $PWD'], environment={"A": "'b  c"}, directory="/etc"
         )
         assert facts.stdout == b"'b  c /etc\n"
-        assert client.exec("left", ["no-such-program"]).status == 127
+        for word in ("no-such-program", "cd"):
+            said = f"umlab: {word}: no such command in the guest\n".encode()
+            assert client.exec("left", [word]) == ExecResult(127, b"", said)
         assert client.exec("left", ["/etc/passwd"]).status == 126
         assert client.exec("left", ["pwd"], directory="/nowhere").status == 126
         assert client.exec("left", ["printf", "%s|", "a b", "", "*", "$x", "'"]).stdout == b"a b||*|$x|'|"
@@ -154,9 +157,13 @@ def test_files_go_in_and_out(
     os.utime(tree / "sub/data", (1, 1_000_000_000))
     assert copied(monkeypatch, str(tree), "left:/tmp/new") == 0
     assert capfdbinary.readouterr().err == b""
-    facts = sh("cd /tmp/new; stat -c '%a %Y %s' sub/data; readlink link; ls -A sub").stdout
-    assert facts == b"751 1000000000 3000000\nsub/data\n.hid den\ndata\n"
-    assert copied(monkeypatch, "left:/tmp/new", str(tmp_path)) == 0
+    said = sh("cd /tmp/new; stat -c '%a %Y %s' sub/data; readlink link; ls -A sub").stdout
+    assert said == b"751 1000000000 3000000\nsub/data\n.hid den\ndata\n"
+    assert copied(monkeypatch, "--json", "left:/tmp/new", str(tmp_path)) == 0
+    record = json.loads(capfdbinary.readouterr().out)
+    assert record.pop("seconds") > 0
+    facts = {"lab": "ring", "guest": "left", "path": "/tmp/new", "files": 2, "bytes": 3_000_001}
+    assert record == facts | {"problems": []}
     copy = tmp_path / "new"
     assert (copy / "sub/data").read_bytes() == (tree / "sub/data").read_bytes()
     assert (copy / "sub/data").stat().st_mode & 0o777 == 0o751
@@ -171,12 +178,12 @@ def test_files_go_in_and_out(
     assert copied(monkeypatch, str(tmp_path / "it's sparse"), "left:/tmp") == 0
     script = """cd /tmp; stat -c '%a %s' it*; du -k it* | cut -f 1
         dd if="it's sparse" bs=1M skip=200 count=1 | head -c 5; rm it*; ls -A"""
-    facts = sh(script).stdout
-    assert facts == b"640 314572800\n8\ndata\0new\n"
+    assert sh(script).stdout == b"640 314572800\n8\ndata\0new\n"
     (tmp_path / "it's sparse").unlink()
     # Into a folder that is there: it keeps what it has.
     sh("rm -r /tmp/new/sub; mkdir /tmp/new/tree /tmp/new/tree/sub; echo kept >/tmp/new/tree/sub/kept")
-    assert copied(monkeypatch, "--all", str(tree), ":/tmp/new") == 0
+    assert copied(monkeypatch, "--all", "--json", str(tree), ":/tmp/new") == 0
+    assert json.loads(capfdbinary.readouterr().out).items() >= facts.items()
     assert sh("cat /tmp/new/tree/sub/kept; ls -A /tmp/new").stdout == b"kept\nlink\ntree\n"
     argv = [UMLAB, "guest", "cp", "-", "left:/tmp/stdin"]
     assert subprocess.run(argv, input=b"\0\xff", timeout=LONG, check=False).returncode == 0

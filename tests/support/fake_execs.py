@@ -28,12 +28,14 @@ class FakeSession(Session):
         order: What was asked for.
         released: Whether whoever asked has done with it.
         pieces: The sizes of the pieces of input that came.
+        signals: The names of the signals that came; `stubborn` ends of none.
     """
 
     def __init__(self, order: ExecOrder) -> None:
         self.order = order
         self.released = False
         self.pieces: list[int] = []
+        self.signals: list[str] = []
         self.typed: asyncio.Queue[bytes] = asyncio.Queue(1)
         self.windows: asyncio.Queue[tuple[int, int]] = asyncio.Queue()
         self._streams: dict[int, asyncio.Queue[bytes | UmlabError]] = {
@@ -72,7 +74,8 @@ class FakeSession(Session):
         await self.typed.put(b"")
 
     def signal(self, name: str) -> None:
-        if not self._ended.done():
+        self.signals.append(name)
+        if self.order.argv[:1] != ("stubborn",) and not self._ended.done():
             self._ended.set_result(128 + signal.Signals[f"SIG{name}"])
             self._run.cancel()
 
@@ -165,8 +168,12 @@ async def _tty(session: FakeSession) -> int:
     await session.put(1, f"window {rows} {columns}\r\n".encode())
     windows = asyncio.create_task(_show_windows(session))
     try:
-        while (data := await session.take()) != b"\x04":
-            await session.put(1, b"typed " + repr(data).encode() + b"\r\n")
+        ended = b""
+        while not ended:
+            # Input comes as it is gathered: the end may be in one piece with what was typed before it.
+            typed, ended, _ = (await session.take()).partition(b"\x04")
+            if typed:
+                await session.put(1, b"typed " + repr(typed).encode() + b"\r\n")
     finally:
         windows.cancel()
     return 7
@@ -185,7 +192,7 @@ async def _die(session: FakeSession) -> int:
 
 
 COMMANDS: dict[str, Callable[[FakeSession], Coroutine[Any, Any, int]]] = {
-    **{"cat": _cat, "echo": _echo, "order": _order, "sleep": _sleep, "flood": _flood},
+    **{"cat": _cat, "echo": _echo, "order": _order, "sleep": _sleep, "stubborn": _sleep, "flood": _flood},
     **{"hostile": _hostile, "tty": _tty, "die": _die},
 }
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import shlex
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import suppress
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 from umlab._readable import readable
 from umlab.cli.copy_place import Place
@@ -136,24 +140,53 @@ def target_path(source: Place, target: str) -> str:
     return target
 
 
+@dataclass(slots=True)
+class Copied:
+    """What one copy has brought, from here to one guest or the other way.
+
+    Attributes:
+        choice: The guest.
+        path: The path there.
+        files: How many files, each once however many names it has.
+        size: Bytes in them, holes among them.
+        seconds: How long it took.
+        problems: What went wrong, perhaps in the guest's words.
+    """
+
+    choice: Choice
+    path: str
+    files: int = 0
+    size: int = 0
+    seconds: float = 0.0
+    problems: list[str] = field(default_factory=list)
+
+    def record(self) -> dict[str, Any]:
+        """Return it for programs."""
+        record: dict[str, Any] = {"lab": self.choice.lab, "guest": self.choice.guest, "path": self.path}
+        record |= {"files": self.files, "bytes": self.size, "seconds": round(self.seconds, 3)}
+        return record | {"problems": self.problems}
+
+    def count_file(self, size: int) -> None:
+        """Take note of a file."""
+        self.files += 1
+        self.size += size
+
+
 class Copy:
     """One run of the command.
 
     Args:
         say: Is told everything that went wrong.
+        on_copied: Is told of each copy when it has ended, whether all went well or not.
 
     Attributes:
         failed: Whether anything did.
     """
 
-    def __init__(self, say: Callable[[str], None]) -> None:
+    def __init__(self, say: Callable[[str], None], on_copied: Callable[[Copied], None]) -> None:
         self.failed = False
         self._say = say
-
-    def problem(self, text: str) -> None:
-        """Take note of what went wrong, perhaps in a guest's words."""
-        self.failed = True
-        self._say(escape(os.fsencode(text)))
+        self._on_copied = on_copied
 
     async def put(self, sources: Sources | None, choices: Sequence[Choice], place: str) -> None:
         """Copy files and folders of ours into guests.
@@ -175,7 +208,8 @@ class Copy:
 
             async def put_in(choice: Choice) -> None:
                 async with places:
-                    await self._put_in(choice, sources, place, advance)
+                    with self._copied(choice, place) as copied:
+                        await self._put_in(copied, sources, advance)
 
             await _all(put_in(choice) for choice in choices)
 
@@ -186,15 +220,36 @@ class Copy:
             UmlabError: It cannot be had.
             OSError: It cannot be written.
         """
-        if target == "-":
-            pipe = PipeWriter(1, lambda: None)
-            try:
-                await self._converse(choice, _script(_FETCH, place=source.path), pipe.write)
-            finally:
-                pipe.close()
-            return
+        with self._copied(choice, source.path) as copied:
+            if target == "-":
+                await self._print(copied)
+            else:
+                await self._get(copied, target)
+
+    @contextmanager
+    def _copied(self, choice: Choice, path: str) -> Iterator[Copied]:
+        copied, begun_at = Copied(choice, path), time.monotonic()
+        yield copied
+        copied.seconds = time.monotonic() - begun_at
+        self._on_copied(copied)
+
+    def _problem(self, copied: Copied, text: str) -> None:
+        self.failed = True
+        problem = escape(os.fsencode(text))
+        copied.problems.append(problem)
+        self._say(problem)
+
+    async def _print(self, copied: Copied) -> None:
+        pipe = PipeWriter(1, lambda: None)
+        try:
+            await self._converse(copied, _script(_FETCH, place=copied.path), pipe.write)
+        finally:
+            pipe.close()
+
+    async def _get(self, copied: Copied, target: str) -> None:
         reader = ArchiveReader()
-        with Unpacker(target, self.problem) as unpacker, ProgressLine("copying") as progress:
+        problem = partial(self._problem, copied)
+        with Unpacker(target, problem) as unpacker, ProgressLine("copying") as progress:
             done = 0
 
             async def take(data: bytes) -> None:
@@ -204,28 +259,26 @@ class Copy:
                 done += len(data)
                 progress(done, 0)
 
-            if await self._converse(choice, _script(_TAR, place=source.path), take) and done:
+            if await self._converse(copied, _script(_TAR, place=copied.path), take) and done:
                 reader.finish()
                 unpacker.finish()
+                copied.files, copied.size = unpacker.files, unpacker.size
 
-    async def _put_in(
-        self,
-        choice: Choice,
-        sources: Sources | None,
-        place: str,
-        advance: Callable[[int], None],
-    ) -> None:
+    async def _put_in(self, copied: Copied, sources: Sources | None, advance: Callable[[int], None]) -> None:
         if sources is None:
-            script, pieces = _script(_STORE, place=place, only="1"), None
+            script, pieces = _script(_STORE, place=copied.path, only="1"), None
         else:
-            only = str(int(len(sources) == 1))
-            script, pieces = _script(_UNTAR, place=place, only=only), write_archive(sources, self.problem)
+            script = _script(_UNTAR, place=copied.path, only=str(int(len(sources) == 1)))
+            pieces = write_archive(sources, partial(self._problem, copied), copied.count_file)
 
         async def feed(running: AsyncExec) -> None:
             if pieces is None:
+                size = 0
                 while data := await _read():
                     await running.write(data)
+                    size += len(data)
                     advance(len(data))
+                copied.count_file(size)
             else:
                 for piece in pieces:
                     await running.write(piece)
@@ -236,18 +289,19 @@ class Copy:
             pass
 
         try:
-            await self._converse(choice, script, ignore, feed)
+            await self._converse(copied, script, ignore, feed)
         except UmlabError as error:
-            self.problem(f"{choice.label}: {error}")
+            self._problem(copied, f"{copied.choice.label}: {error}")
 
     async def _converse(
         self,
-        choice: Choice,
+        copied: Copied,
         script: str,
         take: Callable[[bytes], Awaitable[None]],
         feed: Callable[[AsyncExec], Awaitable[None]] | None = None,
     ) -> bool:
         """Run a script, and say whether it ended well; what it complains about are problems."""
+        choice = copied.choice
         order = ExecOrder(script=script, input="none" if feed is None else "pipe")
         async with await AsyncExec.open(choice.lab, choice.guest, order) as running:
             feeding = asyncio.ensure_future(feed(running)) if feed is not None else None
@@ -268,9 +322,9 @@ class Copy:
                     feeding.cancel()
                     await asyncio.gather(feeding, return_exceptions=True)
             for line in errors.decode("utf-8", "surrogateescape").splitlines():
-                self.problem(f"{choice.label}: {line}")
+                self._problem(copied, f"{choice.label}: {line}")
             if running.status and not errors:
-                self.problem(f"{choice.label}: the copy ended with status {running.status}")
+                self._problem(copied, f"{choice.label}: the copy ended with status {running.status}")
             return not running.status
 
     async def _clean(self, running: AsyncExec) -> None:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import signal
-from collections.abc import Iterator
+from signal import SIGINT, SIGPIPE
 
 from umlab.cli.exit_status import EXIT_SIGNAL
+from umlab.cli.passed_signals import PassedSignals
 from umlab.cli.run_stream import Left, Pipes, Streams, Terminal, choose_streams
 from umlab.client.exec import AsyncExec, ExecOrder
 from umlab.errors import CommandTimeout, UmlabError
 
-#: Those that the command gets in our place.
-_SIGNALS = ("INT", "TERM", "HUP", "QUIT")
 #: Bytes that are typed at a time, and seconds that each of them takes: a guest's line is no faster.
 _TYPED_SIZE, _BYTE_TIME = 1024, 0.025 / 1024
 _END_OF_FILE = b"\x04"
@@ -43,7 +40,7 @@ async def run_session(
 ) -> int:
     """Run a command to its end and return its status, 128 + n where signal n has ended it or us.
 
-    The first signal of a kind is the command's, the second one ends it with us.
+    Signals are the command's, as `PassedSignals` says; one that ends us ends it.
 
     Args:
         lab: The lab.
@@ -56,61 +53,38 @@ async def run_session(
         CommandTimeout: It did not end in time.
         UmlabError: It cannot be run, or its guest or the daemon has ended.
     """
-    task = asyncio.ensure_future(_converse(lab, guest, order, streams, timeout))
-    try:
-        return await task
-    except TimeoutError:
-        raise CommandTimeout(guest, order.text, timeout or 0) from None
-    except Left:
-        return EXIT_SIGNAL + signal.SIGINT
-    except BrokenPipeError:
-        # As it is for a command whose output nobody reads.
-        return EXIT_SIGNAL + signal.SIGPIPE
+    command: _Command | None = None
 
-
-async def _converse(
-    lab: str,
-    guest: str,
-    order: ExecOrder,
-    streams: Streams,
-    timeout: float | None,  # noqa: ASYNC109
-) -> int:
-    async with asyncio.timeout(timeout), await AsyncExec.open(lab, guest, order) as running:
-        command = _Command(running, streams)
-        conversation = asyncio.ensure_future(streams.converse(command))
-        with _signals(command, conversation) as ended_by:
+    async def converse() -> int:
+        nonlocal command
+        async with asyncio.timeout(timeout), await AsyncExec.open(lab, guest, order) as running:
+            command = _Command(running, streams)
             try:
-                return await conversation
-            except asyncio.CancelledError:
-                if not ended_by:
-                    raise
-                return EXIT_SIGNAL + ended_by[0]
+                return await streams.converse(command)
             finally:
                 await command.close()
 
+    def pass_on(name: str) -> bool:
+        if command is None:
+            return False
+        command.signal(name)
+        return True
 
-@contextlib.contextmanager
-def _signals(command: _Command, conversation: asyncio.Future[int]) -> Iterator[list[int]]:
-    """Pass signals on; yield a list that has the one that has ended us, if one has."""
-    loop = asyncio.get_running_loop()
-    passed_on: set[str] = set()
-    ended_by: list[int] = []
-
-    def take(name: str) -> None:
-        if name not in passed_on:
-            passed_on.add(name)
-            command.signal(name)
-        elif not ended_by:
-            ended_by.append(signal.Signals[f"SIG{name}"])
-            conversation.cancel()
-
-    for name in _SIGNALS:
-        loop.add_signal_handler(signal.Signals[f"SIG{name}"], take, name)
-    try:
-        yield ended_by
-    finally:
-        for name in _SIGNALS:
-            loop.remove_signal_handler(signal.Signals[f"SIG{name}"])
+    task, signals = asyncio.ensure_future(converse()), PassedSignals(pass_on)
+    with signals.heard(task):
+        try:
+            return await task
+        except asyncio.CancelledError:
+            if not signals.ended_by:
+                raise
+            return EXIT_SIGNAL + signals.ended_by
+        except TimeoutError:
+            raise CommandTimeout(guest, order.text, timeout or 0) from None
+        except Left:
+            return EXIT_SIGNAL + SIGINT
+        except BrokenPipeError:
+            # As it is for a command whose output nobody reads.
+            return EXIT_SIGNAL + SIGPIPE
 
 
 class _Command:

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from umlab.cli.console_line import select
 from umlab.cli.target import guest_place
 from umlab.client.console import GuestConsole, labelled, running_guests
-from umlab.errors import LabError, NoSuchGuest
+from umlab.client.find import find_guest
+from umlab.client.sync import Client
+from umlab.errors import LabError, LabNotRunning, NoSuchGuest
 
 _PATTERN = re.compile(r"[*?\[]")
 
@@ -40,7 +42,9 @@ def choose(names: Sequence[str], *, everyone: bool) -> list[Choice]:
 
     Raises:
         NoSuchGuest: A name or pattern that no guest has.
-        LabError: Several labs have such a guest, no lab's daemon speaks for it, or there is not one lab.
+        LabNotRunning: There is no such lab.
+        LabError: Several labs have such a guest, no lab's daemon speaks for it, or there is not one lab;
+            with ``everyone`` the name is a guest's.
     """
     running = asyncio.run(running_guests()) if everyone or any(map(_PATTERN.search, names)) else []
     running = [each for each in running if each.lab is not None]
@@ -66,8 +70,27 @@ def _of_lab(running: list[GuestConsole], lab: str | None) -> list[GuestConsole]:
         raise LabError(f"several labs run; write one of {', '.join(labs)}")
     guests = [each for each in running if lab in (None, each.lab)]
     if not guests:
-        raise LabError("no guest runs" if lab is None else f"{lab}: no guest runs")
+        raise LabError("no guest runs") if lab is None else _empty(lab)
     return guests
+
+
+def _empty(lab: str) -> LabError:
+    """Return the error for a lab of which no guest runs, which may not be meant to be one."""
+    try:
+        Client(lab).lab()
+    except LabNotRunning as not_running:
+        try:
+            place = find_guest(lab)
+        except NoSuchGuest:
+            return not_running
+        except LabError as error:
+            return error
+        if place.lab is None:
+            return not_running
+        return LabError(
+            f"{lab} is a guest, --all takes a lab: write {lab} without --all, or --all {place.lab}"
+        )
+    return LabError(f"{lab}: no guest runs")
 
 
 def _choices(guests: list[GuestConsole]) -> list[Choice]:

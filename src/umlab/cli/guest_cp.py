@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from umlab.cli import complete
+from umlab.cli.option import AsJson
+from umlab.cli.output import Output
 
 EPILOG = """
 Examples:
@@ -16,7 +18,7 @@ Examples:
 
   umlab guest cp left:/var/log/messages .
 
-  umlab guest cp --all hosts :/etc/hosts
+  umlab guest cp --all --json hosts :/etc/hosts
 
   make -s config | umlab guest cp - left:/etc/config
 
@@ -37,6 +39,7 @@ def copy(
     everyone: Annotated[
         bool, typer.Option("--all", help="Copy into all guests of a lab that run; DST is [LAB]:PATH.")
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Copy files and folders into a guest, or out of it, with modes and times; links stay links.
 
@@ -58,14 +61,20 @@ def copy(
         raise typer.BadParameter("--all is for copying into guests")
     if any(each.path == "-" for each in sources) and len(sources) > 1:
         raise typer.BadParameter("- is a source by itself")
+    if as_json and target.path == "-":
+        raise typer.BadParameter("--json is for copies to other places than standard output")
     if not everyone and "" in (target.guest, *(each.guest for each in sources)):
         raise typer.BadParameter("write the guest before the colon, or --all")
-    from umlab.cli.copy import Copy, named_sources, target_path
+    from umlab.cli.copy import Copied, Copy, named_sources, target_path
     from umlab.cli.guest_choice import choose
     from umlab.cli.interrupt import run_interruptible
     from umlab.errors import LabError
 
-    run = Copy(lambda text: print(f"umlab: {text}", file=sys.stderr))
+    def tell(copied: Copied) -> None:
+        if as_json:
+            Output(as_json=True).record(copied.record(), "")
+
+    run = Copy(lambda text: print(f"umlab: {text}", file=sys.stderr), tell)
     try:
         if target.guest is not None:
             choices = choose([target.guest] if target.guest else [], everyone=everyone)

@@ -94,8 +94,8 @@ def execute(
     status is the highest. A guest that boots is waited for.
 
     The status is 125 for a failure of ours, 126 and 127 for a command that cannot be run or is not there,
-    128 + n for signal n. Signals go to the command, and the second Ctrl-C ends it; at a terminal Ctrl-] typed
-    three times does.
+    128 + n for signal n. Signals go to the command, and a second Ctrl-C or SIGTERM ends it; at a terminal
+    Ctrl-] typed three times does.
     """
     command = command_words(ctx) or []
     if not command:

@@ -174,9 +174,11 @@ def rm(
     as_json: AsJson = False,
 ) -> None:
     """Remove an image that nobody needs."""
-    from umlab.daemon.disk import disks_on
+    from umlab.daemon.disk import disks_on, refuse_unreadable
     from umlab.guest.disk.image import image_path, remove_image
 
+    if not force:
+        refuse_unreadable()
     users = list(map(str, disks_on(image_path(name))))
     remove_image(name, users, force=force)
     Output(as_json=as_json).record({"image": name, "changed": True}, f"{name}: removed")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -15,8 +15,15 @@ T = TypeVar("T")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+def heeded(numbers: Iterable[signal.Signals]) -> list[signal.Signals]:
+    """Return those signals that our caller has not told us to ignore, as nohup(1) does."""
+    return [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+
+
 def run_interruptible(work: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end; SIGINT, SIGTERM and SIGHUP cancel it, so that it cleans up.
+
+    One of them that our caller ignores stays ignored.
 
     Raises:
         typer.Exit: A signal came; the status is 128 + its number.
@@ -33,7 +40,7 @@ async def _run(work: Coroutine[Any, Any, T]) -> T:
         task.cancel()
 
     loop = asyncio.get_running_loop()
-    for number in _SIGNALS:
+    for number in heeded(_SIGNALS):
         loop.add_signal_handler(number, interrupt, number)
     try:
         return await task
@@ -47,6 +54,8 @@ async def _run(work: Coroutine[Any, Any, T]) -> T:
 def interruptible() -> Iterator[None]:
     """Let SIGINT, SIGTERM and SIGHUP end the block, so that it cleans up.
 
+    One of them that our caller ignores stays ignored.
+
     Raises:
         typer.Exit: A signal came; the status is 128 + its number.
     """
@@ -54,9 +63,7 @@ def interruptible() -> Iterator[None]:
     def interrupt(number: int, _: object) -> None:
         raise typer.Exit(128 + number)
 
-    # What the caller ignores, as nohup(1) does, stays so.
-    heeded = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, interrupt) for number in heeded}
+    before = {number: signal.signal(number, interrupt) for number in heeded(_SIGNALS)}
     try:
         yield
     finally:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from umlab.cli import complete, kernel_build
+from umlab.cli.exit_status import EXIT_ERROR
 from umlab.cli.option import AsJson
 from umlab.cli.output import Output
 
@@ -50,11 +51,15 @@ def ls(
 ) -> None:
     """List the kernels that guests can run, each with its transports and what else it has.
 
-    The first one is Debian's, which guests run where no other is named.
+    The first one is Debian's, which guests run where no other is named. The status is 1 where one that
+    --kernel names cannot be run.
     """
     from umlab.cli.page import present
 
-    present(lambda: _page(kernel or []), as_json=as_json)
+    page = _page(kernel or [])
+    present(lambda: page, as_json=as_json)
+    if any(record["error"] is not None for record in page.records[len(page.records) - len(kernel or []) :]):
+        raise typer.Exit(EXIT_ERROR)
 
 
 @app.command("rm", epilog=_RM_EPILOG)

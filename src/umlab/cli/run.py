@@ -147,7 +147,7 @@ def run(
 
     The status is 124 for --timeout, 125 for a failure of ours or of the guest, 126 and 127 for a command
     that cannot be run or is not there, 128 + n for signal n. Signals go to the command, and a second
-    Ctrl-C ends the guest; on a terminal Ctrl-] does, typed three times.
+    Ctrl-C or SIGTERM ends the guest; on a terminal Ctrl-] does, typed three times.
     """
     from umlab.cli.run_guest import Outcome
     from umlab.cli.run_order import RunOptions

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from umlab.cli.exit_status import EXIT_OWN_FAILURE, EXIT_SIGNAL, EXIT_TIMEOUT
+from umlab.cli.passed_signals import PassedSignals
 from umlab.cli.run_order import RunOrder
 from umlab.cli.run_stream import Left, Streams
 from umlab.errors import GuestFailed, UmlabError
@@ -29,9 +30,6 @@ _PANIC = "Kernel panic - not syncing: "
 #: What our init says of a root that is not all that it should be, and what the kernel says when it gives up.
 _INIT_SAYS = "umlab: "
 _INIT_ENDED = "Attempted to kill init!"
-#: Signals that go to the command while it runs, and those of them the second of which ends the guest.
-_SIGNALS = ("INT", "TERM", "HUP", "QUIT", "USR1", "USR2")
-_ENDING = frozenset({"INT", "TERM", "HUP", "QUIT"})
 
 
 @dataclass(slots=True)
@@ -89,22 +87,20 @@ class GuestRun:
         self._begun_at = time.monotonic()
         self._guest: Guest | None = None
         self._session: Session | None = None
-        # The signal that ends the guest; those that the command has got.
-        self._ended_by = 0
-        self._passed_on: set[str] = set()
+        self._signals = PassedSignals(self._pass_on)
 
     async def run(self) -> Outcome:
         """Do all of it; nothing of the guest is left afterwards."""
         outcome = self._outcome
         task = asyncio.ensure_future(self._boot_and_run())
-        with self._signals(task):
+        with self._signals.heard(task):
             try:
                 outcome.status = await task
             except asyncio.CancelledError:
-                if not self._ended_by:
+                if not self._signals.ended_by:
                     raise
-                outcome.status = EXIT_SIGNAL + self._ended_by
-                outcome.error = f"ended by {signal.Signals(self._ended_by).name}"
+                outcome.status = EXIT_SIGNAL + self._signals.ended_by
+                outcome.error = f"ended by {signal.Signals(self._signals.ended_by).name}"
             except TimeoutError:
                 outcome.status = EXIT_TIMEOUT
                 outcome.error = f"{self._doing()} did not end within {self._timeout:g} seconds"
@@ -147,44 +143,23 @@ class GuestRun:
         try:
             yield
         finally:
-            if self._order.last_script is not None and guest.status is None and not self._ended_by:
+            if self._order.last_script is not None and guest.status is None and not self._signals.ended_by:
                 with contextlib.suppress(UmlabError):
                     await guest.agent.run(self._order.last_script, _LAST_TIMEOUT)
 
     async def _end(self, guest: Guest) -> None:
         # A kernel that counts which of its lines run writes that down when it ends by itself.
-        writes = self._order.last_script is not None and not self._ended_by
+        writes = self._order.last_script is not None and not self._signals.ended_by
         await guest.stop(term_timeout=TERM_TIMEOUT if writes else 0)
 
-    @contextlib.contextmanager
-    def _signals(self, task: asyncio.Task[int]) -> Iterator[None]:
-        """Let signals go to the command, or end the guest where there is none."""
-        loop = asyncio.get_running_loop()
-
-        def take(name: str) -> None:
-            if self._ended_by:
-                return
-            is_second = name in _ENDING and bool(self._passed_on & _ENDING)
-            if self._session is not None and not self._session.has_exited and not is_second:
-                self._passed_on.add(name)
-                # An agent that does not read has a guest that hangs.
-                with contextlib.suppress(UmlabError):
-                    self._session.signal(name)
-                    return
-            self._ended_by = int(signal.Signals[f"SIG{name}"])
-            task.cancel()
-
-        # One that we were told to ignore, as by nohup, is none of the command's either.
-        heard = [
-            name for name in _SIGNALS if signal.getsignal(signal.Signals[f"SIG{name}"]) is not signal.SIG_IGN
-        ]
-        for name in heard:
-            loop.add_signal_handler(signal.Signals[f"SIG{name}"], take, name)
-        try:
-            yield
-        finally:
-            for name in heard:
-                loop.remove_signal_handler(signal.Signals[f"SIG{name}"])
+    def _pass_on(self, name: str) -> bool:
+        if self._session is None or self._session.has_exited:
+            return False
+        # An agent that does not read has a guest that hangs.
+        with contextlib.suppress(UmlabError):
+            self._session.signal(name)
+            return True
+        return False
 
     def _failed(self, error: GuestFailed) -> None:
         outcome = self._outcome

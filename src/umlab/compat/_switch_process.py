@@ -14,7 +14,7 @@ from umlab._line_writer import LineWriter, write_now
 from umlab._notify import activation_fds, notify, take_listener
 from umlab.compat._background import continue_in_background
 from umlab.compat._switch_log import EventLog
-from umlab.compat.uml_switch import Options
+from umlab.compat._switch_options import Options
 from umlab.daemon.switch import SwitchService
 from umlab.errors import SocketInUse, SwitchError, TransportError, UmlabError
 from umlab.switch.model import SECOND_NS, SwitchConfig

@@ -19,9 +19,9 @@ from umlab._notify import notify
 from umlab.compat._background import continue_in_background
 from umlab.compat._switch_process import OptionalTap, keep_standard_descriptors
 from umlab.compat._vde_console import Console, End, Setting, power_of_two
+from umlab.compat._vde_options import SYSTEM_SCRIPT, USER_SCRIPT, Options
 from umlab.compat._vde_ports import VdeSwitch
 from umlab.compat._vde_sessions import ConsoleSessions
-from umlab.compat.vde_switch import SYSTEM_SCRIPT, USER_SCRIPT, Options
 from umlab.daemon.access import find_group
 from umlab.errors import SocketInUse, SwitchError, TransportError
 from umlab.switch.model import SECOND_NS, SwitchConfig

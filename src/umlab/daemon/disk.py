@@ -73,6 +73,28 @@ def disks_on(image: str | os.PathLike[str]) -> Iterator[KeptDisk]:
             continue
 
 
+def refuse_unreadable() -> None:
+    """Refuse to tell who needs an image where labs may keep what cannot be read.
+
+    Raises:
+        LabError: Names a directory, or a COW file, which nobody says anything of.
+    """
+    for state in _entries(state_base()):
+        folders = [state / DISKS, *_entries(state / SNAPSHOTS)]
+        for file in (file for folder in folders for file in _entries(folder)):
+            if file.suffix == _SUFFIX and not os.access(file, os.R_OK):
+                raise LabError(f"cannot read {file}, which may need the image")
+
+
+def _entries(directory: Path) -> list[Path]:
+    try:
+        return list(directory.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise LabError(f"cannot read {directory}, whose disks may need the image: {error.strerror}") from None
+
+
 def prepare_disk(spec: GuestSpec, state: Path) -> None:
     """Have a guest's disk there before its kernel runs, which says little of what it cannot open.
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO
 
 from umlab.errors import LabError
+from umlab.guest.guard import guarded
 
 #: Where Debian keeps programs that a plain user's PATH leaves out.
 _SYSTEM_PATH = "/usr/local/sbin:/usr/sbin:/sbin"
@@ -68,7 +69,7 @@ def check_status(program: str, status: int, last: str) -> None:
 def running(
     command: Sequence[str], *, stdin: IO[bytes] | None = None, stdout: int, stderr: int
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a program in a process group of its own, which has ended after the block.
+    """Run a program in a process group of its own, which has ended after the block, however we end.
 
     Args:
         command: The program and its arguments.
@@ -80,23 +81,25 @@ def running(
         LabError: It cannot be run.
     """
     environment = {**os.environ, "LC_ALL": "C.UTF-8", "PATH": program_path()}
-    try:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL if stdin is None else stdin,
-            stdout=stdout,
-            stderr=stderr,
-            env=environment,
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise LabError(f"cannot run {command[0]}: {error.strerror}") from None
-    with process:
+    with guarded() as guard:
         try:
-            yield process
-        finally:
-            if process.poll() is None:
-                _end(process)
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL if stdin is None else stdin,
+                stdout=stdout,
+                stderr=stderr,
+                env=environment,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise LabError(f"cannot run {command[0]}: {error.strerror}") from None
+        guard.arm(process.pid)
+        with process:
+            try:
+                yield process
+            finally:
+                if process.poll() is None:
+                    _end(process)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

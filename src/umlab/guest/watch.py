@@ -4,10 +4,7 @@ Only the main process of a UML guest holds the guest's programs back from the ho
 killed as soon as the main process dies, by whatever cause: a thread that does nothing else waits for
 that, and a busy event loop does not delay it.
 
-The group is killed, too, when our own process dies.  The kernel's parent-death signal cannot do that: it
-comes once for each of our threads, SIGTERM ends a UML kernel in order only the first time, and the second
-one kills the main process alone.  A shell of a few hundred kilobytes waits at the end of a pipe instead,
-the guard.
+The group is killed, too, when our own process dies: see :mod:`umlab.guest.guard`.
 """
 
 from __future__ import annotations
@@ -22,6 +19,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+
+from umlab.guest.guard import Guard
 
 _log = logging.getLogger(__name__)
 #: Seconds that killed processes have to be gone; one that hangs in the host's kernel takes longer.
@@ -44,46 +43,6 @@ def group_members(group: int) -> list[int]:
         if int(fields[2]) == group and fields[0] not in (b"Z", b"X"):
             members.append(int(name))
     return members
-
-
-class _Guard:
-    """A process that kills a group when this process ends without having dismissed it."""
-
-    #: The first line is the group.  Then the end of the pipe is our end; a second line is the dismissal.
-    _SCRIPT = 'read -r group && { read -r line || kill -s KILL -- "-$group"; }'
-
-    def __init__(self) -> None:
-        reader, self._pipe = os.pipe2(os.O_CLOEXEC)
-        try:
-            # A session of its own: a terminal's interrupt is for us, not for the guard.
-            self._shell = subprocess.Popen(
-                ["/bin/sh", "-c", self._SCRIPT],
-                stdin=reader,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                cwd="/",
-                start_new_session=True,
-            )
-        except BaseException:
-            os.close(self._pipe)
-            raise
-        finally:
-            os.close(reader)
-
-    def arm(self, group: int) -> None:
-        """Name the group; it must be dismissed before the group's number can become another's."""
-        self._tell(f"{group}\n")
-
-    def dismiss(self) -> None:
-        """End the guard; armed before or not, it kills nothing."""
-        self._tell("\n\n")
-        os.close(self._pipe)
-        self._shell.wait()
-
-    def _tell(self, line: str) -> None:
-        # A guard that somebody has killed cannot be told anything.
-        with contextlib.suppress(BrokenPipeError):
-            os.write(self._pipe, line.encode())
 
 
 class WatchedGroup:
@@ -158,7 +117,7 @@ class WatchedGroup:
 
     def _run(self) -> None:
         try:
-            guard = _Guard()
+            guard = Guard()
         except OSError as error:
             self._started.set_exception(error)
             return
@@ -198,7 +157,7 @@ class WatchedGroup:
             start_new_session=True,
         )
 
-    def _end_group(self, child: subprocess.Popen[bytes], guard: _Guard) -> int:
+    def _end_group(self, child: subprocess.Popen[bytes], guard: Guard) -> int:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(child.pid, signal.SIGKILL)
         deadline = time.monotonic() + _GONE_TIMEOUT

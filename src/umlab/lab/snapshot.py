@@ -184,8 +184,9 @@ def remove(target: Target, name: str) -> list[KeptDisk]:
         for copy in copies:
             copy.path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
-            # Other guests' parts may be in it.
+            # Other guests' parts may be in it, and other snapshots beside it.
             copies[0].path.parent.rmdir()
+            copies[0].path.parent.parent.rmdir()
     except OSError as error:
         raise LabError(f"the snapshot {name} of {target} cannot be removed: {error.strerror}") from None
     return copies

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from support.cli_run import Run
+from support.fake_lab import FakeLab
 from support.lab_thread import LabThread
 from umlab.cli.copy import named_sources, target_path
 from umlab.cli.copy_place import Place, parse_place
@@ -78,12 +79,14 @@ def test_target_is_a_folder_or_a_new_name(tmp_path: Path) -> None:
         (("left:a", "right:b"), 2, "one side only"),
         (("--all", "left:a", "b"), 2, "--all is for copying into guests"),
         (("-", "a", "left:b"), 2, "- is a source by itself"),
+        (("--json", "left:a", "-"), 2, "--json is for copies to other places"),
         (("a", ":/tmp"), 2, "write the guest before the colon"),
         (("nothing", "left:/tmp"), 1, "nothing: no such file or folder"),
         (("left:/a", "/nowhere/b"), 1, "/nowhere"),
         (("/etc/passwd", "nobody:/tmp"), 3, "no guest nobody"),
         (("/etc/passwd", "n*:/tmp"), 3, "no guest n*"),
-        (("--all", "/etc/passwd", "ring:/tmp"), 1, "ring: no guest runs"),
+        (("--all", "/etc/passwd", "ring:/tmp"), 3, "ring does not run"),
+        (("--all", "/etc/passwd", "left:/tmp"), 1, "write left without --all, or --all lan"),
     ],
 )
 def test_what_cannot_be_copied_is_told(
@@ -94,8 +97,31 @@ def test_what_cannot_be_copied_is_told(
     assert text in done.complaint
 
 
+def test_lab_whose_guests_have_ended_has_none_that_runs(lab: LabThread, run: Run) -> None:
+    def end(fake: FakeLab) -> None:
+        for name in ("left", "right"):
+            fake.held(name).state = "ended"
+
+    lab.call(end)
+    for target, told in (
+        ("lan:/", "lan: no guest runs"),
+        ("right:/", "right is a guest"),
+        (":/", "no guest"),
+    ):
+        done = run("guest", "cp", "--all", "/etc/passwd", target)
+        assert done.status == 1
+        assert told in done.complaint
+
+
 def test_failure_in_one_guest_does_not_keep_others_from_it(lab: LabThread, run: Run) -> None:
     lab.call(lambda fake: setattr(fake.held("left"), "state", "silent"))
-    done = run("guest", "cp", "--all", "/etc/passwd", ":/tmp")
+    done = run("guest", "cp", "--all", "--json", "/etc/passwd", ":/tmp")
     assert done.status == 1
     assert done.err == "umlab: left: guest left has no agent that answers\n"
+    left, right = sorted(done.records, key=lambda record: str(record["guest"]))
+    problem = "left: guest left has no agent that answers"
+    assert (left["lab"], left["guest"], left["path"], left["problems"]) == ("lan", "left", "/tmp", [problem])
+    assert 0 < right.pop("seconds") < 60
+    size = Path("/etc/passwd").stat().st_size
+    facts = {"lab": "lan", "guest": "right", "path": "/tmp", "files": 1, "bytes": size, "problems": []}
+    assert right == facts

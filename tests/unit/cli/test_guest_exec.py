@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -107,7 +108,8 @@ def test_records_of_guests(lab: LabThread, run: Run) -> None:
         (("n*", "--", "ls"), "no guest n*"),
         (("left", "-w", "x", "--", "ls"), "is not an absolute path"),
         (("left", "--", "die"), "ended with status 134"),
-        (("--all", "ring", "--", "ls"), "ring: no guest runs"),
+        (("--all", "ring", "--", "ls"), "ring does not run; start it with"),
+        (("--all", "left", "--", "ls"), "left is a guest, --all takes a lab: write left without --all"),
     ],
 )
 def test_failures_of_ours_have_their_own_status(
@@ -146,6 +148,32 @@ def test_signals_are_the_commands(lab: LabThread, runtime: Path) -> None:
         assert process.stdout.readline().endswith(b": asleep\n")
         process.send_signal(signal.SIGINT)
         assert process.wait(scaled(20)) == 130
+    wait_until(lambda: all(each.released for each in sessions(lab)), 10, "everything is killed")
+
+
+def test_second_signal_ends_us_and_one_that_we_ignore_is_nobodys(lab: LabThread, runtime: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        process = started(runtime, "left", "--", "stubborn")
+        others = started(runtime, "left", "right", "--", "sleep")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    with process, others:
+        assert process.stdout is not None
+        assert others.stdout is not None
+        assert process.stdout.readline() == b"asleep\n"
+        (session,) = (each for each in sessions(lab) if each.order.argv == ("stubborn",))
+        process.send_signal(signal.SIGHUP)
+        for name in ("USR1", "USR2", "TERM"):
+            process.send_signal(signal.Signals[f"SIG{name}"])
+            wait_until(partial(session.signals.__contains__, name), 10, "the signal is passed on")
+        assert session.signals == ["USR1", "USR2", "TERM"]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(scaled(20)) == 130
+        assert others.stdout.readline().endswith(b": asleep\n")
+        others.send_signal(signal.SIGHUP)
+        others.send_signal(signal.SIGTERM)
+        assert others.wait(scaled(20)) == 143
     wait_until(lambda: all(each.released for each in sessions(lab)), 10, "everything is killed")
 
 

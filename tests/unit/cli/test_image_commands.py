@@ -80,6 +80,25 @@ def test_image_that_disks_and_snapshots_need_is_kept(run: Run, disk: Path) -> No
     assert run("image", "rm", "debian", "--force").status == 0
 
 
+def test_image_is_kept_where_it_is_unknown_who_needs_it(run: Run, disk: Path) -> None:
+    disk.unlink()
+    folder = disk.parent
+    folder.rmdir()
+    # Which nobody can read, not even root.
+    for state in (folder, folder.parent.parent / "lan"):
+        state.symlink_to(state)
+        refused = run("image", "rm", "debian")
+        assert refused.status == 1
+        assert f"cannot read {state}" in refused.err
+        assert "may need the image: Too many levels of symbolic links" in refused.err
+        state.unlink()
+    folder.mkdir()
+    disk.symlink_to(disk)
+    refused = run("image", "rm", "debian")
+    assert (refused.status, f"cannot read {disk}, which may need the image" in refused.err) == (1, True)
+    assert run("image", "rm", "debian", "--force").status == 0
+
+
 def test_snapshot_is_saved_listed_put_back_and_removed(run: Run, disk: Path, image: Path) -> None:
     assert run("snapshot", "ls").out == "there is no snapshot\n"
     saved = run("snapshot", "save", "office", "clean")

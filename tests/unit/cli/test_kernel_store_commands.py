@@ -18,6 +18,7 @@ from umlab.cli import kernel_build
 from umlab.cli.complete import built_kernel_names, kernel_names
 from umlab.cli.output import Output
 from umlab.guest.kernel import store as kernel_store
+from umlab.guest.watch import group_members
 
 
 @pytest.fixture
@@ -78,7 +79,7 @@ def test_kernel_elsewhere_is_listed_and_one_that_is_broken_is_told(run: Run, fak
         program.write_text(text)
         program.chmod(0o755)
         done = run("kernel", "ls", "--kernel", str(program))
-        assert done.status == 0
+        assert done.status == int(text != KERNEL)
         (record,) = run("kernel", "ls", "--json", "--kernel", str(program)).records[1:]
         assert record["name"] == str(program)
         if text == KERNEL:
@@ -87,6 +88,18 @@ def test_kernel_elsewhere_is_listed_and_one_that_is_broken_is_told(run: Run, fak
         else:
             assert "does not tell its version" in done.out.splitlines()[-1]
             assert "does not tell its version" in record["error"]
+
+
+def test_kernel_that_is_not_there_is_no_success_and_those_in_the_store_are_listed_anyway(
+    run: Run, fake: FakeMake
+) -> None:
+    done = run("kernel", "ls", "--kernel", "nope")
+    assert (done.status, "there is no kernel 'nope'" in done.out) == (1, True)
+    records = run("kernel", "ls", "--kernel", "nope", "--json").records
+    assert [record["name"] for record in records] == ["debian", "nope"]
+    broken = fake.folder / "data/umlab/kernels/broken"
+    broken.mkdir(parents=True)
+    assert run("kernel", "ls").status == 0
 
 
 def test_wrong_words_are_refused_before_anything_is_done(run: Run, fake: FakeMake) -> None:
@@ -135,20 +148,25 @@ def test_signal_ends_the_build_with_all_its_processes(fake: FakeMake, number: si
     wait_until(lambda: not is_alive(pid_in(child)), 10, "its compilers have ended")
 
 
-def test_what_a_killed_build_has_left_running_meets_no_other(run: Run, fake: FakeMake) -> None:
-    child = fake.folder / "child"
-    fake.behave(then='sh -c "echo \\$\\$ >$FAKE/child.new; mv $FAKE/child.new $FAKE/child; sleep 600"')
+def test_killed_build_takes_its_compilers_along_and_what_ran_away_meets_no_other(
+    run: Run, fake: FakeMake
+) -> None:
+    child, other = fake.folder / "child", fake.folder / "other"
+    # The first one leaves the group of the build.
+    waiting = 'sh -c "echo \\$\\$ >$FAKE/{0}.new; mv $FAKE/{0}.new $FAKE/{0}; exec sleep 600"'
+    fake.behave(then=f"setsid {waiting.format('other')} & {waiting.format('child')}")
     words = ["kernel", "build", "--source", str(fake.tree)]
     program = [sys.executable, "-c", "from umlab.cli.main import main; main()", *words]
     with subprocess.Popen(program, stdout=subprocess.DEVNULL) as build:
-        wait_until(lambda: pid_in(child), 20, "it compiles")
+        wait_until(lambda: pid_in(child) and pid_in(other), 20, "it compiles")
+        group = os.getpgid(pid_in(child))
         build.kill()
-    group = os.getpgid(pid_in(child))
     try:
+        wait_until(lambda: not group_members(group), 10, "its compilers have ended")
         assert "is being built already" in run(*words).err
         assert "is being built already" in run("kernel", "rm", "linux-6.12").err
     finally:
-        os.killpg(group, signal.SIGKILL)
+        os.kill(pid_in(other), signal.SIGKILL)
     fake.behave(then="")
     wait_until(lambda: run(*words).status == 0, 10, "it can be built again")
 

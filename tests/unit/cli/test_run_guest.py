@@ -151,13 +151,16 @@ async def test_what_was_written_is_on_the_hosts_disks_before_the_end(
     assert guest.asked == ["script", "release", "sync", "stop softly"]
 
 
-@pytest.mark.parametrize("name", ["INT", "TERM", "HUP", "QUIT"])
+@pytest.mark.parametrize(
+    ("name", "second"),
+    [(name, name) for name in ("INT", "TERM", "HUP", "QUIT")] + [("INT", "TERM"), ("TERM", "QUIT")],
+)
 async def test_first_signal_is_the_commands_the_second_ends_the_guest(
-    tmp_path: Path, guest: FakeGuest, output: tuple[int, int], name: str
+    tmp_path: Path, guest: FakeGuest, output: tuple[int, int], name: str, second: str
 ) -> None:
     running = Running(tmp_path, guest, output[1], last="sync")
     session = await running.session()
-    number = signal.Signals[f"SIG{name}"]
+    number, last = (signal.Signals[f"SIG{each}"] for each in (name, second))
 
     def passed_on(count: int) -> bool:
         return len(session.signals) > count
@@ -167,9 +170,9 @@ async def test_first_signal_is_the_commands_the_second_ends_the_guest(
         os.kill(os.getpid(), each)
         await wait_until_async(partial(passed_on, count), 5, "the signal is passed on")
     assert session.signals == ["USR1", "USR1", "USR2", name]
-    os.kill(os.getpid(), number)
+    os.kill(os.getpid(), last)
     outcome = await running.outcome
-    assert (outcome.status, outcome.error) == (128 + number, f"ended by SIG{name}")
+    assert (outcome.status, outcome.error) == (128 + last, f"ended by SIG{second}")
     # Nobody wants to wait for it.
     assert guest.asked == ["script", "release", "stop at once"]
 

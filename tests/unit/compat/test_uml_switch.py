@@ -9,8 +9,8 @@ import pytest
 
 from umlab.compat import uml_switch
 from umlab.compat._switch_log import EventLog
+from umlab.compat._switch_options import DEFAULT_CONTROL, DEFAULT_DATA, Options, UsageError, parse_options
 from umlab.compat._switch_process import OptionalTap, attached_line, explain
-from umlab.compat.uml_switch import DEFAULT_CONTROL, DEFAULT_DATA, Options, UsageError, parse_options
 from umlab.daemon.switch import ServiceEvent, SessionClosed, SessionOpened, SessionRefused
 from umlab.errors import (
     BadMagic,

@@ -20,8 +20,16 @@ from umlab._line_writer import LineWriter
 from umlab.compat import vde_switch
 from umlab.compat._vde_console import Console, Outcome
 from umlab.compat._vde_getopt import OptionReader
+from umlab.compat._vde_options import (
+    LONG,
+    SHORT,
+    SYSTEM_DIRECTORY,
+    USER_DIRECTORY,
+    OptionError,
+    Options,
+    obey,
+)
 from umlab.compat._vde_process import StandardInput, _set_directory_mode, _StartError
-from umlab.compat.vde_switch import LONG, SHORT, SYSTEM_DIRECTORY, USER_DIRECTORY, OptionError, Options, obey
 from umlab.wire.vde_console import PROMPT
 
 REFERENCE = ROOT / "docs" / "reference" / "vde_switch.md"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from support.deadline import wait_until
 from umlab.errors import LabError
 from umlab.guest.program import check_programs, program_path, run_program
+from umlab.guest.watch import group_members
 
 
 def test_lines_come_as_they_are_printed() -> None:
@@ -51,3 +54,15 @@ def test_interrupted_program_ends_with_its_children(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         run_program(["sh", "-c", "sleep 1000 & echo $!; wait"], interrupt)
     wait_until(lambda: not os.path.exists(f"/proc/{pids[0]}"), 10, "the child has ended")
+
+
+def test_program_ends_with_its_children_when_we_are_killed() -> None:
+    command = ["sh", "-c", "sleep 1000 & echo $$; wait"]
+    work = f"run_program({command}, lambda line: print(line, flush=True))"
+    text = f"from umlab.guest.program import run_program; {work}"
+    with subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE) as runner:
+        assert runner.stdout is not None
+        group = int(runner.stdout.readline())
+        assert len(group_members(group)) == 2
+        runner.kill()
+    wait_until(lambda: not group_members(group), 10, "the program and its child have ended")

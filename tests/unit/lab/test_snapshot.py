@@ -177,12 +177,16 @@ def test_list_has_each_disk_of_each_snapshot(state: Path, tmp_path: Path) -> Non
     assert [each.name for each in snapshot.list_snapshots(Target("office", "left"))] == ["two"]
 
 
-def test_part_of_one_guest_is_removed_and_the_last_one_takes_the_folder_along(state: Path) -> None:
-    snapshot.save(OFFICE, "clean", ignore)
+def test_part_of_one_guest_is_removed_and_the_last_one_takes_the_folders_along(state: Path) -> None:
+    for name in ("clean", "other"):
+        snapshot.save(OFFICE, name, ignore)
     assert names(snapshot.remove(Target("office", "left"), "clean")) == ["office/left@clean"]
     assert os.listdir(state / "snapshots/clean") == ["right.cow"]
     snapshot.remove(OFFICE, "clean")
-    assert os.listdir(state / "snapshots") == []
+    assert os.listdir(state / "snapshots") == ["other"]
+    snapshot.remove(OFFICE, "other")
+    assert os.listdir(state) == ["disks"]
+    snapshot.save(OFFICE, "clean", ignore)
 
 
 def test_words_stand_for_labs_and_guests(state: Path) -> None:

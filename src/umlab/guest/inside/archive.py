@@ -158,7 +158,11 @@ class ArchiveReader:
         self._left, self._padding = size, -size % BLOCK
 
 
-def write_archive(sources: Sequence[tuple[str, str]], on_problem: Callable[[str], None]) -> Iterator[bytes]:
+def write_archive(
+    sources: Sequence[tuple[str, str]],
+    on_problem: Callable[[str], None],
+    on_file: Callable[[int], None] = lambda _: None,
+) -> Iterator[bytes]:
     """Yield an archive of files and folders, with modes and times, owned by root; links are kept.
 
     Tar has no holes that busybox would know: a file with large ones is an empty member, and its data are
@@ -168,8 +172,9 @@ def write_archive(sources: Sequence[tuple[str, str]], on_problem: Callable[[str]
     Args:
         sources: Each path, which is followed where it is a link itself, and its name in the archive.
         on_problem: Is told what cannot be read, which is left out.
+        on_file: Is told the size of each file, once however many names it has.
     """
-    writer = _Writer(on_problem)
+    writer = _Writer(on_problem, on_file)
     for path, name in sources:
         yield from writer.write(os.path.realpath(path), name)
     if writer.holes:
@@ -207,9 +212,10 @@ class _Writer:
         holes: What fills files that have holes.
     """
 
-    def __init__(self, on_problem: Callable[[str], None]) -> None:
+    def __init__(self, on_problem: Callable[[str], None], on_file: Callable[[int], None]) -> None:
         self.holes: list[str] = []
         self._on_problem = on_problem
+        self._on_file = on_file
         self._known: dict[tuple[int, int], str] = {}
         self._parts = 0
 
@@ -249,6 +255,7 @@ class _Writer:
     def _write_file(self, path: str, info: tarfile.TarInfo) -> Iterator[bytes]:
         with open(path, "rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
+            self._on_file(size)
             extents = _extents(file.fileno(), size)
             if extents == [(0, size)] or not size:
                 info.size = size

@@ -38,11 +38,17 @@ class Unpacker:
         place: Where it goes: a path that may be there already.
         on_problem: Is told what is left out.
 
+    Attributes:
+        files: How many files there are, each once however many names it has.
+        size: Bytes in them, holes among them.
+
     Raises:
         OSError: There is no folder for it, or no room.
     """
 
     def __init__(self, place: str, on_problem: Callable[[str], None]) -> None:
+        self.files = 0
+        self.size = 0
         self._place = place
         self._on_problem = on_problem
         self._folder = tempfile.mkdtemp(prefix=".umlab-", dir=os.path.dirname(place) or ".")
@@ -173,6 +179,8 @@ class Unpacker:
                 os.ftruncate(fd, member.size)
                 os.fchmod(fd, member.mode & _MODE | _OWN_MODE)
                 os.utime(fd, times=_times(member))
+                self.files += 1
+                self.size += member.size
         finally:
             os.close(fd)
 

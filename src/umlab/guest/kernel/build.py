@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from umlab.errors import LabError
+from umlab.guest.guard import Guard, guarded
 from umlab.guest.kernel.config import parse_config
 from umlab.guest.kernel.option import not_taken, serialize_fragment, wanted_options
 from umlab.guest.kernel.source import KernelSource, build_programs
@@ -267,29 +268,34 @@ def _append(path: Path, data: bytes) -> None:
 
 @contextlib.asynccontextmanager
 async def _process(command: Sequence[str], lock: int) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run a program in a process group of its own, which has ended after the block.
+    """Run a program in a process group of its own, which has ended after the block, however we end.
 
-    It holds the lock as well: where we are killed, what goes on is not to meet another build.
+    It holds the lock as well: where we are killed, what has left the group is not to meet another build.
     """
+    with guarded() as guard:
+        start = asyncio.ensure_future(_start(command, lock, guard))
+        try:
+            # Cancelled by itself, it would end the program alone and not what that has started.
+            yield await asyncio.shield(start)
+        finally:
+            process = await start
+            if process.returncode is None:
+                await asyncio.shield(_end(process))
+
+
+async def _start(command: Sequence[str], lock: int, guard: Guard) -> asyncio.subprocess.Process:
     environment = {name: value for name, value in os.environ.items() if not _ORDERS.fullmatch(name)}
-    start = asyncio.ensure_future(
-        asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            env=environment | {"LC_ALL": "C", "PATH": program_path()},
-            start_new_session=True,
-            pass_fds=(lock,),
-        )
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env=environment | {"LC_ALL": "C", "PATH": program_path()},
+        start_new_session=True,
+        pass_fds=(lock,),
     )
-    try:
-        # Cancelled by itself, it would end the program alone and not what that has started.
-        yield await asyncio.shield(start)
-    finally:
-        process = await start
-        if process.returncode is None:
-            await asyncio.shield(_end(process))
+    guard.arm(process.pid)
+    return process
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

@@ -1,6 +1,6 @@
 """Every fuzzer runs: what it reads is there, and each seed is as it demands.
 
-The engine of the fuzzers, which installs on few machines, is not needed: one that does not fuzz stands in for it.
+Atheris, which is not there where tests run, has a stand-in that takes the seeds and does not fuzz.
 """
 
 from __future__ import annotations

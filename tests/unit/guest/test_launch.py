@@ -270,12 +270,8 @@ def test_descriptor_limit_is_the_one_that_is_given_and_can_be_raised_again() -> 
 def test_few_descriptors_are_enough() -> None:
     reader, writer = os.pipe2(os.O_CLOEXEC)
     command = launch.command_line([writer], ["none", "0", "/bin/sh", "-c", "echo through >&3"])
-    subprocess.run(
-        ["sh", "-c", 'ulimit -n 32; exec "$@"', "sh", *command],
-        pass_fds=[writer],
-        timeout=scaled(60),
-        check=True,
-    )
+    limited = ["sh", "-c", 'ulimit -n 32; exec "$@"', "sh", *command]
+    subprocess.run(limited, pass_fds=[writer], timeout=scaled(60), check=True)
     os.close(writer)
     assert os.read(reader, 10) == b"through\n"
     os.close(reader)

@@ -214,6 +214,11 @@ class MconsoleUnreachable(MconsoleError):
         self.args = umid, command, output, err, said
         self.said = said
 
+    @property
+    def does_not_run(self) -> bool:
+        """Whether that is why; else what is there, or this process, keeps it from being asked."""
+        return not self.output.startswith("cannot be ")
+
     def __str__(self) -> str:
         return f"guest {self.umid} {self.output}"
 

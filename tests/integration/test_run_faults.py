@@ -32,7 +32,7 @@ TALKER = f"""#!/bin/bash
 i=0
 while [ $i -lt 20000 ]; do echo "line $i"; i=$((i+1)); done
 echo "the end"
-echo "umlab-agent 2 line 0" >&{AGENT_FD}
+echo "umlab-agent 2 line 0 1" >&{AGENT_FD}
 while read -r line <&{TERMINAL_FD}; do echo "heard $line"; done
 """
 

@@ -44,9 +44,10 @@ _SHOW = "import json, os, sys; print(json.dumps([sys.argv[1:], os.getcwd(), dict
 def test_line_is_of_the_protocol_or_refused(line: bytes) -> None:
     with contextlib.suppress(RemoteProtocolError):
         match parse_line(line):
-            case Greeting(has_files, boot):
+            case Greeting(has_files, boot, pid):
                 how = "file" if has_files else "line"
-                assert line == f"umlab-agent 2 {how} {boot}".encode()
+                assert line.startswith(f"umlab-agent 2 {how} {boot} ".encode())
+                assert int(line.split()[-1]) == pid
             case More(session):
                 assert line == b"%d more" % session
                 assert 1 <= session <= SESSIONS

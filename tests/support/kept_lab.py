@@ -20,7 +20,7 @@ from umlab.switch.model import SwitchConfig
 #: on its console.
 _KERNEL = f"""#!/bin/bash
 echo "console of $$"
-echo "umlab-agent 2 line 0" >&{AGENT_FD}
+echo "umlab-agent 2 line 0 1" >&{AGENT_FD}
 echo "terminal of $$" >&{TERMINAL_FD}
 while read -r line <&{TERMINAL_FD}; do echo "$line"; done
 """

@@ -14,8 +14,10 @@ from umlab.guest.inside.agent import Agent, ExecResult
 from umlab.guest.inside.agent_line import SESSIONS
 from umlab.guest.inside.session import LINE_PIECE, Request, Session
 
-#: What an agent greets with: all goes over the lines, or through the folder in common; and after a reboot.
-LINE, FILE, AGAIN = (f"umlab-agent 2 {what}\n" for what in ("line 0", "file 0", "line 1"))
+#: What an agent greets with: all goes over the lines, or through the folder in common,
+LINE, FILE = "umlab-agent 2 line 0 7\n", "umlab-agent 2 file 0 7\n"
+#: it does so after a reboot, or another one after it was killed.
+AGAIN, KILLED = "umlab-agent 2 line 1 7\n", "umlab-agent 2 line 0 8\n"
 _LONG = scaled(10)
 
 
@@ -111,7 +113,7 @@ class ScriptedAgent:
                 script += await self.read(number, piece)
                 left -= piece
                 self.say(f"{number} more\n")
-        first, _, script = script.split(b"\n", 2)
+        _, _, first, _, script = script.split(b"\n", 4)
         return Asked(kind, (int(rows), int(columns)), script, int(first.split()[2]))
 
     def end(self, number: int = 1, status: int = 0, output: bytes = b"", errors: bytes = b"") -> None:
@@ -119,6 +121,12 @@ class ScriptedAgent:
         self.write(number, output)
         self.write(number, errors, errors=True)
         self.say(f"{number} exit {status}\n{number} end\n")
+
+    async def settle(self, number: int = 1, lines: tuple[int, ...] = (1,)) -> None:
+        """Say that all that was written to a session's lines is with the host, which asks for that."""
+        for line in lines:
+            assert await self.line(number) == f"settle {line}"
+            self.say(f"{number} settled\n")
 
     def die(self, status: int) -> None:
         """End, as a guest whose kernel is killed."""

@@ -27,16 +27,9 @@ from umlab.cli import (
     switch,
     top,
 )
-from umlab.cli.exit_status import EXIT_ERROR, EXIT_NOT_RUNNING, EXIT_SIGNAL
+from umlab.cli.exit_status import EXIT_SIGNAL, exit_status
 from umlab.cli.output import print_error
-from umlab.errors import (
-    LabNotRunning,
-    MconsoleUnreachable,
-    NoSuchGuest,
-    NoSuchHook,
-    NoSuchSwitch,
-    UmlabError,
-)
+from umlab.errors import UmlabError
 
 app = typer.Typer(
     name="umlab",
@@ -86,10 +79,7 @@ def main() -> None:
         app()
     except UmlabError as error:
         print_error(error)
-        missing = isinstance(
-            error, LabNotRunning | NoSuchSwitch | NoSuchGuest | NoSuchHook | MconsoleUnreachable
-        )
-        sys.exit(EXIT_NOT_RUNNING if missing else EXIT_ERROR)
+        sys.exit(exit_status(error))
     except KeyboardInterrupt:
         # No command has begun, or one has ended.
         sys.exit(EXIT_SIGNAL + signal.SIGINT)

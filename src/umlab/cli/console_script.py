@@ -13,14 +13,13 @@ from umlab.cli.console_guest import Guests
 from umlab.cli.console_line import ALL, Line, parse_line
 from umlab.cli.console_page import shown_name
 from umlab.cli.console_run import Manner, Runner
-from umlab.cli.exit_status import EXIT_ERROR, EXIT_NOT_RUNNING
+from umlab.cli.exit_status import EXIT_ERROR, EXIT_NOT_RUNNING, exit_status
 from umlab.client.console import find_console, labelled, running_guests
 from umlab.client.find import Lookup
-from umlab.errors import LabNotRunning, MconsoleUnreachable, NoSuchGuest, UmlabError
+from umlab.errors import UmlabError
 from umlab.mconsole.command import Command
 from umlab.mconsole.fleet import Console, Outcome
 
-_MISSING = (LabNotRunning, MconsoleUnreachable, NoSuchGuest)
 _READ_SIZE = 64 * 1024
 
 
@@ -89,10 +88,9 @@ async def run_lines(names: Sequence[str], uml_dirs: Sequence[str], manner: Manne
 
 def _status(outcomes: Sequence[Outcome]) -> int:
     """Return the exit status: an error that a guest answered counts more than a guest that does not run."""
-    errors = [outcome.error for outcome in outcomes if outcome.error is not None]
-    if not errors:
-        return 0
-    return EXIT_NOT_RUNNING if all(isinstance(error, _MISSING) for error in errors) else EXIT_ERROR
+    statuses = {exit_status(outcome.error) for outcome in outcomes if outcome.error is not None}
+    # Of the two kinds of failure the answer has the lower one.
+    return min(statuses, default=0)
 
 
 async def _confirm(question: str) -> bool:

@@ -175,11 +175,14 @@ def set_(
     """Plug a device in under a name, or set how much memory there is."""
     from umlab.cli.target import guest_place
     from umlab.client.sync import Client
+    from umlab.guest.device import parse_device
 
     lab, guest = guest_place(name)
     with Client(lab) as client:
         changed = client.put_device(guest, device, setting).changed
-    _print_change(lab, guest, device, changed, f"is {setting}" if device == "mem" else "plugged in", as_json)
+    # As the guest calls it: letters behind a disk's name are of its setting.
+    own = str(parse_device(device)[0])
+    _print_change(lab, guest, own, changed, f"is {setting}" if own == "mem" else "plugged in", as_json)
 
 
 @app.command("rm", epilog=_RM_EPILOG)

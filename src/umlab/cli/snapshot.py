@@ -91,8 +91,12 @@ def restore(target: TargetName, name: SnapshotName, as_json: AsJson = False) -> 
 
     output = Output(as_json=as_json)
     with interruptible():
-        put = snapshot.restore(snapshot.find_target(target), name, _reporter(output, "putting back"))
-    _tell(output, put, name, f"is as it was at {name}")
+        snapshot.restore(
+            snapshot.find_target(target),
+            name,
+            _reporter(output, "putting back"),
+            lambda put: _tell(output, put, name, f"is as it was at {name}"),
+        )
 
 
 @app.command("ls", epilog=_LS_EPILOG)

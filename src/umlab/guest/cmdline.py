@@ -144,7 +144,8 @@ class GuestSpec:
     Attributes:
         umid: Its name: at most 24 letters, digits, ``.``, ``_``, ``-``, beginning with a letter or digit.
         kernel: The kernel's program file, absolute.
-        modules_directory: Where its modules are, absolute; ``/usr/lib/uml/modules/RELEASE`` unless given.
+        modules_directory: Where its modules are, absolute; those that were built with it, or Debian's, unless
+            given.
         memory: Bytes of memory, at least 32 MiB; the host gives only what the guest really uses.  With 64
             MiB Debian's 6.1 kernel now and then runs out of threads (their limit follows the memory) in
             its self-tests at boot, and init cannot fork.

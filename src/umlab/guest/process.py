@@ -10,7 +10,8 @@ import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from types import TracebackType
 
 from umlab._boot import Boot, boot_of
@@ -22,6 +23,7 @@ from umlab.guest.group import Group, LocalStarter, Order, Starter
 from umlab.guest.inside.agent import Agent
 from umlab.guest.inside.agent_line import SESSIONS
 from umlab.guest.inside.root import OVERLAY, build_initramfs, kernel_release
+from umlab.guest.kernel.store import modules_directory
 from umlab.guest.rundir import RunDirectory
 
 _log = logging.getLogger(__name__)
@@ -166,9 +168,12 @@ class Guest:
         run = RunDirectory(base, spec.umid)
         try:
             os.mkdir(run.share, 0o700)
-            initrd = await asyncio.to_thread(_build_root, spec, run)
+            told, initrd = await asyncio.to_thread(_build_root, spec, run)
+            arguments = kernel_arguments(
+                told, uml_dir=run.path, initrd=initrd, share=run.share, terminal=terminal, notify=notify
+            )
             return await cls._spawn(
-                spec, run, initrd, console or Console(), starter or LocalStarter(), terminal, nic_fds, notify
+                spec, run, arguments, console or Console(), starter or LocalStarter(), terminal, nic_fds
             )
         except (OSError, ValueError) as error:
             run.remove()
@@ -309,16 +314,12 @@ class Guest:
         cls,
         spec: GuestSpec,
         run: RunDirectory,
-        initrd: str,
+        arguments: Sequence[str],
         console: Console,
         starter: Starter,
         terminal: bool,
         nic_fds: Sequence[int],
-        notify: str | None,
     ) -> Guest:
-        arguments = kernel_arguments(
-            spec, uml_dir=run.path, initrd=initrd, share=run.share, terminal=terminal, notify=notify
-        )
         order = Order((*restrictions(spec, run), spec.kernel, *arguments), run.path, _environment(run))
         with contextlib.ExitStack() as on_error, contextlib.ExitStack() as theirs:
             pairs = []
@@ -441,10 +442,13 @@ def _check_kernel(spec: GuestSpec) -> None:
         )
 
 
-def _build_root(spec: GuestSpec, run: RunDirectory) -> str:
+def _build_root(spec: GuestSpec, run: RunDirectory) -> tuple[GuestSpec, str]:
+    """Make the initramfs; return the guest as its kernel is told of it, with its modules, and the file."""
     root = spec.root
     optional = (OVERLAY,) if isinstance(root, HostRoot) else ()
     release = kernel_release(spec.kernel) if root.modules or optional else ""
+    if release and spec.modules_directory is None:
+        spec = replace(spec, modules_directory=modules_directory(Path(spec.kernel), release))
     path = os.path.join(run.path, "root.cpio")
     with open(path, "wb") as file:
         file.write(
@@ -452,7 +456,7 @@ def _build_root(spec: GuestSpec, run: RunDirectory) -> str:
                 root.modules, optional=optional, release=release, modules_directory=spec.modules_directory
             )
         )
-    return path
+    return spec, path
 
 
 def _environment(run: RunDirectory) -> dict[str, str]:

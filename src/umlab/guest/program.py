@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import IO
 
 from umlab.errors import LabError
@@ -38,24 +39,37 @@ def check_programs(packages: Mapping[str, str]) -> None:
         raise LabError(f"there is no {', '.join(missing)} here; as root: apt-get install {install}")
 
 
-def run_program(command: Sequence[str], on_line: Callable[[str], None] = lambda line: None) -> None:
+def run_program(
+    command: Sequence[str],
+    on_line: Callable[[str], None] = lambda line: None,
+    *,
+    on_end: Callable[[], None] = lambda: None,
+    variables: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     """Run a program to its end; blocks while it does.
 
     Args:
         command: The program and its arguments.
         on_line: Takes what it prints, line by line.
+        on_end: Is told when it is ended before its time, which may take a while.
+        variables: Of its environment, beside ours.
 
     Raises:
         LabError: It failed; with the last line that it has printed.
     """
     last = ""
-    with running(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+    pipe, output = subprocess.PIPE, subprocess.STDOUT
+    with running(command, stdout=pipe, stderr=output, variables=variables) as process:
         assert process.stdout is not None
-        for raw in process.stdout:
-            line = raw.decode("utf-8", "replace").rstrip()
-            if line:
-                last = line
-                on_line(line)
+        try:
+            for raw in process.stdout:
+                line = raw.decode("utf-8", "replace").rstrip()
+                if line:
+                    last = line
+                    on_line(line)
+        except BaseException:
+            on_end()
+            raise
         check_status(command[0], process.wait(), last)
 
 
@@ -67,7 +81,12 @@ def check_status(program: str, status: int, last: str) -> None:
 
 @contextlib.contextmanager
 def running(
-    command: Sequence[str], *, stdin: IO[bytes] | None = None, stdout: int, stderr: int
+    command: Sequence[str],
+    *,
+    stdin: IO[bytes] | None = None,
+    stdout: int,
+    stderr: int,
+    variables: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a program in a process group of its own, which has ended after the block, however we end.
 
@@ -76,11 +95,12 @@ def running(
         stdin: What it reads; nothing unless given.
         stdout: As `subprocess.Popen` takes it,
         stderr: and so is this.
+        variables: Of its environment, beside ours.
 
     Raises:
         LabError: It cannot be run.
     """
-    environment = {**os.environ, "LC_ALL": "C.UTF-8", "PATH": program_path()}
+    environment = {**os.environ, "LC_ALL": "C.UTF-8", "PATH": program_path(), **variables}
     with guarded() as guard:
         try:
             process = subprocess.Popen(

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from umlab.daemon.disk import DISKS, SNAPSHOTS
 from umlab.daemon.place import DAEMON_LOCK, GUESTS, KEEPER_LOCK, RUNS, runtime_base, state_base
 from umlab.errors import LabError
-from umlab.guest.disk.staging import abandoned, remove
+from umlab.guest.disk.staging import PREFIX, TEMPORARY_PREFIX, abandoned, remove, temporary_folder
 from umlab.guest.place import IMAGES, data_base
 from umlab.guest.rundir import memory_parent
 from umlab.guest.watch import group_members
@@ -47,7 +47,7 @@ class Removed:
     Attributes:
         kind: ``lab``, ``run`` (of ``umlab run``), ``switch`` (its directory only had dead sockets), ``guest``
             (a process group), ``memory`` (a guest's memory directory) or ``unfinished`` (an image or a
-            snapshot that nobody will finish).
+            snapshot that nobody will finish, and what mmdebstrap has unpacked for one).
         name: The lab, switch or guest; a run has its guest's name.
         where: A path; for a guest, its run directory.
         group: The guest's process group, else ``None``.
@@ -174,14 +174,15 @@ class _Sweep:
 
     def take_unfinished(self) -> None:
         """Remove images and copies of disks whose making was killed; whole ones are nobody's waste."""
-        places = []
+        places = [(temporary_folder(), TEMPORARY_PREFIX)]
         # Without a home directory there is nothing.
         with contextlib.suppress(LabError):
-            places.append(data_base() / IMAGES)
+            places.append((data_base() / IMAGES, PREFIX))
         with contextlib.suppress(LabError):
-            places += [lab / kind for lab in sorted(state_base().glob("*")) for kind in (DISKS, SNAPSHOTS)]
-        for place in places:
-            for left in abandoned(place):
+            for lab in sorted(state_base().glob("*")):
+                places += [(lab / kind, PREFIX) for kind in (DISKS, SNAPSHOTS)]
+        for place, prefix in places:
+            for left in abandoned(place, prefix):
                 if not self._dry_run:
                     remove(left)
                 if self._dry_run or not left.exists():

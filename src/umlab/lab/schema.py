@@ -21,6 +21,7 @@ from umlab.daemon.spec import DEFAULT_KINDS, DEFAULT_RECORDER, SwitchSpec, attac
 from umlab.errors import LabError, TransportError
 from umlab.guest.cmdline import BessNic, DiskRoot, GuestSpec, TinyRoot
 from umlab.guest.disk.image import image_path
+from umlab.guest.kernel.store import kernel_program
 from umlab.lab.port import Mirrors, Ports
 from umlab.lab.text import read_count, read_size, read_text, read_time, read_truth
 from umlab.switch.model import MAX_AGEING_NS, SECOND_NS, SwitchConfig
@@ -64,6 +65,13 @@ _Truth = Annotated[bool, BeforeValidator(read_truth)]
 _Count = Annotated[int, BeforeValidator(read_count)]
 _Group = BeforeValidator(lambda value: find_group(read_text(value)))
 _Path = Annotated[_Text, AfterValidator(_to_absolute)]
+
+
+def _to_kernel(word: str, info: ValidationInfo) -> str:
+    try:
+        return kernel_program(word, _scope(info).folder)
+    except LabError as error:
+        raise ValueError(str(error)) from None
 
 
 def _check_ageing(value: int) -> int:
@@ -286,7 +294,7 @@ class Guest:
 
     __pydantic_config__: ClassVar[ConfigDict] = _CLOSED
 
-    kernel: Annotated[_Path, _by_guest("kernel", str)] = _GUEST.kernel
+    kernel: Annotated[_Text, AfterValidator(_to_kernel), _by_guest("kernel", str)] = _GUEST.kernel
     memory: Annotated[int, BeforeValidator(read_size), _by_guest("memory", int)] = _GUEST.memory
     root: Annotated[_Root | None, BeforeValidator(_from_root)] = None
     modules: tuple[Annotated[_Text, _by_guest("root", lambda name: TinyRoot((name,)))], ...] = ()

@@ -6,6 +6,7 @@ A kernel's COW files do not chain, so a snapshot is a whole copy: see docs/adr/0
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,13 +16,16 @@ from umlab._name import check_name
 from umlab.daemon.disk import DISKS, SNAPSHOTS, KeptDisk, disk_path, kept_disks
 from umlab.daemon.place import state_base
 from umlab.errors import LabError
-from umlab.guest.disk.cow import Backing, CowFile
+from umlab.guest.disk.cow import Backing, CowFile, reading
 from umlab.guest.disk.file_lock import lock_file
 from umlab.guest.disk.sparse import copy_file
 from umlab.guest.disk.staging import stage
+from umlab.guest.disk.undisturbed import undisturbed
 
 #: Is told of each disk before it is copied.
 Report = Callable[[KeptDisk], None]
+#: Is told of all disks as soon as they are put back: a signal waits until it has ended.
+Done = Callable[[list[KeptDisk]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,29 +93,30 @@ def find_target(word: str) -> Target:
 
 
 def save(target: Target, name: str, report: Report) -> list[KeptDisk]:
-    """Copy disks into a new snapshot: all of them or none; blocks while it does.
+    """Copy disks into a snapshot: all of them or none; blocks while it does.
 
     Args:
         target: Whose.
-        name: The snapshot's name.
+        name: The snapshot's name; of other guests there may be parts of it already.
         report: Is told of each disk.
 
     Returns:
         The copies.
 
     Raises:
-        LabError: A guest runs, its image was changed, there is such a snapshot, or the disk is full.
+        LabError: A guest runs, its disk was cut short or its image changed, there is such a snapshot of it,
+            or the disk is full.
     """
     check_name("snapshot", name)
     disks = [disk for disk in _disks(target) if disk.snapshot is None]
     if not disks:
         raise LabError(f"{target} has no disk that is kept; a guest has one with root: {{image: NAME}}")
     snapshots = state_base() / target.lab / SNAPSHOTS
-    _refuse_existing(snapshots / name, target, name)
+    _refuse_existing(target, name, disks)
     with _making(f"the snapshot {name} of {target}"), contextlib.ExitStack() as locks:
         sources = {disk: locks.enter_context(_locked(disk)) for disk in disks}
         for disk in disks:
-            _check_backing(disk)
+            _check(disk)
         snapshots.mkdir(mode=0o700, exist_ok=True)
         with stage(snapshots) as place:
             made = place / name
@@ -120,33 +125,34 @@ def save(target: Target, name: str, report: Report) -> list[KeptDisk]:
                 report(disk)
                 _copy(source, made / disk.path.name, 0o444)
             try:
-                made.rename(snapshots / name)
-            except OSError:
-                _refuse_existing(snapshots / name, target, name)
+                _add(made, snapshots / name)
+            except FileExistsError:
+                _refuse_existing(target, name, disks)
                 raise
     return [disk for disk in _disks(target) if disk.snapshot == name]
 
 
-def restore(target: Target, name: str, report: Report) -> list[KeptDisk]:
+def restore(target: Target, name: str, report: Report, done: Done = lambda _: None) -> list[KeptDisk]:
     """Put the disks of a snapshot back; blocks while it does.  What is there now is lost.
 
     Args:
         target: Whose.
         name: The snapshot's name.
         report: Is told of each disk.
+        done: Is told when they are put back.
 
     Returns:
         The disks that were put back.
 
     Raises:
-        LabError: There is no such snapshot, an image was changed since, a guest runs, or the disk is full;
-            then everything is as it was.
+        LabError: There is no such snapshot, it was cut short, an image was changed since, a guest runs, or
+            the disk is full; then everything is as it was.
     """
     copies = _copies(target, name)
     disks = state_base() / target.lab / DISKS
     with _making(f"the disk of {target}, as it was at {name},"), contextlib.ExitStack() as stack:
         for copy in copies:
-            _check_backing(copy)
+            _check(copy)
         own = [KeptDisk(copy.lab, copy.guest, None, disk_path(disks.parent, copy.guest)) for copy in copies]
         for disk in own:
             with contextlib.suppress(FileNotFoundError):
@@ -157,8 +163,10 @@ def restore(target: Target, name: str, report: Report) -> list[KeptDisk]:
             report(copy)
             with open(copy.path, "rb") as source:
                 _copy(source.fileno(), place / copy.path.name, 0o644)
-        for disk in own:
-            os.replace(place / disk.path.name, disk.path)
+        with undisturbed():
+            for disk in own:
+                os.replace(place / disk.path.name, disk.path)
+            done(own)
     return own
 
 
@@ -207,12 +215,30 @@ def _copies(target: Target, name: str) -> list[KeptDisk]:
     return copies
 
 
-def _refuse_existing(path: Path, target: Target, name: str) -> None:
-    if path.exists():
+def _refuse_existing(target: Target, name: str, disks: list[KeptDisk]) -> None:
+    parts = {disk.guest for disk in _disks(target) if disk.snapshot == name}
+    taken = [disk for disk in disks if disk.guest in parts]
+    if taken:
+        # With the whole lab's would go what is not in the way.
+        whose = target if len(taken) == len(parts) else taken[0]
         raise LabError(
-            f"lab {target.lab} has a snapshot {name} already; remove it first: "
-            f"umlab snapshot rm {target.lab} {name}"
+            f"{whose} has a snapshot {name} already; remove it first: umlab snapshot rm {whose} {name}"
         )
+
+
+def _add(made: Path, folder: Path) -> None:
+    """Make a folder of copies a snapshot, or its files parts of the one that is there.  Raises OSError."""
+    try:
+        made.rename(folder)
+        return
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+    with undisturbed(), contextlib.ExitStack() as undo:
+        for name in os.listdir(made):
+            os.link(made / name, folder / name)
+            undo.callback(os.unlink, folder / name)
+        undo.pop_all()
 
 
 @contextlib.contextmanager
@@ -228,24 +254,25 @@ def _locked(disk: KeptDisk) -> Iterator[int]:
         try:
             lock_file(fd, str(disk.path), exclusive=True)
         except LabError as error:
-            raise LabError(f"{error}: umlab console {disk.guest} -- halt") from None
+            raise LabError(f"{error}: umlab console {disk} -- halt") from None
         yield fd
     finally:
         os.close(fd)
 
 
-def _check_backing(disk: KeptDisk) -> None:
+def _check(disk: KeptDisk) -> None:
     problem = _problem(disk)
     if problem is not None:
         raise LabError(f"{disk}: {problem}")
 
 
 def _problem(disk: KeptDisk) -> str | None:
-    """Say why no kernel would take a COW file."""
+    """Say why no kernel would take a COW file, or what is missing of it."""
+    path = str(disk.path)
     try:
-        with CowFile(str(disk.path)) as cow, Backing(cow.backing) as image:
-            mismatch = image.mismatch(cow.header, str(disk.path))
-            return None if mismatch is None else str(mismatch)
+        with CowFile(path) as cow, Backing(cow.backing) as image, reading(path):
+            problem = image.mismatch(cow.header, path) or cow.cut()
+            return None if problem is None else str(problem)
     except (LabError, ValueError) as error:
         return str(error)
 

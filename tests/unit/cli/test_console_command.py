@@ -80,6 +80,13 @@ def test_status_tells_an_error_from_a_guest_that_does_not_run(
     assert (done.status, done.err) == (3, "umlab: no guest nobody\n")
     done = run("console", "web1", "dead", "--", "version")
     assert done.status == 3
+    file = short_dir / "file"
+    file.touch()
+    for words in (("console", str(file), "--", "version"), ("guest", "sysrq", str(file), "m")):
+        done = run(*words)
+        assert (done.status, f"{file} is not a socket" in done.err) == (1, True)
+    done = run("console", "dead", str(file), "--", "version")
+    assert done.status == 1
     done = run("console", "web1", "dead", "--", "bogus")
     assert done.status == 1
 

@@ -184,6 +184,9 @@ def test_devices_are_added(run: Run, runtime: Path, monkeypatch: pytest.MonkeyPa
         assert run("guest", "device", "show", "left", "ubdc", "--json").records[0]["setting"] == (
             f"r={runtime}/a.img"
         )
+        assert run("guest", "device", "set", "left", "ubdfcr", "/a.img").out == "left: ubdf plugged in\n"
+        (record,) = run("guest", "device", "set", "left", "ubd6r", "/b.img", "--json").records
+        assert record == {"lab": "lan", "guest": "left", "device": "ubdg", "changed": True}
         done = run(*add, "nic", "--switch", "none")
         assert (done.status, done.err) == (3, "umlab: no switch none\n")
     for words in (

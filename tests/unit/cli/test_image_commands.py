@@ -59,6 +59,13 @@ def test_import_list_and_remove(run: Run, tmp_path: Path) -> None:
     assert (again.status, "there is no image small; there is none yet" in again.err) == (1, True)
 
 
+def test_import_of_a_file_of_the_same_name(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("same").write_bytes(b"hsqs" + bytes(1 << 20))
+    (record,) = run("image", "import", "same", "same", "--json").records
+    assert record["path"] == str(image_path("same"))
+
+
 @pytest.mark.parametrize(("size", "told"), [(1024, True), (4096, False)])
 def test_import_tells_of_blocks_that_kernels_read_wrong(
     run: Run, tmp_path: Path, size: int, told: bool

@@ -15,12 +15,13 @@ import pytest
 from support.deadline import scaled, wait_until_async
 from umlab.errors import GuestFailed, LabError
 from umlab.guest import landlock, mounts
-from umlab.guest.cmdline import GuestSpec
+from umlab.guest.cmdline import GuestSpec, HostRoot
 from umlab.guest.console import Console
-from umlab.guest.containment import check_containment, is_contained
+from umlab.guest.containment import check_containment, is_contained, restrictions
 from umlab.guest.group import LocalGroup
 from umlab.guest.inside.agent_line import SESSIONS
 from umlab.guest.process import Guest, GuestHandle, Rung
+from umlab.guest.rundir import RunDirectory
 from umlab.guest.watch import WatchedGroup
 
 LONG = scaled(20)
@@ -37,7 +38,7 @@ on(signal.SIGTERM, 1)
 print("console", os.getcwd(), flush=True)
 line = next(int(word[8:]) for word in sys.argv if word.startswith("ssl0=fd:"))
 {script}
-os.write(line, b"umlab-agent 2 line 0\\n")
+os.write(line, b"umlab-agent 2 line 0 1\\n")
 while True:
     time.sleep(1)
 """
@@ -164,6 +165,27 @@ def test_root_without_landlock_has_mounts_of_its_own(
     assert is_contained(GuestSpec("g"))
     assert not is_contained(GuestSpec("g", landlock=False))
     assert caplog.text == ""
+
+
+def test_attributes_of_files_are_for_guests_that_have_a_folder(
+    short_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(landlock, "abi", lambda: 7)
+    monkeypatch.setattr(mounts, "is_possible", lambda: True)
+    run = RunDirectory(str(short_dir), "g")
+    (short_dir / "disk").touch()
+    for uid, spec, expected in (
+        (0, GuestSpec("g", writable=(f"{short_dir}/disk",)), "landlock,attributes"),
+        (0, GuestSpec("g", writable=(str(short_dir),)), "landlock,mounts"),
+        (0, GuestSpec("g", root=HostRoot(shared=(str(short_dir),))), "landlock,mounts"),
+        (1000, GuestSpec("g", writable=(str(short_dir),)), "landlock"),
+        (1000, GuestSpec("g"), "landlock,attributes"),
+        (1000, GuestSpec("g", landlock=False), "none"),
+    ):
+        monkeypatch.setattr(os, "geteuid", lambda uid=uid: uid)
+        assert restrictions(spec, run)[0] == expected
+    monkeypatch.undo()
+    run.remove()
 
 
 async def test_missing_writable_place_is_told_on_the_console(start: Start) -> None:

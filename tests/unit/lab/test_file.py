@@ -112,6 +112,31 @@ def test_relative_paths_begin_at_the_files_folder(tmp_path: Path, monkeypatch: p
     assert spec.root == DiskRoot(f"{tmp_path}/c", f"{tmp_path.parent}/d")
 
 
+def test_kernel_is_one_of_the_store_or_where_it_was_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    program = tmp_path / "data/umlab/kernels/mine/linux"
+    program.parent.mkdir(parents=True)
+    program.touch()
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree/linux").touch()
+    for word, path in (
+        ("mine", program),
+        ("debian", Path("/usr/bin/linux")),
+        ("./mine", tmp_path / "mine"),
+        ("./tree", tmp_path / "tree/linux"),
+        ("tree/linux", tmp_path / "tree/linux"),
+    ):
+        assert guest(tmp_path, f"kernel: {word}").kernel == str(path)
+    for word, told in (
+        ("tree", "there is no kernel 'tree'; there is debian, mine; .*; or do you mean ./tree?"),
+        ("a b", "the kernel name 'a b' is not usable"),
+    ):
+        with pytest.raises(LabFileError, match=f"guests.g.kernel: {told}"):
+            guest(tmp_path, f"kernel: {word}")
+
+
 def test_inherited_socket_needs_no_place(tmp_path: Path) -> None:
     text = "segments: {s: {listen: []}}\nguests: {g: {nics: [{segment: s, transport: fd}]}}"
     assert read(tmp_path, text).guests["g"].nics == (FdNic("s"),)

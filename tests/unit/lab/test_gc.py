@@ -333,7 +333,12 @@ def test_half_made_images_and_snapshots_go_and_whole_ones_stay(
 ) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(short_dir / "state"))
     images, lab = base / "images", short_dir / "state/umlab/gone"
-    left = [images / ".new-a", lab / "disks/.new-b", lab / "snapshots/.new-c"]
+    left = [
+        short_dir / ".umlab-image-d",
+        images / ".new-a",
+        lab / "disks/.new-b",
+        lab / "snapshots/.new-c",
+    ]
     for place in left:
         (place / "tree").mkdir(parents=True)
     kept = [images / "debian.img", lab / "disks/left.cow", lab / "snapshots/clean/left.cow"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def write(state: Path, guest: str, data: bytes) -> None:
     """Write to a disk as its guest would."""
     with CowFile(str(disk_path(state, guest)), write=True) as cow:
+        os.pwrite(cow.fd, b"\1", cow.header.bitmap_offset)
         os.pwrite(cow.fd, data, cow.header.data_offset)
 
 
@@ -90,7 +92,7 @@ def test_running_guest_is_refused_and_nothing_is_changed(state: Path) -> None:
     path = str(disk_path(state, "right"))
     with CowFile(path, write=True) as cow:
         lock_file(cow.fd, path, exclusive=True)
-        with pytest.raises(LabError, match=r"right.cow is in use by .*: umlab console right -- halt$"):
+        with pytest.raises(LabError, match=r"right.cow is in use by .*: umlab console office/right -- halt$"):
             snapshot.save(OFFICE, "later", ignore)
     path = str(disk_path(state, "left"))
     with CowFile(path, write=True) as cow:
@@ -115,6 +117,43 @@ def test_changed_image_is_refused_with_the_reason(state: Path, tmp_path: Path) -
     (tmp_path / "image").unlink()
     with pytest.raises(LabError, match=r"office/left@clean: cannot open .*/image: No such file"):
         snapshot.restore(OFFICE, "clean", ignore)
+
+
+def test_copy_that_was_cut_short_is_refused(state: Path) -> None:
+    snapshot.save(OFFICE, "clean", ignore)
+    write(state, "left", b"new")
+    copy = state / "snapshots/clean/left.cow"
+    copy.chmod(0o644)
+    os.truncate(copy, 8200)
+    problems = {each.guest: each.problem for each in snapshot.list_snapshots()}
+    assert "left.cow was cut short" in (problems["left"] or "")
+    assert problems["right"] is None
+    with pytest.raises(LabError, match=r"^office/left@clean: .* was cut short"):
+        snapshot.restore(OFFICE, "clean", ignore)
+    assert read(state, "left") == b"new"
+    os.truncate(disk_path(state, "left"), 8200)
+    with pytest.raises(LabError, match=r"^office/left: .* was cut short"):
+        snapshot.save(OFFICE, "later", ignore)
+
+
+def test_signal_waits_until_all_disks_are_put_back_and_told(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot.save(OFFICE, "clean", ignore)
+    for guest in ("left", "right"):
+        write(state, guest, b"new")
+    replace, told = os.replace, []
+
+    def interrupted(source: Path, target: Path) -> None:
+        replace(source, target)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        snapshot.restore(OFFICE, "clean", ignore, lambda put: told.extend(names(put)))
+    assert told == ["office/left", "office/right"]
+    assert (read(state, "left"), read(state, "right")) == (b"old", b"old")
+    assert sorted(os.listdir(state / "disks")) == ["left.cow", "right.cow"]
 
 
 def test_full_disk_leaves_everything_as_it_was(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,10 +183,44 @@ def test_full_disk_leaves_everything_as_it_was(state: Path, monkeypatch: pytest.
 
 def test_name_that_is_taken_is_refused(state: Path) -> None:
     snapshot.save(OFFICE, "clean", ignore)
-    with pytest.raises(LabError, match=r"has a snapshot clean already; .*: umlab snapshot rm office clean"):
+    with pytest.raises(
+        LabError, match=r"office/left has a snapshot clean already; .*: umlab snapshot rm office/left clean$"
+    ):
         snapshot.save(Target("office", "left"), "clean", ignore)
     with pytest.raises(LabError, match=r"the snapshot name '../x' is not usable"):
         snapshot.save(OFFICE, "../x", ignore)
+
+
+def test_part_of_one_guest_is_saved_beside_those_of_others(state: Path) -> None:
+    left = Target("office", "left")
+    snapshot.save(OFFICE, "clean", ignore)
+    snapshot.remove(left, "clean")
+    write(state, "left", b"new")
+    assert names(snapshot.save(left, "clean", ignore)) == ["office/left@clean"]
+    for guest in ("left", "right"):
+        write(state, guest, b"xxx")
+    snapshot.restore(OFFICE, "clean", ignore)
+    assert (read(state, "left"), read(state, "right")) == (b"new", b"old")
+    with pytest.raises(
+        LabError, match=r"^office has a snapshot clean already; .* umlab snapshot rm office c"
+    ):
+        snapshot.save(OFFICE, "clean", ignore)
+
+
+def test_part_that_comes_meanwhile_is_not_replaced_and_of_the_others_none_is_there(state: Path) -> None:
+    folder = state / "snapshots/clean"
+    folder.mkdir(parents=True)
+    (folder / "ring.cow").touch()
+
+    def be_faster(disk: KeptDisk) -> None:
+        (folder / "right.cow").write_bytes(b"first")
+
+    with pytest.raises(
+        LabError, match=r"^office/right has a snapshot clean already; .*rm office/right clean$"
+    ):
+        snapshot.save(OFFICE, "clean", be_faster)
+    assert sorted(os.listdir(folder)) == ["right.cow", "ring.cow"]
+    assert (folder / "right.cow").read_bytes() == b"first"
 
 
 def test_what_is_not_there_is_told_with_what_is(state: Path) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from umlab.errors import LabError
 from umlab.guest.disk.apt_source import read_sources, sources_of
 from umlab.guest.disk.image import new_image
 from umlab.guest.disk.image_import import ARCHIVE_PROGRAMS, DEFAULT_SIZE, make_ext4
+from umlab.guest.disk.staging import TEMPORARY_PREFIX, stage, temporary_folder
 from umlab.guest.program import check_programs, run_program
 
 #: How much of a system there is, in mmdebstrap's words, the smallest one first.
@@ -127,7 +130,13 @@ def build_image(
                 errors.append(line.removeprefix("E: "))
 
         try:
-            run_program(system.command(archive), take)
+            with _temporary() as folder:
+                run_program(
+                    system.command(archive),
+                    take,
+                    on_end=lambda: on_line("I: ending mmdebstrap, and removing what it has made..."),
+                    variables={"TMPDIR": str(folder)},
+                )
         except LabError as error:
             # The first one is the reason, what follows is who gave up for it.
             raise LabError(
@@ -135,6 +144,17 @@ def build_image(
             ) from None
         on_line("I: making the file system...")
         make_ext4(archive, place, size)
+
+
+@contextlib.contextmanager
+def _temporary() -> Iterator[Path]:
+    """Yield a folder for what mmdebstrap unpacks, which it leaves where it is killed.
+
+    Among the images it would not do: packages are fetched and unpacked there by other users.
+    """
+    with stage(temporary_folder(), TEMPORARY_PREFIX) as folder:
+        os.chmod(folder, 0o711)
+        yield folder
 
 
 def _hint(error: str) -> str:

@@ -55,12 +55,13 @@ def find_image(name_or_path: str) -> Path:
     """Return the file of an image.
 
     Args:
-        name_or_path: A name is looked up in the store; what has a slash, or is a file, is a path.
+        name_or_path: What has a slash is a path; everything else is a name of the store, whatever lies in
+            the current folder.
 
     Raises:
         LabError: There is none; says which there are, and how to get one.
     """
-    if "/" in name_or_path or os.path.isfile(name_or_path):
+    if "/" in name_or_path:
         path = Path(os.path.abspath(name_or_path))
         try:
             mode = os.stat(path).st_mode
@@ -73,8 +74,10 @@ def find_image(name_or_path: str) -> Path:
     if not os.path.isfile(path):
         names = [image.name for image in list_images()]
         there = f"there are {', '.join(names)}" if names else "there is none yet"
+        hint = f"; or do you mean ./{name_or_path}?" if os.path.isfile(name_or_path) else ""
         raise LabError(
-            f"there is no image {name_or_path}; {there}; make one with: umlab image build {name_or_path}"
+            f"there is no image {name_or_path}; {there}; "
+            f"make one with: umlab image build {name_or_path}{hint}"
         )
     return path
 

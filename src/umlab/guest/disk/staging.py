@@ -6,28 +6,32 @@ import contextlib
 import fcntl
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 #: What such places' names begin with; no name of ours does.
 PREFIX = ".new-"
+#: The same in the folder for temporary files, which everybody uses.
+TEMPORARY_PREFIX = ".umlab-image-"
 
 
 @contextlib.contextmanager
-def stage(directory: Path) -> Iterator[Path]:
+def stage(directory: Path, prefix: str = PREFIX) -> Iterator[Path]:
     """Yield a new directory in another one, mode 0700; what is left in it goes at the end.
 
     It is locked meanwhile, so that :func:`abandoned` knows one that nobody will finish.
 
     Args:
         directory: Where what is made is to go, by a rename or a link.
+        prefix: What its name begins with.
 
     Raises:
         OSError: It cannot be made.
     """
     while True:
-        place = tempfile.mkdtemp(prefix=PREFIX, dir=directory)
+        place = tempfile.mkdtemp(prefix=prefix, dir=directory)
         lock = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -40,9 +44,9 @@ def stage(directory: Path) -> Iterator[Path]:
             os.close(lock)
 
 
-def abandoned(directory: Path) -> Iterator[Path]:
+def abandoned(directory: Path, prefix: str = PREFIX) -> Iterator[Path]:
     """Yield what killed processes have left half-made in a directory; it is locked until the next one."""
-    for place in sorted(directory.glob(f"{PREFIX}*")):
+    for place in sorted(directory.glob(f"{prefix}*")):
         try:
             lock = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError:
@@ -54,6 +58,11 @@ def abandoned(directory: Path) -> Iterator[Path]:
                     yield place
         finally:
             os.close(lock)
+
+
+def temporary_folder() -> Path:
+    """Return where large temporary files go: ``$TMPDIR``, or ``/tmp``."""
+    return Path(os.environ.get("TMPDIR") or "/tmp")
 
 
 def remove(place: Path) -> None:
@@ -68,3 +77,8 @@ def remove(place: Path) -> None:
                 with contextlib.suppress(OSError):
                     os.chmod(path, 0o700)
     shutil.rmtree(place, ignore_errors=True)
+    if place.exists():
+        # What mmdebstrap makes for a plain user belongs to his subordinate users.
+        command = ["unshare", "--map-root-user", "--map-auto", "rm", "-rf", "--", place]
+        with contextlib.suppress(OSError):
+            subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)

@@ -1,13 +1,13 @@
 """The agent in a guest: it runs commands there, several at once, on serial lines.
 
 The control line has short lines of text in both directions; what the agent says there is in
-:mod:`umlab.guest.inside.agent_line`, what the host says are ``begin BOOT`` (the greeting has been heard; what
-comes before this was for an earlier kernel), ``open N SERIAL`` (begin session N, for commands from SERIAL on;
-the agent answers with its end), ``signal N NAME SERIAL``, ``size N ROWS COLUMNS``, ``cut N SERIAL`` (wait no
-longer for output of session N, whose command has ended) and ``reset NUMBER`` (end all sessions; an agent that
-has not been told to begin greets again).  SERIAL is a higher one for each command, so that what comes too
-late does nothing to the next one.  What a session's lines carry is in :mod:`umlab.guest.inside.session`.
-All that the guest sends is untrusted.
+:mod:`umlab.guest.inside.agent_line`, what the host says are ``begin BOOT PID`` (the greeting has been
+heard; what comes before this was for an earlier kernel), ``open N SERIAL`` (begin session N, for commands
+from SERIAL on; the agent answers with its end), ``signal N NAME SERIAL``, ``size N ROWS COLUMNS``, ``cut N
+SERIAL`` (wait no longer for output of session N, whose command has ended) and ``reset NUMBER`` (end all
+sessions; an agent that has not been told to begin greets again).  SERIAL is a higher one for each command,
+so that what comes too late does nothing to the next one.  What a session's lines carry is in
+:mod:`umlab.guest.inside.session`.  All that the guest sends is untrusted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,17 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from umlab.errors import CommandTimeout, GuestFailed, RemoteProtocolError, StateError, UmlabError
-from umlab.guest.inside.agent_line import SESSIONS, End, Exit, Greeting, Line, More, Reset, parse_line
+from umlab.guest.inside.agent_line import (
+    SESSIONS,
+    End,
+    Exit,
+    Greeting,
+    Line,
+    More,
+    Reset,
+    Settled,
+    parse_line,
+)
 from umlab.guest.inside.session import Request, Session, take_all
 from umlab.guest.inside.share import Share
 
@@ -84,7 +94,7 @@ class Agent:
         # Set when it has greeted or will never do so.
         self._greeted = asyncio.Event()
         self._failure: UmlabError | None = None
-        self._boot: str | None = None
+        self._begun: Greeting | None = None
         # An earlier owner of this end may have left something running.
         self._is_stale = False
         self._resets = 0
@@ -254,8 +264,8 @@ class Agent:
 
     async def _take_line(self, line: Line) -> None:
         match line:
-            case Greeting(has_files, boot) if boot != self._boot:
-                await self._begin(has_files, boot)
+            case Greeting() if line != self._begun:
+                await self._begin(line)
             case Reset(number, has_files) if number == self._resets:
                 self._use_share(has_files)
                 self._reset.set()
@@ -265,6 +275,8 @@ class Agent:
                 self._running[number].exited(status)
             case End(number) if number in self._running:
                 self._running[number].ended()
+            case Settled(number) if number in self._running:
+                self._running[number].settled()
             case End(number) if number in self._opened and number not in self._idle:
                 # What its line has echoed of an earlier command's.
                 for sock in self._session_lines(number):
@@ -274,12 +286,14 @@ class Agent:
                 # Of a session that has been ended meanwhile, an echo, or a greeting that has been answered.
                 pass
 
-    async def _begin(self, has_files: bool, boot: str) -> None:
+    async def _begin(self, greeting: Greeting) -> None:
         """Take note that the agent has begun, perhaps anew."""
-        self._boot = boot
-        self._tell(f"begin {boot}")
-        await self._forget_sessions(StateError(f"guest {self._umid} has rebooted, what ran in it is lost"))
-        self._use_share(has_files)
+        again = self._begun is not None and self._begun.boot == greeting.boot
+        self._begun = greeting
+        self._tell(f"begin {greeting.boot} {greeting.pid}")
+        what = f"the agent in guest {self._umid} was killed" if again else f"guest {self._umid} has rebooted"
+        await self._forget_sessions(StateError(f"{what}, what ran in it is lost"))
+        self._use_share(greeting.has_files)
         # What an earlier owner of the lines has left running has ended.
         self._is_stale = False
         self._reset.set()

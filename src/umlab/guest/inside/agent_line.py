@@ -1,8 +1,8 @@
 """What a guest's agent says on its control line.
 
-One line each, in ASCII: ``umlab-agent 2 HOW BOOT`` when it begins, ``N more``, ``N exit STATUS`` and
-``N end`` for session N, and ``0 reset NUMBER HOW``, HOW being ``file`` or ``line`` and BOOT the
-kernel's boot identity.  Before its greeting the guest's terminal may echo what the host has said to the
+One line each, in ASCII: ``umlab-agent 2 HOW BOOT PID`` when it begins, ``N more``, ``N exit STATUS``,
+``N end`` and ``N settled`` for session N, and ``0 reset NUMBER HOW``, HOW being ``file`` or ``line`` and BOOT
+the kernel's boot identity.  Before its greeting the guest's terminal may echo what the host has said to the
 kernel before a reboot.
 """
 
@@ -15,11 +15,12 @@ from umlab.errors import RemoteProtocolError
 
 #: Commands that run at once in one guest.
 SESSIONS = 8
-_GREETING = re.compile(rb"umlab-agent 2 (file|line) ([0-9a-f-]{1,36})")
+_GREETING = re.compile(rb"umlab-agent 2 (file|line) ([0-9a-f-]{1,36}) ([0-9]{1,10})")
 _SESSION = rf"([1-{SESSIONS}])".encode()
 _MORE = re.compile(_SESSION + rb" more")
 _EXIT = re.compile(_SESSION + rb" exit ([0-9]{1,3})")
 _END = re.compile(_SESSION + rb" end")
+_SETTLED = re.compile(_SESSION + rb" settled")
 _RESET = re.compile(rb"0 reset ([0-9]{1,9}) (file|line)")
 #: Any beginning of what the host says.
 _ECHO = re.compile(rb"(?:[a-z]{1,6}(?: [0-9A-Za-z-]*)*)?\r?")
@@ -32,10 +33,12 @@ class Greeting:
     Attributes:
         has_files: It reads what the host has in their common folder.
         boot: Tells the kernel's boots apart.
+        pid: Tells the agents of one boot apart.
     """
 
     has_files: bool
     boot: str
+    pid: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,14 @@ class Exit:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """A session is free for the next command; all that the last one wrote is with the host."""
+    """A session is free for the next command; all that the last one wrote is in the guest's lines."""
+
+    session: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """All that was in a line of the session is with the host."""
 
     session: int
 
@@ -83,7 +93,7 @@ class Echo:
     """What the host has said, or the beginning of it."""
 
 
-Line = Greeting | More | Exit | End | Reset | Echo
+Line = Greeting | More | Exit | End | Settled | Reset | Echo
 
 
 def parse_line(line: bytes) -> Line:
@@ -98,8 +108,10 @@ def parse_line(line: bytes) -> Line:
         return Exit(int(match[1]), int(match[2]))
     if match := _END.fullmatch(line):
         return End(int(match[1]))
+    if match := _SETTLED.fullmatch(line):
+        return Settled(int(match[1]))
     if match := _GREETING.fullmatch(line):
-        return Greeting(match[1] == b"file", match[2].decode())
+        return Greeting(match[1] == b"file", match[2].decode(), int(match[3]))
     if match := _RESET.fullmatch(line):
         return Reset(int(match[1]), match[2] == b"file")
     if _ECHO.fullmatch(line):

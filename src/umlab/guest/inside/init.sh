@@ -36,11 +36,15 @@ while read -r module; do
 done </etc/modules
 ip link set lo up
 
-# The root file system, in /new; the tiny root is this one.
-new=
+# The root file system, in /new.
+new=/new
 case "$root" in
+tiny)
+	# This one would take all memory, and what runs with it.
+	mount -t tmpfs -o mode=0755 tmpfs $new
+	cp -a /bin /etc /lib /mnt /root /sbin /var $new/
+	;;
 host)
-	new=/new
 	mkdir -p /host /layer
 	mount -t hostfs -o / none /host -o ro || fail "this kernel has no hostfs"
 	mount -t tmpfs tmpfs /layer
@@ -64,26 +68,24 @@ host)
 	fi 2>/dev/null
 	;;
 disk)
-	new=/new
 	mount /dev/ubda $new || fail "cannot mount the disk: it has no file system that this kernel knows, or is damaged"
 	;;
 esac
-if [ -n "$new" ]; then
-	for each in proc sys dev run tmp; do
-		[ -d $new/$each ] || mkdir $new/$each
-	done
-	mount --move /proc $new/proc
-	mount --move /sys $new/sys
-	mount --move /dev $new/dev
-	mount --move /run $new/run
-	[ -x $new/bin/sh ] || say "there is no /bin/sh in this root"
-fi
+for each in proc sys dev run tmp; do
+	[ -d $new/$each ] || mkdir $new/$each
+done
+mount --move /proc $new/proc
+mount --move /sys $new/sys
+mount --move /dev $new/dev
+mount --move /run $new/run
+[ -x $new/bin/sh ] || say "there is no /bin/sh in this root"
 mkdir -p $new/dev/pts $new/dev/shm $new/run/umlab/share
 mount -t devpts -o mode=0620,gid=5,ptmxmode=0666 devpts $new/dev/pts
 mount -t tmpfs -o mode=1777 tmpfs $new/dev/shm
 ln -sf /proc/self/fd $new/dev/fd
 for each in 0:stdin 1:stdout 2:stderr; do ln -sf /proc/self/fd/${each%:*} $new/dev/${each#*:}; done
 cp /bin/busybox /umlab/* $new/run/umlab/
+mkfifo $new/run/umlab/alive
 # After what is mounted above: a folder may be below /run or /dev.
 for each in $shared; do
 	mkdir -p "$new$each"
@@ -95,7 +97,7 @@ fi
 
 # What runs in the root.  Not with "&": a shell's background jobs would ignore the interrupt signal, and all
 # they start.
-start() { start-stop-daemon -S -b -n "umlab-$1" -x /bin/busybox -- chroot "$new/" /run/umlab/busybox sh "/run/umlab/$1"; }
+start() { start-stop-daemon -S -b -n "umlab-$1" -x /bin/busybox -- chroot $new /run/umlab/busybox sh "/run/umlab/$1"; }
 if [ -n "$init" ] && ! chroot $new /run/umlab/busybox test -x "$init"; then
 	fail "there is no $init in this root that could be run"
 fi
@@ -113,8 +115,10 @@ esac
 
 # Ctrl-alt-del from the management console: end the programs, keep the machine.
 echo 0 >$new/proc/sys/kernel/ctrl-alt-del
+down=
 go_down() {
 	trap '' INT
+	down=1
 	# Held first: kernel 6.12 panics of a program that is killed in the middle of a fork.
 	kill -STOP -1
 	usleep 20000
@@ -128,8 +132,20 @@ go_down() {
 	echo "umlab: guest is down" >$new/dev/console
 }
 trap go_down INT
-# A trap runs at once during "wait", and "wait" also takes in orphans that have ended.
+agent_is_alive() {
+	read -r agent && read -r _ _ state _ <$new/proc/"$agent"/stat && [ "$state" != Z ]
+} <$new/run/umlab/agent.pid
+# A trap runs at once during "wait", and "wait" also takes in orphans that have ended.  What is waited for ends
+# with the agent, which has the other end of the pipe.
 while :; do
-	sleep 1000000 &
+	if [ -p $new/run/umlab/alive ]; then
+		cat $new/run/umlab/alive &
+	else
+		sleep 1000000 &
+	fi
 	wait $!
+	if [ -z "$down" ] && ! agent_is_alive 2>/dev/null; then
+		say "the agent was killed"
+		start agent
+	fi
 done

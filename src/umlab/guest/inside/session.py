@@ -10,8 +10,11 @@ for ever:
   INPUT is ``none``, ``pipe`` or ``tty``: then the first line is the command's terminal, and what is typed
   is not acknowledged.  An empty line comes before it, to end what nobody has read before a reboot.
 * ``file NAME`` and ``line LENGTH`` are a piece of input, ``end`` is its end.
+* ``settle LINE``, after a command's end, asks for word when what it wrote to its first or second line is
+  with the host: when the host is behind, the guest's kernel keeps the last 4,096 bytes to itself for a while.
 
-Source: Linux arch/um/drivers/line.c ``line_throttle``, drivers/tty/n_tty.c.
+Source: Linux arch/um/drivers/line.c ``line_throttle``, drivers/tty/n_tty.c; net/core/sock.c ``SK_WMEM_MAX``,
+which is 256 packets.
 """
 
 from __future__ import annotations
@@ -39,12 +42,18 @@ _FILES_UNDER_WAY = 2
 _READ_SIZE = 64 * 1024
 #: Reads that empty any socket, were it not filled anew.
 _SOCKET_READS = 16
+#: Bytes that a socket takes while nobody reads, if each has been a write of its own.
+_TAKEN_AT_ONCE = 200
 #: Seconds of silence after a command's end, in which what it has started writes nothing more.
 _GRACE = 1.0
 
 #: What the script of session N begins with: its process group, which signals go to, and a signal that came
-#: too early; one that came too late for an earlier command has another serial number.
+#: too early; one that came too late for an earlier command has another serial number.  The session's shell
+#: tells who was killed on its own standard error, so the command's is made here.  What the session has of the
+#: kernel's mercy is not for the command.
 _PREAMBLE = (
+    "exec STREAMS\n"
+    "{ echo 0 >/proc/self/oom_score_adj; } 2>/dev/null\n"
     "echo $$ SERIAL >/run/umlab/N.pid\n"
     '{ read -r REPLY && [ "${REPLY#* }" = SERIAL ] && kill -s "${REPLY% *}" -- -$$; } </run/umlab/N.pending\n'
 )
@@ -94,7 +103,9 @@ class Stream:
         self._has_ended = False
         self._has_exited = False
         self._failure: UmlabError | None = None
-        self._last_words = b""
+        # What is out of the socket and has not been read.
+        self._here = b""
+        self._received = 0
 
     def send(self, data: bytes) -> bool:
         """Send all of it at once and say whether there was room."""
@@ -115,11 +126,11 @@ class Stream:
         while True:
             # Others have their turn however fast the guest writes.
             await asyncio.sleep(0)
-            if self._failure is not None:
-                if not self._last_words:
-                    raise self._failure
-                data, self._last_words = self._last_words, b""
+            if self._here:
+                data, self._here = self._here, b""
                 return data
+            if self._failure is not None:
+                raise self._failure
             try:
                 data = self._sock.recv(_READ_SIZE)
             except BlockingIOError:
@@ -131,6 +142,7 @@ class Stream:
             if not data:
                 await self._told()
                 continue
+            self._received += len(data)
             return data
 
     def exited(self) -> None:
@@ -146,13 +158,24 @@ class Stream:
     def fail(self, error: UmlabError) -> None:
         """Have everybody who reads get an error behind what is there; the line is used no more."""
         if self._failure is None:
-            self._last_words = take_all(self._sock)
+            self._take()
             self._failure = error
             self._wake()
 
+    def is_settled(self) -> bool:
+        """Say whether nothing can be left in the guest's kernel of what was written until now."""
+        self._take()
+        return self._received <= _TAKEN_AT_ONCE
+
     def clear(self) -> None:
         """Throw away what is there."""
+        self._here = b""
         take_all(self._sock)
+
+    def _take(self) -> None:
+        data = take_all(self._sock)
+        self._here += data
+        self._received += len(data)
 
     async def _woken(self) -> bool:
         """Wait for bytes or news; say whether either came before everything had been silent long enough."""
@@ -228,6 +251,8 @@ class Session:
         self._status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         # Its error is told to whoever asks, if anybody does.
         self._status.add_done_callback(lambda future: future.cancelled() or future.exception())
+        # Lines of which word is awaited.
+        self._unsettled = 0
         self._free: asyncio.Event = asyncio.Event()
         self._starting: asyncio.Task[None] | None = None
 
@@ -358,7 +383,22 @@ class Session:
         self._end_unread()
 
     def ended(self) -> None:
-        """Take note that the session is free."""
+        """Take note that the session is free; the guest's kernel may still have some of its output."""
+        with contextlib.suppress(UmlabError):
+            for line, stream in enumerate((self._output, self._errors), 1):
+                if not stream.is_settled():
+                    self._send(f"settle {line}\n".encode())
+                    self._unsettled += 1
+        if not self._unsettled:
+            self._end()
+
+    def settled(self) -> None:
+        """Take note that one of its lines has nothing more."""
+        self._unsettled -= 1
+        if self._unsettled == 0:
+            self._end()
+
+    def _end(self) -> None:
         self._output.ended()
         self._errors.ended()
         self._free.set()
@@ -391,7 +431,9 @@ class Session:
         self._script = None
 
     async def _send_request(self, request: Request) -> None:
-        preamble = _PREAMBLE.replace("N", str(self.number)).replace("SERIAL", str(self._serial))
+        streams = ">&0 2>&0" if request.input == "tty" else ">&7 2>&8 7>&- 8>&-"
+        preamble = _PREAMBLE.replace("STREAMS", streams).replace("SERIAL", str(self._serial))
+        preamble = preamble.replace("/N.", f"/{self.number}.")
         script = preamble.encode() + request.script_bytes()
         rows, columns = request.window
         head = f"\nrun {self._serial} {request.input} {rows} {columns}"

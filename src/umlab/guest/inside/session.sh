@@ -1,8 +1,11 @@
 # Runs one command of a session after the other; the arguments are its number and the first command's serial.
-box=/run/umlab/busybox
+busybox=/run/umlab/busybox
 cd /run/umlab || exit
 shell=/bin/sh
-[ -x $shell ] || shell="$box sh"
+[ -x $shell ] || shell="$busybox sh"
+# A shell that has the other programs in it runs them by a fork alone, at a third of the price.
+box=$busybox PATH=
+! command -v cat >/dev/null || box=
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb
 n=$1 from=$2
 
@@ -20,36 +23,50 @@ feed() {
 	done
 }
 
-# Waits until all that a dd has written to a line is with the host, whose socket takes more than two writes.
-settle() {
-	writes=3
-	while read -r records _ word; do
-		[ "$word" != out ] || writes=$((records))
-	done <"$1"
-	[ "$writes" -le 2 ] || $box stty raw -echo <"$2"
+# Starts what copies commands' output to the lines, which lasts for 100 of them.  Each stream has two pipes,
+# which commands have in turn: a copier goes on to the next one when the last one has no writer any more, so
+# one that can be opened for writing tells that all that was written to the other one has been copied.
+copy() {
+	outs= errs= left=100
+	for each in 1 2 3 4 5 6 7 8 9 10; do
+		outs="$outs $n.out$pipe $n.out$((1 - pipe))" errs="$errs $n.err$pipe $n.err$((1 - pipe))"
+	done
+	outs="$outs$outs$outs$outs$outs" errs="$errs$errs$errs$errs$errs"
+	$box cat $outs >&4 3>&- 5>&- 7>&- 8>&- 2>/dev/null &
+	copiers=$!
+	$box cat $errs >&5 3>&- 4>&- 7>&- 8>&- 2>/dev/null &
+	copiers="$copiers $!"
+	echo $((1 - pipe)) $copiers >$n.copiers
+}
+
+# Makes pipes that nobody has open yet.
+renew() {
+	pipe=0
+	[ ! -p $n.out0 ] || $box rm -f $n.out[01] $n.err[01] $n.cut
+	$box mkfifo $n.out0 $n.out1 $n.err0 $n.err1
+	copy
+	exec 7>$n.out0 8>$n.err0
 }
 
 # Keys that somebody has typed for an earlier kernel are nobody's.
 trap '' INT QUIT TSTP
-exec 3>/dev/ttyS0 4<>/dev/ttyS$((2 * n - 1)) 5<>/dev/ttyS$((2 * n))
+exec 3>/dev/ttyS0 4<>/dev/ttyS$((2 * n - 1)) 5<>/dev/ttyS$((2 * n)) 7>/dev/null 8>/dev/null
 $box stty raw -echo <&4
 $box stty raw -echo <&5
 trap - INT QUIT TSTP
-$box mkfifo $n.in $n.out $n.err
-: >$n.pid
+renew
 : >$n.pending
-echo "$n end" >&3
 while :; do
-	# Copiers that wait already are not waited for when a command comes.
-	$box dd bs=64k <$n.out >&4 2>$n.outs 3>&- 5>&- &
-	out=$!
-	$box dd bs=64k <$n.err >&5 2>$n.errs 3>&- 4>&- &
-	err=$!
-	exec 7>$n.out 8>$n.err
-	echo $out $err >$n.copiers
+	: >$n.pid
+	echo "$n end" >&3
 	serial=-1
 	until [ "$word" = run ] && [ "$serial" -ge "$from" ]; do
 		read -r word serial input rows columns kind script <&4 || exit
+		if [ "$word" = settle ]; then
+			# This waits until all that was written to the line is with the host.
+			$box stty raw -echo </dev/ttyS$((2 * n - 2 + serial))
+			echo "$n settled" >&3
+		fi
 	done
 	word=
 	case "$kind" in
@@ -64,33 +81,47 @@ while :; do
 		;;
 	file) script=/run/umlab/share/$script ;;
 	esac
+	if [ ! -r $script ]; then
+		echo "umlab: the guest has lost /run/umlab, no command can run in it" >&8
+		input=lost
+	fi
 	case "$input" in
 	tty)
 		$box stty sane rows "$rows" cols "$columns" <&4
-		$box setsid -c $shell $script 0<&4 1>&4 2>&4 3>&- 4>&- 5>&- 7>&- 8>&-
+		$box setsid -c $shell $script <&4 3>&- 4>&- 5>&- 7>&- 8>&-
 		status=$?
 		# The terminal has been hung up: nothing that the command has left behind writes to it any more.
 		exec 4<>/dev/ttyS$((2 * n - 1))
 		$box stty raw -echo <&4
+		left=2
 		;;
 	pipe)
+		[ -p $n.in ] || $box mkfifo $n.in
 		feed >$n.in 5>&- 7>&- 8>&- &
 		feeder=$!
-		echo $out $err $feeder >$n.copiers
-		$box setsid $shell $script <$n.in 1>&7 2>&8 3>&- 4>&- 5>&- 7>&- 8>&-
+		echo $((1 - pipe)) $copiers $feeder >$n.copiers
+		$box setsid $shell $script <$n.in 3>&- 4>&- 5>&-
 		status=$?
 		;;
+	lost) status=125 ;;
 	*)
-		$box setsid $shell $script </dev/null 1>&7 2>&8 3>&- 4>&- 5>&- 7>&- 8>&-
+		$box setsid $shell $script </dev/null 3>&- 4>&- 5>&-
 		status=$?
 		;;
 	esac
 	exec 7>&- 8>&-
 	echo "$n exit $status" >&3
 	[ "$input" != pipe ] || wait $feeder
-	wait $out $err
-	: >$n.pid
-	settle $n.outs /dev/ttyS$((2 * n - 1))
-	settle $n.errs /dev/ttyS$((2 * n))
-	echo "$n end" >&3
+	pipe=$((1 - pipe)) left=$((left - 1))
+	exec 7>$n.out$pipe 8>$n.err$pipe
+	if [ -e $n.cut ]; then
+		read -r _ copiers <$n.copiers
+		kill -KILL $copiers
+		renew
+	elif [ $left = 1 ]; then
+		kill -KILL $copiers
+		copy
+	else
+		echo $((1 - pipe)) $copiers >$n.copiers
+	fi
 done

@@ -15,7 +15,7 @@ from umlab.guest.cmdline import DEFAULT_KERNEL
 from umlab.guest.inside.root import kernel_release
 from umlab.guest.kernel.module import MODULES_ROOT
 from umlab.guest.kernel.tree import built_program, is_tree, modules_in_place
-from umlab.guest.place import KERNELS, data_directory
+from umlab.guest.place import KERNELS, data_base, data_directory
 
 #: What :data:`~umlab.guest.cmdline.DEFAULT_KERNEL` is called.
 DEBIAN = "debian"
@@ -58,10 +58,14 @@ def find_kernel(name: str | None = None) -> Kernel:
     return _kernel(Path(kernel_program(name)), name)
 
 
-def kernel_program(name: str) -> str:
+def kernel_program(name: str, folder: str = ".") -> str:
     """Return the program file that a word stands for, as :func:`find_kernel` takes it, absolute.
 
     It is not looked at; a file's name is returned whether the file is there or not.
+
+    Args:
+        name: The word.
+        folder: Where relative paths begin.
 
     Raises:
         LabError: There is no kernel of that name, or none was built in that folder.
@@ -69,14 +73,34 @@ def kernel_program(name: str) -> str:
     if name == DEBIAN:
         return DEFAULT_KERNEL
     if "/" not in name and name not in (".", ".."):
-        program = data_directory(KERNELS) / check_name("kernel", name) / "linux"
+        program = data_base() / KERNELS / check_name("kernel", name) / "linux"
         if not os.path.exists(program):
-            raise _no_kernel(name)
+            raise _no_kernel(name, folder)
         return str(program)
-    path = Path(os.path.abspath(name))
+    path = Path(os.path.abspath(os.path.join(folder, name)))
     if os.path.isdir(path):
         path = built_program(path) if is_tree(path) else path / "linux"
     return str(path)
+
+
+def modules_directory(program: Path, release: str) -> str | None:
+    """Return where the modules of a kernel are: those built with it, else those of Debian's package.
+
+    Args:
+        program: The kernel's program file, absolute.
+        release: What it calls itself.
+
+    Raises:
+        LabError: They cannot be had from the tree in which it was built.
+        RemoteProtocolError: The tree's list of modules is none.
+    """
+    # `./linux` of a tree is the tree's.
+    if is_tree(program.parent):
+        return modules_in_place(program.parent.resolve(), release)
+    for directory in (program.parent / "modules/lib/modules" / release, Path(MODULES_ROOT) / release):
+        if os.path.isdir(directory):
+            return str(directory)
+    return None
 
 
 def kernel_names() -> list[str]:
@@ -85,9 +109,11 @@ def kernel_names() -> list[str]:
     Raises:
         LabError: It cannot be read.
     """
-    store = data_directory(KERNELS)
+    store = data_base() / KERNELS
     try:
         return sorted(name for name in os.listdir(store) if not name.startswith("."))
+    except FileNotFoundError:
+        return []
     except OSError as error:
         raise LabError(f"cannot read {store}: {error.strerror}") from None
 
@@ -156,18 +182,7 @@ def _moved_away(folder: Path) -> Iterator[None]:
 def _kernel(program: Path, name: str) -> Kernel:
     _check_program(program)
     release = kernel_release(str(program))
-    return Kernel(str(program), release, _modules_directory(program, release), name)
-
-
-def _modules_directory(program: Path, release: str) -> str | None:
-    """Return where the modules of a kernel are: those built with it, else those of Debian's package."""
-    # `./linux` of a tree is the tree's.
-    if is_tree(program.parent):
-        return modules_in_place(program.parent.resolve(), release)
-    for directory in (program.parent / "modules/lib/modules" / release, Path(MODULES_ROOT) / release):
-        if os.path.isdir(directory):
-            return str(directory)
-    return None
+    return Kernel(str(program), release, modules_directory(program, release), name)
 
 
 def _check_program(path: Path) -> None:
@@ -190,9 +205,9 @@ def _check_program(path: Path) -> None:
         raise LabError(f"the kernel {path} may not be executed: chmod +x {path}")
 
 
-def _no_kernel(name: str) -> LabError:
+def _no_kernel(name: str, folder: str = ".") -> LabError:
     there = ", ".join([DEBIAN, *kernel_names()])
-    hint = f"; or do you mean ./{name}?" if os.path.exists(name) else ""
+    hint = f"; or do you mean ./{name}?" if os.path.exists(os.path.join(folder, name)) else ""
     return LabError(
         f"there is no kernel {name!r}; there is {there}; `umlab kernel build --name {name}` builds one{hint}"
     )

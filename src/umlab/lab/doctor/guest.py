@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from umlab.errors import LabError, RemoteProtocolError
 from umlab.guest.inside.root import find_busybox, kernel_release
 from umlab.guest.kernel.config import TransportSupport, read_kernel_config, transports_of
 from umlab.guest.kernel.module import load_index
+from umlab.guest.kernel.store import modules_directory
 from umlab.lab.doctor.child import run_briefly
 from umlab.lab.doctor.finding import Status, Subject, Verdict
 
@@ -58,7 +60,7 @@ def check_modules(subject: Subject) -> Verdict:
     """Look for the modules of the kernel's release."""
     release = kernel_release(subject.kernel)
     try:
-        where, index = load_index(release)
+        where, index = load_index(release, modules_directory(Path(subject.kernel), release))
     except (LabError, RemoteProtocolError) as error:
         return Verdict(
             Status.WARN,

@@ -54,6 +54,7 @@ def test_image_is_made_of_the_system_and_what_is_said_is_passed_on(programs: Pat
     (image,) = list_images()
     assert (image.name, image.size, image.file_system) == ("made", 16 << 20, "ext4")
     assert lines == ["I: running apt-get update...", "I: making the file system..."]
+    assert sorted(os.listdir(programs.parent)) == ["bin", "data"]
 
 
 def test_command_has_what_is_asked_for_and_an_init() -> None:
@@ -105,6 +106,25 @@ def test_failure_is_told_by_its_reason_with_what_helps(programs: Path, error: st
     with pytest.raises(LabError, match=words):
         build_image("made", Bootstrap("bookworm"), lambda _: None)
     assert list_images() == []
+
+
+def test_interrupt_leaves_nothing_of_a_program_that_cannot_clean_up(programs: Path, tmp_path: Path) -> None:
+    provide(programs, 'mkdir "$TMPDIR/half" && touch "$TMPDIR/half/file" && echo "$TMPDIR" && exec sleep 600')
+    lines: list[str] = []
+
+    def interrupt(line: str) -> None:
+        lines.append(line)
+        if len(lines) == 1:
+            assert os.listdir(line) == ["half"]
+            # Packages are fetched by another user.
+            assert os.stat(line).st_mode & 0o777 == 0o711
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_image("made", Bootstrap("bookworm"), interrupt)
+    assert lines[1:] == ["I: ending mmdebstrap, and removing what it has made..."]
+    assert sorted(os.listdir(tmp_path)) == ["bin", "data"]
+    assert os.listdir(tmp_path / "data/umlab/images") == []
 
 
 def test_failure_without_a_word_has_the_status(programs: Path) -> None:

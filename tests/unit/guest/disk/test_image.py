@@ -76,7 +76,19 @@ def test_images_are_found_by_name_and_by_path(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "own.img").write_bytes(b"x")
     monkeypatch.chdir(tmp_path)
     assert find_image("debian") == path
-    assert find_image("./own.img") == find_image("own.img") == tmp_path / "own.img"
+    assert find_image("./own.img") == tmp_path / "own.img"
+
+
+def test_file_in_the_current_folder_is_no_image_of_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make("debian")
+    for name in ("debian", "own.img"):
+        (tmp_path / name).write_bytes(b"x")
+    monkeypatch.chdir(tmp_path)
+    assert find_image("debian") == path
+    with pytest.raises(LabError, match=r"there is no image own.img; .* or do you mean \./own.img\?$"):
+        find_image("own.img")
 
 
 def test_what_is_missing_is_told_with_what_is_there() -> None:

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from support.deadline import scaled, wait_until_async
-from support.scripted_agent import AGAIN, LINE, ScriptedAgent, freed, opened, run
+from support.scripted_agent import AGAIN, KILLED, LINE, ScriptedAgent, freed, opened, run
 from umlab.errors import CommandTimeout, GuestFailed, LocalProtocolError, RemoteProtocolError, StateError
 from umlab.guest.inside import agent as agent_module
 from umlab.guest.inside import session as session_module
@@ -39,7 +39,7 @@ class TestRun:
     async def test_long_script_goes_in_acknowledged_pieces(self, by_line: ScriptedAgent) -> None:
         running = run(by_line, "x" * 5000)
         size = int((await by_line.head())[-1])
-        assert 5000 < size < 5200
+        assert 5000 < size < 5500
         while size:
             piece = min(size, LINE_PIECE)
             await by_line.read(1, piece)
@@ -62,7 +62,28 @@ class TestRun:
             lambda: all(w.transport.get_write_buffer_size() == 0 for w in greeted._writers), 10, "the output"
         )
         greeted.say("1 exit 0\n1 end\n")
+        await greeted.settle(lines=(1, 2))
         assert await running == ExecResult(0, output, errors)
+
+    async def test_last_bytes_of_long_output_are_waited_for(self, greeted: ScriptedAgent) -> None:
+        running = [run(greeted, "long"), run(greeted, "short")]
+        await greeted.request(1)
+        await greeted.request(2)
+        greeted.end(1, 0, bytes(300))
+        greeted.end(2, 0, bytes(10))
+        assert len((await running[1]).stdout) == 10
+        assert await greeted.line(1) == "settle 1"
+        greeted.write(1, b"last")
+        await asyncio.sleep(0)
+        assert not running[0].done()
+        greeted.say("2 settled\n1 settled\n1 settled\n")
+        assert (await running[0]).stdout == bytes(300) + b"last"
+        # Neither session has anything on its lines that is not for its next command.
+        running = [run(greeted, "a"), run(greeted, "b")]
+        for number in (1, 2):
+            await greeted.request(number)
+            greeted.end(number, number)
+        assert sorted([(await each).status for each in running]) == [1, 2]
 
     async def test_too_much_output_is_an_error_of_that_command_alone(
         self, greeted: ScriptedAgent, monkeypatch: pytest.MonkeyPatch
@@ -75,6 +96,7 @@ class TestRun:
             await running
         assert (await greeted.told()).startswith("signal 1 KILL ")
         greeted.end(1, 137, bytes(5000))
+        await greeted.settle()
         await freed(greeted)
         running = run(greeted, "x")
         await greeted.request()
@@ -233,7 +255,8 @@ class TestGreeting:
             "umlab-agent 1\n",
             "umlab-agent 2\n",
             "umlab-agent 2 line\n",
-            "umlab-agent 2 pipe 0\n",
+            "umlab-agent 2 line 0\n",
+            "umlab-agent 2 pipe 0 7\n",
             "x" * 100_000,
             "\0" * 9000,
         ],
@@ -300,11 +323,11 @@ class TestGreeting:
         greeted.end(1, 0, b"new")
         assert await running == ExecResult(0, b"new", b"")
 
-    async def test_greeting_that_comes_twice_ends_nothing(self, greeted: ScriptedAgent) -> None:
-        running = run(greeted, "x")
-        await greeted.request()
-        greeted.say(LINE)
-        greeted.end(1, 5)
+    async def test_greeting_that_comes_twice_ends_nothing(self, by_line: ScriptedAgent) -> None:
+        running = run(by_line, "x")
+        await by_line.request()
+        by_line.say(LINE)
+        by_line.end(1, 5)
         assert (await running).status == 5
 
     async def test_command_that_reboots_has_no_result_and_the_next_one_has(
@@ -325,6 +348,16 @@ class TestGreeting:
                 await waiting
         greeted.agent.release(session)
         assert await running == ExecResult(0, b"whole", b"")
+
+    async def test_agent_that_was_killed_begins_anew(self, greeted: ScriptedAgent) -> None:
+        session = await opened(greeted, Request("kill -9 -1"))
+        greeted.say(KILLED)
+        with pytest.raises(StateError, match="agent in guest g was killed"):
+            await session.wait()
+        running = run(greeted, "x")
+        await greeted.request()
+        greeted.end(1, 3)
+        assert (await running).status == 3
 
     async def test_reboot_waits_for_the_new_greeting(self, greeted: ScriptedAgent) -> None:
         asked = asyncio.Event()

@@ -192,12 +192,20 @@ def test_files_go_in_and_out(
     for words, text in (
         (("left:/nowhere", str(tmp_path)), "left: /nowhere: no such file or folder"),
         ((str(tree), "left:/tmp/nowhere/"), "left: /tmp/nowhere/: no such folder"),
-        ((str(tree), "left:/tmp/stdin"), "Not a directory"),
+        ((str(tree), "left:/tmp/nowhere/a"), "left: /tmp/nowhere: no such folder"),
+        ((str(tree), "left:/tmp/stdin"), "left: /tmp/stdin: is no folder"),
         (("left:/dev/null", str(tmp_path)), "neither a file, a folder nor a link"),
     ):
         assert copied(monkeypatch, *words) == 1
         assert text in capfdbinary.readouterr().err.decode()
     assert sh("cat /tmp/stdin; ls -A /tmp").stdout == b"\0\xffnew\nstdin\n"
+    # In another file system, where there is no room.
+    sh("cd /tmp/new/tree; mkdir -p sub; mount -t tmpfs -o size=1M tmpfs sub; echo old >sub/data")
+    for source, place in ((tree, "left:/tmp/new"), (tree / "sub/data", "left:/tmp/new/tree/sub/data")):
+        assert copied(monkeypatch, str(source), place) == 1
+        assert "No space left on device" in capfdbinary.readouterr().err.decode()
+    script = "cd /tmp/new/tree; cat sub/data; ls -A .. . sub; umount sub; cd; rm -r /tmp/*"
+    assert sh(script).stdout.split() == b"old .: link sub ..: link tree sub: data".split()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "tree"]
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import stat
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 from integration.peers.uml_kernel import debian_kernel, running_guest, vector_kernel
-from support.deadline import scaled
+from support.deadline import scaled, wait_until_async
 from support.require import require_program
 from umlab.daemon.guest import GuestService
 from umlab.errors import GuestFailed
@@ -31,6 +33,8 @@ mkdir /tmp/host
 mount -t hostfs -o / none /tmp/host -o rw; echo b >/tmp/host{marker}/b; mkdir /tmp/host{marker}/c
 mount -o remount,rw /tmp/host; rm /tmp/host{marker}/old; echo d >/tmp/host{marker}/old
 rm -f {marker}/old; echo mine >{marker}/e
+chmod 4755 /mnt/kept; chmod 700 /tmp/host{marker}/kept; touch -d 2001-01-01 /mnt/kept
+chmod 6755 {shared}/file; chmod 711 {shared}/file; touch -d 2001-01-01 {shared}/file
 """
 
 
@@ -55,6 +59,7 @@ async def be_late(agent: Agent) -> None:
         session = await agent.open(Request("exit 3"))
         session.signal("KILL")
         assert await session.wait() in (3, 137)
+        await wait_until_async(lambda: session.hearing._deadline() is None, 20, "the signal is heard")
         agent.release(session)
         assert (await agent.run("echo on", LONG)).stdout == b"on\n"
 
@@ -113,7 +118,10 @@ async def test_host_root_has_all_programs_and_changes_nothing_but_what_is_shared
     shared, marker = short_dir / "shared", short_dir / "marker"
     for folder in (shared, marker):
         folder.mkdir()
-    (marker / "old").write_text("old")
+    for name in ("old", "kept"):
+        (marker / name).write_text(name)
+        (marker / name).chmod(0o644)
+    kept = (marker / "kept").stat()
     root = HostRoot(shared=(str(shared),))
     async with running_guest(short_dir, root=root, landlock=means != "none") as guest:
         script = f"""
@@ -130,13 +138,22 @@ async def test_host_root_has_all_programs_and_changes_nothing_but_what_is_shared
             [b"/dev/pts/0", b"x", b"hostfs", b"overlayfs", b"0"],
             0,
         ), result
-        escapes = await guest.run(ESCAPES.format(marker=marker), LONG)
+        escapes = await guest.run(ESCAPES.format(marker=marker, shared=shared), LONG)
     assert (shared / "file").read_text() == "from the guest\n"
+    status = (shared / "file").stat()
+    # What it may do there, but for a program that would run as us.
+    assert (stat.S_IMODE(status.st_mode), time.gmtime(status.st_mtime).tm_year) == (0o711, 2001), escapes
+    now = (marker / "kept").stat()
     if means == "none":
-        assert sorted(os.listdir(marker)) == ["a", "b", "c", "old"], escapes
+        assert sorted(os.listdir(marker)) == ["a", "b", "c", "kept", "old"], escapes
     else:
-        assert os.listdir(marker) == ["old"], escapes
+        assert sorted(os.listdir(marker)) == ["kept", "old"], escapes
         assert (marker / "old").read_text() == "old"
+    if means == "none" or (os.geteuid() != 0 and means == "landlock"):
+        # Where a user's guest may set modes and times at all, nothing keeps it from its user's other files.
+        assert (stat.S_IMODE(now.st_mode), time.gmtime(now.st_mtime).tm_year) == (0o700, 2001), escapes
+    else:
+        assert (now.st_mode, now.st_mtime_ns) == (kept.st_mode, kept.st_mtime_ns), escapes
     assert not Path("/etc/umlab-x").exists()
 
 

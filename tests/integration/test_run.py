@@ -203,23 +203,32 @@ def test_several_at_once_without_overlay_without_time_with_signals(
     kernel.write_text('#!/bin/sh\n[ "$1" != --version ] || exec echo 6.1.0-none\nexec linux.uml "$@"\n')
     kernel.chmod(0o755)
     here = f"cat linux >/dev/null && echo found; touch /tmp/x && echo written; touch {place}/x"
+    before = kernel.stat()
+    changing = (
+        f"mkdir /m; mount -t hostfs -o {place} none /m; chmod 4711 /m/linux; touch -d 2001-01-01 /m/linux"
+    )
     waiting = "trap 'echo got; kept=1' TERM; echo ready; until [ $kept ]; do sleep 0.1; done; exit 5"
     with (
         started(environment, "--kernel", str(kernel), "sh", "-c", here, cwd=place) as plain,
-        started(environment, "--root", "tiny", "--no-stdin", "--", "sh", "-c", waiting) as other,
+        started(
+            environment, "--root", "tiny", "--no-stdin", "--", "sh", "-c", f"{changing}; {waiting}"
+        ) as other,
         started(environment, "--root", "tiny", "--timeout", "0.2", "--", "true") as hasty,
     ):
         assert other.stdout is not None
         assert other.stdout.readline() == b"ready\n"
         other.send_signal(signal.SIGTERM)
-        output, _ = other.communicate(timeout=LONG)
+        output, errors = other.communicate(timeout=LONG)
         assert (other.returncode, output) == (5, b"got\n")
+        assert b"chmod: /m/linux: Operation not permitted" in errors
         output, errors = plain.communicate(timeout=LONG)
         assert (plain.returncode, output) == (1, b"found\nwritten\n")
         assert errors.startswith(b"umlab: this kernel has no overlay: only /tmp,")
         output, errors = hasty.communicate(timeout=LONG)
         assert (hasty.returncode, errors) == (124, b"umlab: the boot did not end within 0.2 seconds\n")
     assert not (place / "x").exists()
+    after = kernel.stat()
+    assert (after.st_mode, after.st_mtime_ns) == (before.st_mode, before.st_mtime_ns)
     assert kernels(place) == []
     assert left(place) == []
 

@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from umlab.errors import LocalProtocolError, RemoteProtocolError
-from umlab.guest.inside.agent_line import SESSIONS, Echo, End, Exit, Greeting, More, Reset, parse_line
+from umlab.guest.inside.agent_line import SESSIONS, Echo, End, Exit, Greeting, Heard, More, Reset, parse_line
 from umlab.guest.inside.script import command_script
 
 _PIECE = st.sampled_from(
@@ -22,6 +22,7 @@ _PIECE = st.sampled_from(
         b"\r",
         b"exit",
         b"more",
+        b"heard",
         b"end",
         b"file",
         b"line",
@@ -50,6 +51,9 @@ def test_line_is_of_the_protocol_or_refused(line: bytes) -> None:
                 assert int(line.split()[-1]) == pid
             case More(session):
                 assert line == b"%d more" % session
+                assert 1 <= session <= SESSIONS
+            case Heard(session):
+                assert line == b"%d heard" % session
                 assert 1 <= session <= SESSIONS
             case Exit(session, status):
                 assert (line.split()[0], int(line.split()[2])) == (b"%d" % session, status)

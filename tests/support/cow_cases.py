@@ -26,6 +26,7 @@ def image(size: int = EVEN) -> None:
     os.utime("image", (7, 7))
     Path("folder").mkdir()
     Path("link").symlink_to("image")
+    Path("loop").symlink_to("loop")
     Path("small").write_bytes(b"x")
     Path("empty").write_bytes(b"")
     for name in ("small", "empty"):
@@ -58,6 +59,11 @@ def newer() -> None:
     os.utime("image", (9, 9))
 
 
+def touched(seconds: int) -> Callable[[], None]:
+    """Return what makes a backing file of that time."""
+    return then(image, lambda: os.utime("image", (seconds, seconds)))
+
+
 def moved() -> None:
     """Give the backing file another name."""
     os.rename("image", "moved")
@@ -85,6 +91,10 @@ MKCOW: dict[str, Case] = {
     "folder": ("folder image", image),
     "force-folder": ("-f folder image", image),
     "force-backing": ("-f image image", image),
+    "loop": ("loop image", image),
+    "force-loop": ("-f loop image", image),
+    "before-1970": ("new image", touched(-5)),
+    "after-2106": ("new image", touched(5_000_000_000)),
 }
 
 MOO: dict[str, Case] = {
@@ -126,6 +136,7 @@ MOO: dict[str, Case] = {
     "size": ("cow new", then(cow(), lambda: os.truncate("image", 5))),
     "no-folder": ("cow none/new", cow()),
     "folder": ("cow folder", cow()),
+    "loop": ("cow loop", cow()),
     "into-backing": ("cow image", cow()),
     "into-cow": ("cow cow", cow()),
 }

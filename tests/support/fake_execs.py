@@ -13,6 +13,7 @@ from support.deadline import wait_until_async
 from umlab.daemon.exec_order import ExecOrder
 from umlab.daemon.guest_exec import GuestExecs
 from umlab.errors import GuestFailed, StateError, UmlabError
+from umlab.guest.inside.hearing import Hearing
 from umlab.guest.inside.session import Session
 
 if TYPE_CHECKING:
@@ -28,11 +29,12 @@ class FakeSession(Session):
         order: What was asked for.
         released: Whether whoever asked has done with it.
         pieces: The sizes of the pieces of input that came.
-        signals: The names of the signals that came; `stubborn` ends of none.
+        signals: The names of the signals that came; `stubborn` ends of none, `deaf` hears none.
     """
 
     def __init__(self, order: ExecOrder) -> None:
         self.order = order
+        self.hearing = Hearing()
         self.released = False
         self.pieces: list[int] = []
         self.signals: list[str] = []
@@ -75,7 +77,9 @@ class FakeSession(Session):
 
     def signal(self, name: str) -> None:
         self.signals.append(name)
-        if self.order.argv[:1] != ("stubborn",) and not self._ended.done():
+        if self.order.argv[:1] == ("deaf",):
+            self.hearing.told()
+        elif self.order.argv[:1] != ("stubborn",) and not self._ended.done():
             self._ended.set_result(128 + signal.Signals[f"SIG{name}"])
             self._run.cancel()
 
@@ -192,7 +196,7 @@ async def _die(session: FakeSession) -> int:
 
 
 COMMANDS: dict[str, Callable[[FakeSession], Coroutine[Any, Any, int]]] = {
-    **{"cat": _cat, "echo": _echo, "order": _order, "sleep": _sleep, "stubborn": _sleep, "flood": _flood},
+    **{"cat": _cat, "echo": _echo, "order": _order, "sleep": _sleep, "stubborn": _sleep, "deaf": _sleep, "flood": _flood},
     **{"hostile": _hostile, "tty": _tty, "die": _die},
 }
 
@@ -202,17 +206,23 @@ class FakeExecs(GuestExecs):
 
     Attributes:
         sessions: All that have begun.
+        waiting: How many wait for their guest.
     """
 
     def __init__(self, lab: FakeLab) -> None:
         self._lab = lab
         self.sessions: list[FakeSession] = []
+        self.waiting = 0
 
     @contextlib.asynccontextmanager
     async def begun(self, name: str, order: ExecOrder) -> AsyncIterator[Session]:
         order.request()
         held = self._lab.held(name)
-        await wait_until_async(lambda: held.state != "booting", 20, "the guest")
+        self.waiting += 1
+        try:
+            await wait_until_async(lambda: held.state != "booting", 20, "the guest")
+        finally:
+            self.waiting -= 1
         if held.state != "ready":
             raise StateError(f"guest {name} has no agent that answers")
         session = FakeSession(order)

@@ -1,4 +1,4 @@
-"""Folders that nobody may look into, root neither."""
+"""Folders that nobody may look into, root neither, and files that he may not write to."""
 
 from __future__ import annotations
 
@@ -25,3 +25,17 @@ def forbid(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
 
     for name, listing in (("stat", False), ("lstat", False), ("listdir", True), ("scandir", True)):
         monkeypatch.setattr(os, name, refusing(getattr(os, name), listing))
+
+
+def refuse_read_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nobody open a file for writing whose owner may not write to it, as it is for plain users."""
+    opened = os.open
+
+    def open_as_told(path: Any, flags: int, *words: Any, **options: Any) -> int:
+        fd = opened(path, flags, *words, **options)
+        if flags & os.O_ACCMODE != os.O_RDONLY and not os.fstat(fd).st_mode & 0o200:
+            os.close(fd)
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(path))
+        return fd
+
+    monkeypatch.setattr(os, "open", open_as_told)

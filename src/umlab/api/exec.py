@@ -2,8 +2,9 @@
 
 The WebSocket's first message is the order, JSON.  Then binary frames are streams, their first byte says which
 one: 0 is the input, 1 the output, 2 the errors.  Text frames are control: ``{"end_input": true}``,
-``{"signal": NAME}`` and ``{"resize": [ROWS, COLUMNS]}`` from the client; to it go ``{"taken": BYTES}``, how
-much of the input the guest has, and at the end ``{"status": N}``, or an error.
+``{"signal": NAME}`` and ``{"resize": [ROWS, COLUMNS]}`` from the client; to it go ``{"begun": true}``, when
+the command has its place in the guest, ``{"taken": BYTES}``, how much of the input the guest has, and at the
+end ``{"status": N}``, or an error.
 """
 
 from __future__ import annotations
@@ -145,8 +146,10 @@ class _Conversation:
             for action in self._early:
                 action(session)
             self._session = session
-            await self._converse(session, order)
-            status = await session.wait()
+            await self._socket.send_text(json.dumps({"begun": True}))
+            async with session.hearing.watched():
+                await self._converse(session, order)
+                status = await session.wait()
         await self._socket.send_text(json.dumps({"status": status}))
         await self._socket.close()
 

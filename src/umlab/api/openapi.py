@@ -26,8 +26,9 @@ binary frames are bytes both ways, a text frame `{"resize": [rows, columns]}` te
 So is a command in a guest with its streams, at `/v1/guests/{guest}/exec`: the first message is a text frame,
 an `ExecOrder`.  Then the first byte of a binary frame says which stream the rest is of: 0 the input, 1 the
 output, 2 the errors.  Text frames from the client are `{"end_input": true}`, `{"signal": name}` and
-`{"resize": [rows, columns]}`; to it go `{"taken": bytes}`, how much of the input the guest has, which a
-client may be 8 MiB ahead of, and at the end `{"status": n}` or an error.
+`{"resize": [rows, columns]}`; to it go `{"begun": true}` when the command has its place in the
+guest, `{"taken": bytes}`, how much of the input the guest has, which a client may be 8 MiB ahead of, and at
+the end `{"status": n}` or an error.
 """
 _ERROR_SCHEMA = {
     "title": "Error",

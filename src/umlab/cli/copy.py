@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shlex
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -14,16 +13,16 @@ from typing import Any
 
 from umlab._readable import readable
 from umlab.cli.copy_place import Place
+from umlab.cli.copy_script import fetching, packing, storing, unpacking
 from umlab.cli.guest_choice import Choice
 from umlab.cli.pipe import PipeWriter
 from umlab.cli.progress import ProgressLine
 from umlab.client.exec import AsyncExec, ExecOrder
 from umlab.errors import LabError, UmlabError
 from umlab.guest.console import escape
-from umlab.guest.inside.archive import HOLES, PART_UNIT, PARTS, ArchiveReader, measure, write_archive
+from umlab.guest.inside.archive import HOLES, PARTS, ArchiveReader, measure, write_archive
 from umlab.guest.inside.unpack import Unpacker
 
-_BOX = "/run/umlab/busybox"
 _READ_SIZE = 256 * 1024
 #: Guests that files are copied to at a time.
 _CONCURRENCY = 4
@@ -31,78 +30,6 @@ _CONCURRENCY = 4
 _CLEAN_TIME = 3.0
 #: Bytes of what a guest says about a copy.
 _MAX_ERRORS = 16 * 1024
-
-#: Puts what comes in a folder beside its place, then there.  A folder that is there keeps what it has.
-_PUT = f"""
-box={_BOX} failed=0
-if [ -d "$place" ]; then
-	cd "$place" || exit
-	name=
-elif [ "$only" = 1 ] && [ "${{place%/}}" = "$place" ]; then
-	folder=. name=${{place##*/}}
-	[ "$name" = "$place" ] || folder=${{place%/*}}/
-	cd "$folder" || exit
-else
-	echo "$place: no such folder" >&2
-	exit 1
-fi
-new=.umlab-$$
-$box mkdir -m 700 $new || exit
-trap '$box rm -rf "$new"' EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM HUP
-move() {{
-	if [ -d "$1" ] && [ ! -L "$1" ] && [ -d "$2" ]; then
-		for each in "$1"/* "$1"/.[!.]* "$1"/..?*; do
-			[ -e "$each" ] || [ -L "$each" ] || continue
-			(move "$each" "$2/${{each##*/}}"; exit $failed) || failed=1
-		done
-	else
-		$box mv -fT "$1" "$2" || failed=1
-	fi
-}}
-"""
-_UNTAR = f"""{_PUT}
-fill() {{
-	file=$new/$1 size=$2 time=$3
-	shift 3
-	while [ $# -gt 0 ]; do
-		$box dd if=$new/{PARTS}/$1 of="$file" bs={PART_UNIT} seek=$2 conv=notrunc status=none || failed=1
-		$box rm $new/{PARTS}/$1
-		shift 2
-	done
-	$box truncate -s "$size" "$file" && $box touch -d "@$time" "$file" || failed=1
-}}
-$box tar xpf - -C $new || failed=1
-if [ -e $new/{HOLES} ]; then
-	. ./$new/{HOLES}
-	$box rm -rf $new/{HOLES} $new/{PARTS}
-fi
-for member in $new/* $new/.[!.]* $new/..?*; do
-	[ ! -e "$member" ] && [ ! -L "$member" ] || move "$member" "./${{name:-${{member##*/}}}}"
-done
-exit $failed
-"""
-_STORE = f"""{_PUT}
-[ -n "$name" ] || {{ echo "$place: is a folder" >&2; exit 1; }}
-$box cat >$new/content || exit
-move $new/content "./$name"
-exit $failed
-"""
-_TAR = f"""
-if [ -d "$place" ]; then
-	cd "$place" && exec {_BOX} tar cf - .
-elif [ -e "$place" ]; then
-	folder=. name=${{place##*/}}
-	[ "$name" = "$place" ] || folder=${{place%/*}}/
-	cd "$folder" && exec {_BOX} tar chf - "./$name"
-else
-	echo "$place: no such file or folder" >&2
-	exit 1
-fi
-"""
-_FETCH = f'exec {_BOX} cat -- "$place"\n'
-
 
 #: Paths of ours, each with the name that it gets.
 Sources = Sequence[tuple[str, str]]
@@ -242,7 +169,7 @@ class Copy:
     async def _print(self, copied: Copied) -> None:
         pipe = PipeWriter(1, lambda: None)
         try:
-            await self._converse(copied, _script(_FETCH, place=copied.path), pipe.write)
+            await self._converse(copied, fetching(copied.path), pipe.write)
         finally:
             pipe.close()
 
@@ -259,16 +186,16 @@ class Copy:
                 done += len(data)
                 progress(done, 0)
 
-            if await self._converse(copied, _script(_TAR, place=copied.path), take) and done:
+            if await self._converse(copied, packing(copied.path), take) and done:
                 reader.finish()
                 unpacker.finish()
                 copied.files, copied.size = unpacker.files, unpacker.size
 
     async def _put_in(self, copied: Copied, sources: Sources | None, advance: Callable[[int], None]) -> None:
         if sources is None:
-            script, pieces = _script(_STORE, place=copied.path, only="1"), None
+            script, pieces = storing(copied.path), None
         else:
-            script = _script(_UNTAR, place=copied.path, only=str(int(len(sources) == 1)))
+            script = unpacking(copied.path, is_one=len(sources) == 1)
             pieces = write_archive(sources, partial(self._problem, copied), copied.count_file)
 
         async def feed(running: AsyncExec) -> None:
@@ -350,7 +277,3 @@ async def _read() -> bytes:
     with suppress(PermissionError):
         await readable(0)
     return os.read(0, _READ_SIZE)
-
-
-def _script(script: str, **values: str) -> str:
-    return "".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items()) + script

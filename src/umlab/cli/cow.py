@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from umlab.cli.exit_status import EXIT_ERROR
 from umlab.cli.option import AsJson
 from umlab.cli.output import Output
 from umlab.cli.page import size_text
@@ -80,12 +81,24 @@ def create(
 
 @app.command("info", epilog=_INFO_EPILOG)
 def info(cows: Cows, as_json: AsJson = False) -> None:
-    """Show what COW files are, and how much their guests have changed."""
+    """Show what COW files are, and how much their guests have changed.
+
+    The status is 1 if one of them cannot be shown.
+    """
+    from umlab.errors import LabError
     from umlab.guest.disk.cow_check import cow_facts
 
+    ok = True
     for cow in cows:
-        facts = cow_facts(cow)
+        try:
+            facts = cow_facts(cow)
+        except LabError as error:
+            ok = False
+            typer.echo(f"umlab: {_shown(str(error))}", err=True)
+            continue
         _print(dataclasses.asdict(facts), _facts_lines(facts), as_json)
+    if not ok:
+        raise typer.Exit(EXIT_ERROR)
 
 
 @app.command("check", epilog=_CHECK_EPILOG)
@@ -113,7 +126,7 @@ def check(cows: Cows, as_json: AsJson = False) -> None:
         }
         _print(record, lines, as_json)
     if not ok:
-        raise typer.Exit(1)
+        raise typer.Exit(EXIT_ERROR)
 
 
 @app.command("merge", epilog=_MERGE_EPILOG)
@@ -146,10 +159,14 @@ def merge(
             size = merge_cow(cow, new, replace=force, progress=progress)
             _print({"cow": cow, "image": new, "size": size}, [f"{new}: made, {size_text(size)}"], as_json)
             return
-        others = _others(cow, force)
-        image = merge_in_place(cow, progress=progress)
-    record = {"cow": cow, "image": image, "of_no_use": [cow, *others]}
-    _print(record, [f"{image}: merged; of no use any more: {', '.join([cow, *others])}"], as_json)
+        useless = [cow, *_others(cow, force)]
+
+        def tell(image: str) -> None:
+            progress.clear()
+            record = {"cow": cow, "image": image, "of_no_use": useless}
+            _print(record, [f"{image}: merged; of no use any more: {', '.join(useless)}"], as_json)
+
+        merge_in_place(cow, progress=progress, done=tell)
 
 
 @app.command("rebase", epilog=_REBASE_EPILOG)
@@ -214,8 +231,11 @@ def _facts_lines(facts: CowFacts) -> list[str]:
 
 
 def _print(record: dict[str, Any], lines: list[str], as_json: bool) -> None:
+    Output(as_json=as_json).record(record, "\n".join(map(_shown, lines)))
+
+
+def _shown(line: str) -> str:
     from umlab.guest.console import escape_text
 
     # A path in a header may have any byte, and is not to look like another line.
-    text = "\n".join(escape_text(line).replace("\n", "\\n") for line in lines)
-    Output(as_json=as_json).record(record, text)
+    return escape_text(line).replace("\n", "\\n")

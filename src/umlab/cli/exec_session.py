@@ -40,7 +40,7 @@ async def run_session(
 ) -> int:
     """Run a command to its end and return its status, 128 + n where signal n has ended it or us.
 
-    Signals are the command's, as `PassedSignals` says; one that ends us ends it.
+    Signals are the command's once it has begun, as `PassedSignals` says; one that ends us ends it.
 
     Args:
         lab: The lab.
@@ -65,10 +65,7 @@ async def run_session(
                 await command.close()
 
     def pass_on(name: str) -> bool:
-        if command is None:
-            return False
-        command.signal(name)
-        return True
+        return command is not None and command.signal(name)
 
     task, signals = asyncio.ensure_future(converse()), PassedSignals(pass_on)
     with signals.heard(task):
@@ -126,8 +123,12 @@ class _Command:
         else:
             await self._running.end_input()
 
-    def signal(self, name: str) -> None:
+    def signal(self, name: str) -> bool:
+        """Send a signal, and say whether the command has begun."""
+        if not self._running.begun:
+            return False
         self._tasks.add(asyncio.ensure_future(self._running.signal(name)))
+        return True
 
     def resize(self, rows: int, columns: int) -> None:
         self._tasks.add(asyncio.ensure_future(self._running.resize(rows, columns)))

@@ -73,10 +73,13 @@ def rm(
     as_json: AsJson = False,
 ) -> None:
     """Remove a kernel that was built, with what its build has left. Guests that run it go on."""
+    from umlab.cli.progress import told_if_long
     from umlab.guest.kernel.build import remove
 
-    remove(name)
-    Output(as_json=as_json).record({"kernel": name, "changed": True}, f"{name}: removed")
+    output = Output(as_json=as_json)
+    with told_if_long(f"removing {name}; its source and objects may take a minute"):
+        remove(name)
+    output.record({"kernel": name, "changed": True}, f"{name}: removed")
 
 
 def _page(others: list[str]) -> Page:

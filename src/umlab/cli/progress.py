@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from umlab.wire.text import printable_line
+
+#: Seconds in which nothing is said.
+_SILENCE = 1.0
 
 
 class ProgressLine:
@@ -22,14 +28,19 @@ class ProgressLine:
     def __init__(self, what: str) -> None:
         self._what = printable_line(os.fsencode(what))
         self._terminal = sys.stderr.isatty()
-        self._next = time.monotonic() + 1
+        self._next = time.monotonic() + _SILENCE
         self._shown = False
 
     def __enter__(self) -> ProgressLine:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Remove the line, before something else is printed."""
         if self._shown and self._terminal:
+            self._shown = False
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
     def __call__(self, done: int, total: int) -> None:
@@ -42,3 +53,16 @@ class ProgressLine:
         text = f"{self._what}: " + (f"{min(done * 100 // total, 100)} %" if total else f"{done >> 20} MiB")
         end = "" if self._terminal else "\n"
         print(f"\r{text}" if self._terminal else text, end=end, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def told_if_long(text: str) -> Iterator[None]:
+    """Say on standard error what is done, where that takes longer than a second."""
+    timer = threading.Timer(_SILENCE, lambda: print(text, file=sys.stderr, flush=True))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()

@@ -132,7 +132,8 @@ class GuestRun:
             async with self._last_words(guest):
                 self._session = session = await guest.agent.open(request)
                 try:
-                    return await self._streams.converse(session)
+                    async with session.hearing.watched():
+                        return await self._streams.converse(session)
                 finally:
                     self._outcome.command_seconds = self._seconds() - self._outcome.boot_seconds
                     guest.agent.release(session)
@@ -204,4 +205,5 @@ def _held(base: str) -> Iterator[None]:
 def _print_warnings(console: str) -> None:
     for line in console.splitlines():
         if line.startswith(_INIT_SAYS):
-            os.write(2, f"{line}\n".encode())
+            with contextlib.suppress(OSError):
+                os.write(2, f"{line}\n".encode())

@@ -59,6 +59,7 @@ class _Conversation:
     def __init__(self, lab: str, guest: str, order: ExecOrder) -> None:
         self.lab = lab
         self.uri = f"ws://umlab{exec_path(guest)}"
+        self.begun = False
         self.status: int | None = None
         self.taken = 0
         try:
@@ -91,6 +92,9 @@ class _Conversation:
             return Output(stream, message[1:])
         try:
             match json.loads(message):
+                case {"begun": True}:
+                    self.begun = True
+                    return None
                 case {"taken": int(taken)}:
                     self.taken = taken
                     return None
@@ -142,6 +146,7 @@ class AsyncExec:
     """A command in a guest for asyncio, made by :meth:`open`; closed before its end it is killed.
 
     Attributes:
+        begun: Whether it has its place in the guest, as far as has been read.
         status: Its exit status, 128 + n when signal n ended it; ``None`` before all output has been read.
     """
 
@@ -171,6 +176,11 @@ class AsyncExec:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+    @property
+    def begun(self) -> bool:
+        """See above."""
+        return self._conversation.begun
 
     @property
     def status(self) -> int | None:

@@ -53,7 +53,8 @@ def _create(path: str, backing: str, force: bool) -> int:
     try:
         create_cow(path, backing, replace=force, strict=False)
     except UmlabError as error:
-        if isinstance(cause := error.__cause__, OSError) and os.path.exists(backing):
+        cause = error.__cause__
+        if isinstance(cause, OSError) and os.access(backing, os.R_OK, effective_ids=True):
             print(f"open COW file: {cause.strerror}", file=sys.stderr)
         else:
             print(f"write_cow_header: {error}", file=sys.stderr)

@@ -75,7 +75,7 @@ def _merge(words: list[str], backing: str | None) -> int:
             merge_cow(words[0], words[1], backing=backing, replace=True)
             return 0
         _, others = other_dependents(words[0], backing=backing)
-        merge_in_place(words[0], backing=backing)
+        merge_in_place(words[0], backing=backing, done=lambda _: _tell(others))
     except LabError as error:
         if isinstance(cause := error.__cause__, OSError):
             what = "Writing data" if cause.errno in _WHILE_WRITING else "Output file open"
@@ -83,9 +83,13 @@ def _merge(words: list[str], backing: str | None) -> int:
         else:
             print(f"uml_moo: {error}", file=sys.stderr)
         return 1
+    return 0
+
+
+def _tell(others: list[str]) -> None:
+    """Say which COW files are of no use any more."""
     if others:
         print(f"uml_moo: of no use any more: {', '.join(others)}", file=sys.stderr)
-    return 0
 
 
 def _problem(path: str, backing: str | None) -> str | None:

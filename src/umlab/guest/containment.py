@@ -62,4 +62,15 @@ def writable_places(spec: GuestSpec, run: RunDirectory) -> list[str]:
 def restrictions(spec: GuestSpec, run: RunDirectory) -> list[str]:
     """Return what the launcher is told before the kernel's command line."""
     writable = writable_places(spec, run)
-    return [means() if spec.landlock else "none", str(len(writable)), *writable]
+    return [",".join(_all_means(spec)) if spec.landlock else "none", str(len(writable)), *writable]
+
+
+def _all_means(spec: GuestSpec) -> list[str]:
+    given = (*spec.writable, *(spec.root.shared if isinstance(spec.root, HostRoot) else ()))
+    first = means()
+    if not any(os.path.isdir(place) for place in given):
+        return [first, "attributes"]
+    # In a folder that it is given a guest sets modes and times as its user can, and Landlock has no right
+    # for these that would keep it from others.
+    needs_mounts = first == "landlock" and os.geteuid() == 0 and mounts.is_possible()
+    return [first, "mounts"] if needs_mounts else [first]

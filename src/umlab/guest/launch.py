@@ -3,7 +3,8 @@
 Run by path as ``python -I -S launch.py PARENT FILES LIMIT MEANS COUNT WRITABLE... KERNEL ARGUMENT...``
 with ``PARENT`` the pid that must be the parent, ``FILES`` the inherited descriptors that become 3, 4, ...
 (such as ``7,9``, or ``-``), ``LIMIT`` how many it may have open, ``MEANS`` what keeps it from other files
-than ``COUNT`` places that stay writable: ``landlock``, ``mounts`` or ``none``.
+than ``COUNT`` places that stay writable: some of ``landlock``, ``mounts`` and ``attributes``, such as
+``landlock,mounts``, or ``none``.
 
 A UML guest is not contained by itself: when its main process dies, its programs run on as host
 processes until their group is killed, and its root can write wherever the host user can through
@@ -12,12 +13,13 @@ hostfs.  So, in this order:
 * death with the starting thread, until the kernel runs: from then on it would set the guest's programs
   free, and :mod:`umlab.guest.watch` takes over;
 * no core files;
-* where there is no Landlock, and only for root, mounts that are read-only, :mod:`umlab.guest.mounts`;
+* only for root, where Landlock is not there or not enough, mounts that are read-only,
+  :mod:`umlab.guest.mounts`;
 * as root, no capability but CAP_DAC_OVERRIDE: what runs away can neither mount, reboot nor load
   modules.  A guest that opens a tap itself therefore needs one that its user owns;
 * no new privileges;
 * Landlock, :mod:`umlab.guest.landlock`;
-* a seccomp filter, :mod:`umlab.guest.seccomp`.
+* a seccomp filter, :mod:`umlab.guest.seccomp`; with ``attributes`` it takes away those of all files.
 """
 
 from __future__ import annotations
@@ -91,7 +93,7 @@ def _renumber(files: list[int]) -> None:
 def main(argv: list[str]) -> None:
     """Restrict this process and become the kernel; returns only by an exception."""
     parent, files, limit = int(argv[0]), argv[1], int(argv[2])
-    means, count = argv[3], int(argv[4])
+    means, count = argv[3].split(","), int(argv[4])
     writable, command = argv[5 : 5 + count], argv[5 + count :]
     _must(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
@@ -105,14 +107,14 @@ def main(argv: list[str]) -> None:
     sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
     from umlab.guest import landlock, mounts, seccomp
 
-    if means == "mounts":
-        mounts.restrict_writes(writable)
+    if "mounts" in means:
+        mounts.restrict_writes(writable, devices="landlock" in means)
     if os.geteuid() == 0:
         _drop_capabilities()
     _must(_PR_SET_NO_NEW_PRIVS, 1)
-    if means == "landlock":
+    if "landlock" in means:
         landlock.restrict_writes(writable)
-    seccomp.keep_in_group()
+    seccomp.restrict_calls(attributes="attributes" not in means)
     _must(_PR_SET_PDEATHSIG, 0)
     os.execv(command[0], command)
 

@@ -1,6 +1,7 @@
-"""Mounts of a process's own, all read-only but a few places: what root can do where there is no Landlock.
+"""Mounts of a process's own, all read-only but a few places: what root can do where Landlock is not enough.
 
-Files cannot be changed through a mount that is read-only, but devices can, so mounts have no devices either.
+Neither files nor their attributes can be changed through a mount that is read-only, but devices can be
+written to, so mounts have no devices either, unless something else keeps these.
 Who has given up its capabilities cannot undo it.  Imports nothing heavy: the launcher loads it just before it
 becomes the guest.
 
@@ -46,14 +47,14 @@ def is_possible() -> bool:
     return bool(int(effective, 16) >> _CAP_SYS_ADMIN & 1)
 
 
-def restrict_writes(writable: list[str]) -> None:
+def restrict_writes(writable: list[str], *, devices: bool) -> None:
     """Have this process and what it starts change files only at and below the named places.
 
-    Reading and executing stay possible everywhere, and so does connecting to unix sockets; of the devices
-    only those can be opened that are named, or harmless.
+    Reading and executing stay possible everywhere, and so does connecting to unix sockets.
 
     Args:
         writable: Files and directories; all must exist.
+        devices: Leave all devices there; else only those can be opened that are named, or harmless.
 
     Raises:
         OSError: It is not possible, or a place does not exist.
@@ -68,7 +69,8 @@ def restrict_writes(writable: list[str]) -> None:
     for path in paths:
         tree = system_call(_SYS_OPEN_TREE, _AT_FDCWD, os.fsencode(path), flags)
         trees.append((path, checked(tree, f"keep {path} writable")))
-    _set_attributes(_MountAttr(_MOUNT_ATTR_RDONLY | _MOUNT_ATTR_NODEV), "make the mounts read-only")
+    taken = _MOUNT_ATTR_RDONLY | (0 if devices else _MOUNT_ATTR_NODEV)
+    _set_attributes(_MountAttr(taken), "make the mounts read-only")
     for path, tree in trees:
         place = os.fsencode(path)
         moved = system_call(_SYS_MOVE_MOUNT, tree, b"", _AT_FDCWD, place, _MOVE_MOUNT_F_EMPTY_PATH)

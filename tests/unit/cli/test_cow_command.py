@@ -6,13 +6,15 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
 
 from support.cli_run import Run
 from support.cow_files import SECTOR, write_cow
-from umlab.cli.progress import ProgressLine
+from support.deadline import wait_until
+from umlab.cli.progress import ProgressLine, told_if_long
 from umlab.guest.disk.cow import CowFile
 from umlab.guest.disk.file_lock import lock_file
 
@@ -79,6 +81,26 @@ def test_check_says_how_to_mend_what_is_wrong(run: Run, folder: Path) -> None:
     (record,) = broken.records
     assert record["used_by"] is None
     assert (broken.status, record["cow"], record["ok"], len(record["problems"])) == (1, "left", False, 1)
+
+
+def test_file_that_cannot_be_shown_keeps_none_from_being_shown(run: Run, folder: Path) -> None:
+    run("cow", "create", "left", "image")
+    shown = run("cow", "info", "none\n", "left", "image")
+    assert shown.status == 1
+    assert shown.out.startswith("left:\n  version       3\n")
+    assert [line[:40] for line in shown.err.splitlines()] == [
+        r"umlab: cannot open none\n: No such file o"[:40],
+        "umlab: image is no COW file of use: bad ",
+    ]
+
+
+def test_check_names_what_helps_where_the_backing_file_was_moved(run: Run, folder: Path) -> None:
+    run("cow", "create", "a cow", "image")
+    (folder / "image").rename("moved")
+    (record,) = run("cow", "check", "a cow", "--json").records
+    (problem,) = record["problems"]
+    assert problem["problem"] == f"cannot open {folder}/image: No such file or directory"
+    assert problem["fix"] == "put it back, or say where it is now: umlab cow rebase 'a cow' BACKING"
 
 
 def test_check_says_who_runs_on_a_disk(run: Run, folder: Path) -> None:
@@ -168,6 +190,34 @@ def test_signal_that_the_caller_ignores_ends_nothing(folder: Path) -> None:
     words = ["nohup", sys.executable, "-c", program, "cow", "merge", "left", "new"]
     subprocess.run(words, capture_output=True, check=True)
     assert (folder / "new").read_bytes()[:SECTOR] == CHANGES[0]
+
+
+def test_signal_that_comes_when_the_image_is_in_place_waits_until_that_is_told(folder: Path) -> None:
+    write_cow(folder / "left", "v3", folder / "image", CHANGES)
+    replaced = """
+        import os, signal
+        from umlab.cli.main import main
+        replace = os.replace
+        os.replace = lambda *paths: (replace(*paths), signal.raise_signal(signal.SIGINT))
+        main()
+    """
+    words = [sys.executable, "-c", textwrap.dedent(replaced), "cow", "merge", "left", "--in-place"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGINT, "")
+    assert done.stdout == f"{folder}/image: merged; of no use any more: left\n"
+    assert (folder / "image").read_bytes()[:SECTOR] == CHANGES[0]
+
+
+def test_word_is_said_only_where_something_takes_long(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with told_if_long("removing"):
+        pass
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("umlab.cli.progress._SILENCE", 0.0)
+    with told_if_long("removing"):
+        wait_until(lambda: capsys.readouterr().err == "removing\n", 10, "it is said")
+    assert capsys.readouterr().err == ""
 
 
 def test_progress_is_shown_after_a_second(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import resource
+import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,9 +14,12 @@ import pytest
 from support.cli_run import Run
 from support.fake_lab import FakeLab
 from support.lab_thread import LabThread
+from support.require import require_program
 from umlab.cli.copy import named_sources, target_path
 from umlab.cli.copy_place import Place, parse_place
+from umlab.cli.copy_script import packing, storing, unpacking
 from umlab.errors import LabError
+from umlab.guest.inside.archive import ArchiveReader, write_archive
 
 
 @pytest.fixture
@@ -125,3 +132,95 @@ def test_failure_in_one_guest_does_not_keep_others_from_it(lab: LabThread, run: 
     size = Path("/etc/passwd").stat().st_size
     facts = {"lab": "lan", "guest": "right", "path": "/tmp", "files": 1, "bytes": size, "problems": []}
     assert right == facts
+
+
+class GuestShell:
+    """A shell that does what a guest's would, in a folder here.
+
+    Args:
+        words: What starts it.
+        folder: Where it begins.
+    """
+
+    def __init__(self, words: list[str], folder: Path) -> None:
+        self._words = words
+        self.folder = folder
+
+    def run(self, script: str, data: bytes = b"", *, room: int = -1) -> subprocess.CompletedProcess[bytes]:
+        """Run a script; no file in it becomes larger than ``room``."""
+
+        def limit() -> None:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
+
+        script = script.replace("/run/umlab/busybox", str(require_program("busybox")))
+        return subprocess.run(
+            [*self._words, "-c", script],
+            cwd=self.folder,
+            input=data,
+            capture_output=True,
+            preexec_fn=None if room < 0 else limit,
+            check=False,
+        )
+
+    def put(self, source: Path, place: str, *, room: int = -1) -> tuple[int, list[str]]:
+        """Copy something there, and return the status and what was said."""
+        archive = b"".join(write_archive([(str(source), source.name)], lambda _: None))
+        done = self.run(unpacking(place, is_one=True), archive, room=room)
+        return done.returncode, done.stderr.decode().splitlines()
+
+
+@pytest.fixture(params=["sh", "busybox"])
+def shell(request: pytest.FixtureRequest, tmp_path: Path) -> GuestShell:
+    (tmp_path / "guest").mkdir()
+    words = ["/bin/sh"] if request.param == "sh" else [str(require_program("busybox")), "sh"]
+    return GuestShell(words, tmp_path / "guest")
+
+
+def test_file_for_which_there_is_no_room_leaves_the_old_one(shell: GuestShell, tmp_path: Path) -> None:
+    (tmp_path / "conf").write_bytes(bytes(300_000))
+    with (tmp_path / "holes").open("wb") as file:
+        file.seek(5 << 20)
+        file.write(bytes(50_000))
+    for name in ("conf", "holes"):
+        (shell.folder / name).write_text("good")
+        for place in (name, "."):
+            assert shell.put(tmp_path / name, place, room=100_000)[0] == 1
+    done = shell.run(storing("conf"), bytes(300_000), room=100_000)
+    assert (done.returncode, b"too large" in done.stderr) == (1, True)
+    assert shell.put(tmp_path / "conf", "new", room=100_000) == (1, ["tar: write error: File too large"])
+    assert shell.put(tmp_path / "holes", "new", room=100_000) == (1, ["holes: File too large"])
+    assert {path.name: path.read_text() for path in shell.folder.iterdir()} == dict.fromkeys(
+        ("conf", "holes"), "good"
+    )
+
+
+def test_what_cannot_be_put_in_its_place_is_named_and_the_rest_is_there(
+    shell: GuestShell, tmp_path: Path
+) -> None:
+    tree = tmp_path / "tree"
+    (tree / "b").mkdir(parents=True)
+    for name in ("a", "b/in", "c", ".d"):
+        (tree / name).write_text("new")
+    (shell.folder / "tree/a").mkdir(parents=True)
+    (shell.folder / "tree/b").write_text("old")
+    assert shell.put(tree, ".") == (1, ["tree/a: is a folder", "tree/b: is no folder"])
+    assert (shell.folder / "tree/b").read_text() == "old"
+    assert sorted(os.listdir(shell.folder / "tree")) == [".d", "a", "b", "c"]
+    assert shell.put(tree, "tree/c") == (1, ["tree/c: is no folder"])
+    assert shell.put(tree / "c", "nowhere/c") == (1, ["nowhere: no such folder"])
+    assert shell.put(tree / "c", "tree/c/d") == (1, ["tree/c: no such folder"])
+    assert shell.run(storing("tree")).stderr == b"tree: is a folder\n"
+    assert shell.run(packing("nowhere")).stderr == b"nowhere: no such file or folder\n"
+    assert list(shell.folder.rglob(".umlab*")) == []
+
+
+def test_paths_may_have_any_form(shell: GuestShell, tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("new")
+    (shell.folder / "-x y/it's").mkdir(parents=True)
+    for place in ("-f", "./-g", f"{shell.folder}/h", "-x y", "-x y/it's/", "-x y/*"):
+        assert shell.put(tmp_path / "a", place) == (0, [])
+    found = sorted(str(path.relative_to(shell.folder)) for path in shell.folder.rglob("*") if path.is_file())
+    assert found == ["-f", "-g", "-x y/*", "-x y/a", "-x y/it's/a", "h"]
+    for place in ("-f", "-x y"):
+        assert len(list(ArchiveReader().feed(shell.run(packing(place)).stdout))) >= 2

@@ -18,6 +18,7 @@ from support.deadline import scaled, wait_until
 from support.fake_execs import FakeExecs
 from support.lab_thread import LabThread
 from support.terminal_session import TerminalSession
+from umlab.guest.inside import hearing
 
 UMLAB = str(Path(sys.executable).with_name("umlab"))
 
@@ -174,6 +175,26 @@ def test_second_signal_ends_us_and_one_that_we_ignore_is_nobodys(lab: LabThread,
         others.send_signal(signal.SIGHUP)
         others.send_signal(signal.SIGTERM)
         assert others.wait(scaled(20)) == 143
+    wait_until(lambda: all(each.released for each in sessions(lab)), 10, "everything is killed")
+
+
+def test_signal_ends_what_has_not_begun_and_what_hears_none(
+    lab: LabThread, runtime: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.call(lambda fake: setattr(fake.held("left"), "state", "booting"))
+    with started(runtime, "left", "--", "stubborn") as process:
+        wait_until(
+            lambda: lab.call(lambda fake: cast(FakeExecs, fake.execs).waiting), 20, "the order arrives"
+        )
+        process.terminate()
+        assert process.wait(scaled(20)) == 143
+    lab.call(lambda fake: setattr(fake.held("left"), "state", "ready"))
+    monkeypatch.setattr(hearing, "HEARING_TIME", 0.2)
+    with started(runtime, "left", "--", "deaf") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"asleep\n"
+        process.terminate()
+        assert process.wait(scaled(20)) == 125
     wait_until(lambda: all(each.released for each in sessions(lab)), 10, "everything is killed")
 
 

@@ -119,6 +119,19 @@ def test_wrong_words_are_refused_before_anything_is_done(run: Run, fake: FakeMak
     assert not (fake.folder / "asked").exists()
 
 
+def test_removing_what_is_not_there_leaves_nothing(run: Run, fake: FakeMake) -> None:
+    done = run("kernel", "rm", "nosuch")
+    assert (done.status, "there is no kernel 'nosuch'" in done.err) == (1, True)
+    assert list((fake.folder / "cache/umlab/build").iterdir()) == []
+
+
+def test_archive_that_is_none_is_told_by_who_knows_why(run: Run, fake: FakeMake) -> None:
+    archive = fake.folder / "x.tar.xz"
+    archive.write_bytes(b"no archive" * 100)
+    (line,) = run("kernel", "build", "--source", str(archive)).err.splitlines()[-1:]
+    assert "building the kernel x failed: xz: (stdin): File format not recognized; the whole log" in line
+
+
 def test_failed_build_is_told_in_one_line(run: Run, fake: FakeMake) -> None:
     fake.behave(then="echo 'a.c:1:1: error: \x1b[31mno\x1b[0m'; exit 2")
     done = run("kernel", "build", "--source", str(fake.tree))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -56,6 +57,24 @@ def test_what_cannot_be_made_leaves_nothing(
     assert main(["uml_mkcow", cow, backing]) == 1
     assert capsys.readouterr() == ("", words.format(folder=folder.resolve()))
     assert os.listdir(folder) == ["image"]
+
+
+def test_backing_file_that_may_not_be_read_is_named(
+    capsys: pytest.CaptureFixture[str], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = os.open
+
+    def refuse(path: str, *words: int, **options: int) -> int:
+        if path.endswith("image"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return opened(path, *words, **options)
+
+    # Root may read any file.
+    monkeypatch.setattr(os, "open", refuse)
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    assert main(["uml_mkcow", "new", "image"]) == 1
+    words = f"write_cow_header: cannot open {folder.resolve()}/image: Permission denied\n"
+    assert capsys.readouterr() == ("", words)
 
 
 def test_directory_is_not_replaced(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,6 @@ import pytest
 
 from support.deadline import scaled
 from umlab.guest import landlock, launch, mounts
-from umlab.guest.containment import Means
 
 has_mounts = os.geteuid() == 0 and mounts.is_possible()
 BY_LANDLOCK = pytest.param(
@@ -24,7 +24,7 @@ contained = pytest.mark.parametrize("means", [BY_LANDLOCK, BY_MOUNTS])
 
 
 def run(
-    script: str, *writable: str, means: Means = "none", parent: int | None = None
+    script: str, *writable: str, means: str = "none", parent: int | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run a shell script under the launcher."""
     command = [sys.executable, "-I", "-S", launch.__file__, str(parent or os.getpid()), "-", "256"]
@@ -42,7 +42,7 @@ def status_fields() -> dict[str, str]:
 
 
 @contained
-def test_only_the_named_places_can_be_written_to(tmp_path: Path, means: Means) -> None:
+def test_only_the_named_places_can_be_written_to(tmp_path: Path, means: str) -> None:
     inside, outside = tmp_path / "inside", tmp_path / "outside"
     inside.mkdir()
     outside.mkdir()
@@ -71,7 +71,7 @@ def test_only_the_named_places_can_be_written_to(tmp_path: Path, means: Means) -
 
 @contained
 @pytest.mark.skipif(landlock.abi() < 3, reason="Landlock forbids truncation from version 3 on")
-def test_truncation_outside_is_refused(tmp_path: Path, means: Means) -> None:
+def test_truncation_outside_is_refused(tmp_path: Path, means: str) -> None:
     (tmp_path / "file").write_text("content")
     run(python(f"import os; os.truncate('{tmp_path}/file', 0)"), means=means)
     assert (tmp_path / "file").read_text() == "content"
@@ -87,7 +87,7 @@ def test_processes_outside_cannot_be_signalled() -> None:
 
 
 @contained
-def test_devices_that_are_not_named_cannot_be_written_to(means: Means) -> None:
+def test_devices_that_are_not_named_cannot_be_written_to(means: str) -> None:
     """A device is no file of the mount's: it can be written to though the mount be read-only."""
     done = run(
         python(
@@ -154,7 +154,7 @@ def test_without_landlock_everything_can_be_written_to(tmp_path: Path) -> None:
 
 
 @contained
-def test_place_that_does_not_exist_is_named(means: Means) -> None:
+def test_place_that_does_not_exist_is_named(means: str) -> None:
     done = run("echo started", "/no/such/place", means=means)
     assert done.returncode == 125
     assert "/no/such/place" in done.stdout
@@ -184,6 +184,88 @@ def test_group_cannot_be_left() -> None:
         "os.kill(0, 0); os.kill(os.getpid(), 0); print('own')\n"
     )
     assert run(python(code)).stdout == "no setsid\nno setpgid\nno kill\nown\n"
+
+
+#: Calls of a program in the kernel's place: each prints whether it is done.
+ATTRIBUTES = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+path, fd = sys.argv[1], os.open(sys.argv[1], os.O_RDONLY)
+def raw(*words):
+    if libc.syscall(*words) < 0:
+        raise OSError(ctypes.get_errno(), '')
+calls = dict(
+    chmod=lambda mode: os.chmod(path, mode),
+    fchmod=lambda mode: os.fchmod(fd, mode),
+    fchmodat=lambda mode: raw(268, -100, path.encode(), mode),
+    fchmodat2=lambda mode: raw(452, -100, path.encode(), mode, 0),
+    open=lambda mode: raw(2, path.encode() + b'.open', os.O_CREAT | os.O_WRONLY, mode),
+    openat=lambda mode: os.close(os.open(path + '.openat', os.O_CREAT | os.O_WRONLY, mode)),
+    tmpfile=lambda mode: os.close(os.open(os.path.dirname(path), os.O_TMPFILE | os.O_WRONLY, mode)),
+    creat=lambda mode: raw(85, path.encode() + b'.creat', mode),
+    mknod=lambda mode: raw(133, path.encode() + b'.mknod', 0o100000 | mode, 0),
+    mknodat=lambda mode: os.mknod(path + '.mknodat', 0o100000 | mode),
+)
+changes = dict(
+    utime=lambda: raw(132, path.encode(), None),
+    utimes=lambda: raw(235, path.encode(), None),
+    futimesat=lambda: raw(261, -100, path.encode(), None),
+    utimensat=lambda: os.utime(path),
+    chown=lambda: os.chown(path, -1, -1),
+    fchown=lambda: os.fchown(fd, -1, -1),
+    lchown=lambda: os.lchown(path, -1, -1),
+    setxattr=lambda: os.setxattr(path, 'user.x', b''),
+    fsetxattr=lambda: os.setxattr(fd, 'user.x', b''),
+    setflags=lambda: raw(16, fd, 0x40086602, ctypes.byref(ctypes.c_long(0))),
+    io_uring=lambda: raw(425, 1, ctypes.create_string_buffer(120)),
+    openat2=lambda: raw(437, -100, path.encode(), ctypes.create_string_buffer(24), 24),
+)
+os.umask(0)
+for name, call in calls.items():
+    for mode in (0o4755, 0o2755, 0o640):
+        try: call(mode); print(name, oct(mode))
+        except OSError as error: assert error.errno in (1, 38), (name, error)
+for name, call in changes.items():
+    try: call(); print(name)
+    except OSError as error: assert error.errno in (1, 38), (name, error)
+for name in sorted(os.listdir(os.path.dirname(path))):
+    assert not os.stat(os.path.join(os.path.dirname(path), name)).st_mode & 0o6000, name
+"""
+NEW_FILES = {"open 0o640", "openat 0o640", "tmpfile 0o640", "creat 0o640", "mknod 0o640", "mknodat 0o640"}
+MODES = {"chmod 0o640", "fchmod 0o640", "fchmodat 0o640"}
+TIMES_AND_OWNERS = {"utime", "utimes", "futimesat", "utimensat", "chown", "fchown", "lchown"}
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the filter is for x86-64")
+@pytest.mark.parametrize(
+    ("means", "done"),
+    [("none", NEW_FILES | MODES | TIMES_AND_OWNERS), ("attributes", NEW_FILES)],
+    ids=["some", "none"],
+)
+def test_attributes_are_changed_only_where_they_may_be_and_no_program_is_made_its_owners(
+    tmp_path: Path, means: str, done: set[str]
+) -> None:
+    (tmp_path / "code").write_text(ATTRIBUTES)
+    place = tmp_path / "place"
+    place.mkdir()
+    (place / "file").touch()
+    result = run(f'"{sys.executable}" -I -S {tmp_path}/code {place}/file', means=means)
+    # Only kernels since 6.6 have this one.
+    assert set(result.stdout.splitlines()) - {"fchmodat2 0o640"} == done, result.stderr
+    assert ("fchmodat2 0o640" in result.stdout) <= (means == "none")
+    assert result.stderr == ""
+
+
+@pytest.mark.skipif(not (has_mounts and landlock.abi()), reason="for root, with Landlock")
+def test_mounts_and_landlock_together_keep_attributes_of_what_is_not_named(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "inside", tmp_path / "outside"
+    for folder in (inside, outside):
+        folder.mkdir(mode=0o755)
+    script = f"chmod 700 {inside}; chmod 700 {outside}; touch {inside}/new {outside}/new; head -c1 /dev/zero"
+    done = run(script, str(inside), means="landlock,mounts")
+    assert done.stdout == "\0"
+    assert [stat.S_IMODE(folder.stat().st_mode) for folder in (inside, outside)] == [0o700, 0o755]
+    assert [os.listdir(folder) for folder in (inside, outside)] == [["new"], []]
 
 
 def test_starting_process_that_is_gone_starts_nothing() -> None:

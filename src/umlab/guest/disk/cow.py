@@ -34,6 +34,8 @@ Progress = Callable[[int, int], None]
 
 #: Bytes that are read at a time.
 _CHUNK = 1 << 20
+#: The last second since 1970 that a header can keep.
+_LAST_TIME = 0xFFFFFFFF
 #: No file is longer.
 _MAX_LENGTH = (1 << 63) - 1
 #: What kernels keep of a file at a time.
@@ -137,7 +139,7 @@ class CowFile:
             yield Problem(
                 f"the bitmap of version {header.version} has no bit for the last {lost} sectors: "
                 "what a guest writes there is lost when it ends",
-                f"merge it, and make a new one: {_command('merge', self.path, 'NEW')}",
+                f"merge it, and make a new one: {command('merge', self.path, 'NEW')}",
             )
         if cut := self.cut():
             yield cut
@@ -254,7 +256,7 @@ def chain_problem(path: str) -> Problem:
     """Return what is wrong where a backing file is a COW file itself."""
     return Problem(
         f"its backing file {path} is a COW file itself, which kernels take for plain data there",
-        f"merge that one first: {_command('merge', path, 'NEW')}",
+        f"merge that one first: {command('merge', path, 'NEW')}",
     )
 
 
@@ -265,7 +267,7 @@ def create_cow(path: str, backing: str, *, replace: bool = False, strict: bool =
         path: What it is called; mode 0644 before the umask.
         backing: The backing file; its path is made absolute, a link at its end stays.
         replace: Whether the file may take the place of another one.
-        strict: Refuse what kernels cannot work with.
+        strict: Refuse what kernels cannot work with; else also a time that no header can keep is cut.
 
     Raises:
         LabError: There is no such backing file, or it is not to be used; the file cannot be made, is
@@ -273,7 +275,8 @@ def create_cow(path: str, backing: str, *, replace: bool = False, strict: bool =
     """
     absolute = _absolute(backing)
     with Backing(absolute) as image:
-        header = CowHeader(3, os.fsencode(absolute), image.mtime, image.size)
+        mtime = image.mtime if strict else image.mtime & _LAST_TIME
+        header = CowHeader(3, os.fsencode(absolute), mtime, image.size)
         data = serialize_cow_header(header)
         problems = list(layout_problems(header)) if strict else []
         if strict and image.is_cow():
@@ -298,7 +301,7 @@ def rebase_cow(path: str, backing: str, *, unsafe: bool = False, progress: Progr
     that the header names.
 
     Args:
-        path: The COW file, which no guest may run on.
+        path: The COW file, which no guest may run on; its owner need not be allowed to write to it.
         backing: The new backing file; its path is made absolute.
         unsafe: Take it without a comparison.
         progress: Told how far the comparison is.
@@ -310,7 +313,7 @@ def rebase_cow(path: str, backing: str, *, unsafe: bool = False, progress: Progr
         LabError: It has another size or other contents, or nobody can tell; nothing is written.
     """
     absolute = _absolute(backing)
-    with CowFile(path, write=True) as cow, Backing(absolute) as image:
+    with _open_to_rewrite(path) as cow, Backing(absolute) as image:
         lock_file(cow.fd, path, exclusive=True)
         new = dataclasses.replace(cow.header, backing=os.fsencode(absolute), mtime=image.mtime)
         data = serialize_cow_header(new)
@@ -331,9 +334,23 @@ def rebase_cow(path: str, backing: str, *, unsafe: bool = False, progress: Progr
     return True
 
 
+def _open_to_rewrite(path: str) -> CowFile:
+    """Open a COW file for writing, also a read-only one of ours, such as a snapshot.  Raises LabError."""
+    with CowFile(path) as cow:
+        status = os.fstat(cow.fd)
+        mode = stat.S_IMODE(status.st_mode)
+        if mode & stat.S_IWUSR or status.st_uid != os.geteuid():
+            return CowFile(path, write=True)
+        os.fchmod(cow.fd, mode | stat.S_IWUSR)
+        try:
+            return CowFile(path, write=True)
+        finally:
+            os.fchmod(cow.fd, mode)
+
+
 def _compare(cow: CowFile, image: Backing, problem: Problem, progress: Progress | None) -> None:
     """Refuse a backing file whose contents differ from those of the present one where they count."""
-    without = f"to take it nevertheless, use {_command('rebase', '--unsafe', cow.path, image.path)}"
+    without = f"to take it nevertheless, use {command('rebase', '--unsafe', cow.path, image.path)}"
     try:
         old = Backing(cow.backing)
     except LabError as error:
@@ -412,5 +429,6 @@ def _cut(path: str, where: str) -> Problem:
     return Problem(f"{path} was cut short: it ends {where}", "take it from a backup")
 
 
-def _command(*words: str) -> str:
+def command(*words: str) -> str:
+    """Return a command of ``umlab cow`` as it is typed into a shell."""
     return shlex.join(("umlab", "cow", *words))

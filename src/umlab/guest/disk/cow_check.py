@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from umlab.errors import LabError
-from umlab.guest.disk.cow import Backing, CowFile, Problem, chain_problem, reading
+from umlab.guest.disk.cow import Backing, CowFile, Problem, chain_problem, command, reading
 from umlab.guest.disk.file_lock import user_of
 from umlab.guest.place import data_base
 
@@ -86,7 +86,13 @@ def cow_problems(path: str) -> Iterator[Problem]:
     try:
         with CowFile(path) as cow, reading(path):
             yield from cow.problems()
-            with Backing(cow.backing) as image:
+            try:
+                image = Backing(cow.backing)
+            except LabError as error:
+                fix = f"put it back, or say where it is now: {command('rebase', path, 'BACKING')}"
+                yield Problem(str(error), fix)
+                return
+            with image:
                 yield from _backing_problems(cow, image)
     except LabError as error:
         yield Problem(str(error), "name another file, or put back what is missing")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from umlab.errors import LabError
 from umlab.guest.disk.cow import (
@@ -64,7 +64,13 @@ def merge_cow(
             return _write(fd, cow, image, progress)
 
 
-def merge_in_place(path: str, *, backing: str | None = None, progress: Progress | None = None) -> str:
+def merge_in_place(
+    path: str,
+    *,
+    backing: str | None = None,
+    progress: Progress | None = None,
+    done: Callable[[str], None] = lambda _: None,
+) -> str:
     """Put a backing file's place an image with what a guest has changed.
 
     Every COW file of it is of no use after that, this one as well: the backing file was changed.
@@ -73,6 +79,7 @@ def merge_in_place(path: str, *, backing: str | None = None, progress: Progress 
         path: The COW file; no guest may run on it, nor on another one of the same backing file.
         backing: The backing file, where it is another one than the COW file says.
         progress: Told how many bytes are done.
+        done: Told the same as our caller, in the moment of it: a signal waits until it has ended.
 
     Returns:
         The backing file's path, where it is a link what that leads to.
@@ -81,16 +88,17 @@ def merge_in_place(path: str, *, backing: str | None = None, progress: Progress 
         LabError: The files do not belong together or are in use, the backing file is no plain one or has
             several names, or there is no room for the new one: nothing is changed.
     """
-    with CowFile(path, write=True) as cow:
+    with CowFile(path) as cow:
         target = os.path.realpath(backing or cow.backing)
         with Backing(target, write=True) as image:
             status = os.fstat(image.fd)
             if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
                 raise LabError(f"{target} is no plain file of one name; merge into a new file")
-            lock_file(cow.fd, path, exclusive=True)
+            # The COW file is only read, so it need not be one that we may write to.
+            lock_file(cow.fd, path, exclusive=False)
             lock_file(image.fd, target, exclusive=True)
             _check(cow, image)
-            with _making(target), new_file(target, replace=True) as fd:
+            with _making(target), new_file(target, replace=True, done=lambda: done(target)) as fd:
                 _write(fd, cow, image, progress)
     return target
 

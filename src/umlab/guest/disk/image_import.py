@@ -10,10 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from umlab.errors import LabError
-from umlab.guest.disk.cow import Progress
+from umlab.guest.disk.cow import Progress, layout_problems
 from umlab.guest.disk.image import new_image
 from umlab.guest.disk.sparse import chunks, copy_file, write_sparse
 from umlab.guest.program import check_programs, check_status, run_program, running
+from umlab.wire.cow import CowHeader
 from umlab.wire.magic import EMULATOR_IMAGES, HEAD_SIZE, file_kind
 
 #: Bytes of the file system that an archive is put in, unless another size is given.
@@ -73,8 +74,7 @@ def import_image(path: str, name: str, progress: Progress, *, size: int = DEFAUL
             make_ext4(path, place, size)
         else:
             _check_raw(path, kind)
-            if not image.stat().st_size:
-                raise LabError(f"{path} is empty")
+            _check_size(path, image.stat().st_size)
 
 
 def make_ext4(archive: str, place: Path, size: int) -> None:
@@ -147,6 +147,12 @@ def _head(read: Callable[[int], bytes]) -> bytes:
 def _fill(image: Path, write: Callable[[int], object]) -> None:
     with open(image, "xb") as target:
         write(target.fileno())
+
+
+def _check_size(path: str, size: int) -> None:
+    """Refuse what no COW file of use can be made of."""
+    for problem in layout_problems(CowHeader(3, os.fsencode(path), 0, size)):
+        raise LabError(f"{path} makes no image: {problem.problem}")
 
 
 def _check_raw(path: str, kind: str) -> None:

@@ -1,7 +1,8 @@
 """A new file that is there as a whole or not at all, whatever ends its making.
 
 It is written without a name, so that not even SIGKILL leaves anything of it, and gets its name when all
-of it is on the disk.  Where the file system has no files without a name, it has a hidden one.
+of it is on the disk.  Where the file system has no files without a name, it has a hidden one; and so has a
+complete one for the moment before it takes another file's place.
 """
 
 from __future__ import annotations
@@ -10,15 +11,19 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+from umlab.guest.disk.undisturbed import undisturbed
 
 #: What a file system says that has no files without a name, and a kernel that does not know them.
 _NO_UNNAMED = {errno.EOPNOTSUPP, errno.EISDIR}
 
 
 @contextmanager
-def new_file(path: str, *, mode: int = 0o666, replace: bool = False) -> Iterator[int]:
+def new_file(
+    path: str, *, mode: int = 0o666, replace: bool = False, done: Callable[[], None] = lambda: None
+) -> Iterator[int]:
     """Yield the descriptor of a file, open for reading and writing, that gets a name after the block.
 
     Args:
@@ -27,13 +32,14 @@ def new_file(path: str, *, mode: int = 0o666, replace: bool = False) -> Iterator
         replace: Whether it may take a plain file's place.  It has that file's owner and permissions then,
             and its time of change is another second, so that whoever knows the file by that sees that it is
             another one.
+        done: Is told when it has its name: a signal waits until it has ended.
 
     Raises:
         FileExistsError: There is something of that name, and it is not to be replaced or is no plain file.
         FileNotFoundError: The name is empty, or its folder is not there.
         IsADirectoryError: It is a directory that would be replaced.
         PermissionError: The file that would be replaced may not be written to.
-        OSError: It cannot be made; nothing is left of it.
+        OSError: It cannot be made, or its name is a link that leads nowhere; nothing is left of it.
     """
     if not path:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
@@ -52,12 +58,14 @@ def new_file(path: str, *, mode: int = 0o666, replace: bool = False) -> Iterator
         if before is not None:
             _tell_apart(fd, before)
         os.fsync(fd)
-        if not replace:
-            _link(source, path)
-        else:
-            if source != hidden:
-                _link(source, hidden)
-            os.replace(hidden, path)
+        with undisturbed():
+            if not replace:
+                _link(source, path)
+            else:
+                if source != hidden:
+                    _link(source, hidden)
+                os.replace(hidden, path)
+            done()
     with contextlib.suppress(OSError):
         # The name is to outlive a power cut as well; who may not open the folder has done what he can.
         directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -75,6 +83,9 @@ def _replaced(path: str, replace: bool) -> os.stat_result | None:
         return None
     if replace and stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if replace and stat.S_ISLNK(status.st_mode):
+        # All links have been followed that end somewhere.
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
     if not replace or not stat.S_ISREG(status.st_mode):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
     if not os.access(path, os.W_OK, effective_ids=True):

@@ -79,6 +79,6 @@ def remove(place: Path) -> None:
     shutil.rmtree(place, ignore_errors=True)
     if place.exists():
         # What mmdebstrap makes for a plain user belongs to his subordinate users.
-        command = ["unshare", "--map-root-user", "--map-auto", "rm", "-rf", "--", place]
+        command = ["unshare", "--map-root-user", "--map-auto", "rm", "-rf", "--", str(place)]
         with contextlib.suppress(OSError):
             subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)

@@ -24,6 +24,7 @@ from umlab.guest.inside.agent_line import (
     End,
     Exit,
     Greeting,
+    Heard,
     Line,
     More,
     Reset,
@@ -271,6 +272,8 @@ class Agent:
                 self._reset.set()
             case More(number) if number in self._running:
                 self._running[number].took()
+            case Heard(number) if number in self._running:
+                self._running[number].hearing.heard()
             case Exit(number, status) if number in self._running:
                 self._running[number].exited(status)
             case End(number) if number in self._running:

@@ -67,6 +67,7 @@ while read -r verb n what more <&3; do
 		# A command looks for this when it has written down its numbers.
 		echo "$what $more" >$n.pending
 		read -r command serial <$n.pid && [ "$serial" = "$more" ] && hit "$what" -$command
+		echo "$n heard" >&3
 		;;
 	size) $box stty rows "$what" cols "$more" </dev/ttyS$((2 * n - 1)) ;;
 	cut)

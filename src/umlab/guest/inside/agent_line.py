@@ -1,9 +1,9 @@
 """What a guest's agent says on its control line.
 
-One line each, in ASCII: ``umlab-agent 2 HOW BOOT PID`` when it begins, ``N more``, ``N exit STATUS``,
-``N end`` and ``N settled`` for session N, and ``0 reset NUMBER HOW``, HOW being ``file`` or ``line`` and BOOT
-the kernel's boot identity.  Before its greeting the guest's terminal may echo what the host has said to the
-kernel before a reboot.
+One line each, in ASCII: ``umlab-agent 2 HOW BOOT PID`` when it begins, ``N more``, ``N heard``,
+``N exit STATUS``, ``N end`` and ``N settled`` for session N, and ``0 reset NUMBER HOW``, HOW being ``file`` or
+``line`` and BOOT the kernel's boot identity.  Before its greeting the guest's terminal may echo what the host
+has said to the kernel before a reboot.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ SESSIONS = 8
 _GREETING = re.compile(rb"umlab-agent 2 (file|line) ([0-9a-f-]{1,36}) ([0-9]{1,10})")
 _SESSION = rf"([1-{SESSIONS}])".encode()
 _MORE = re.compile(_SESSION + rb" more")
+_HEARD = re.compile(_SESSION + rb" heard")
 _EXIT = re.compile(_SESSION + rb" exit ([0-9]{1,3})")
 _END = re.compile(_SESSION + rb" end")
 _SETTLED = re.compile(_SESSION + rb" settled")
@@ -44,6 +45,13 @@ class Greeting:
 @dataclass(frozen=True, slots=True)
 class More:
     """A session has taken the last piece of its input."""
+
+    session: int
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A signal has been sent on to a session's command, if it is still there."""
 
     session: int
 
@@ -93,7 +101,7 @@ class Echo:
     """What the host has said, or the beginning of it."""
 
 
-Line = Greeting | More | Exit | End | Settled | Reset | Echo
+Line = Greeting | More | Heard | Exit | End | Settled | Reset | Echo
 
 
 def parse_line(line: bytes) -> Line:
@@ -104,6 +112,8 @@ def parse_line(line: bytes) -> Line:
     """
     if match := _MORE.fullmatch(line):
         return More(int(match[1]))
+    if match := _HEARD.fullmatch(line):
+        return Heard(int(match[1]))
     if (match := _EXIT.fullmatch(line)) and int(match[2]) <= 255:
         return Exit(int(match[1]), int(match[2]))
     if match := _END.fullmatch(line):

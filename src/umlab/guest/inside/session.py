@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from umlab.errors import LocalProtocolError, RemoteProtocolError, UmlabError
+from umlab.guest.inside.hearing import Hearing
 from umlab.guest.inside.share import Share
 
 _log = logging.getLogger(__name__)
@@ -228,6 +229,9 @@ class Session:
         lines: Our ends of its two lines.
         share: The common folder, where the guest has it.
         tell: Sends a line on the control line.
+
+    Attributes:
+        hearing: Whether the guest hears its signals.
     """
 
     def __init__(
@@ -239,6 +243,7 @@ class Session:
         tell: Callable[[str], None],
     ) -> None:
         self.number = number
+        self.hearing = Hearing()
         self._serial = serial
         self._output, self._errors = map(Stream, lines)
         self._share = share
@@ -336,6 +341,7 @@ class Session:
         """Send the command's process group a signal, such as ``INT``; nothing happens after its end."""
         if not self._status.done():
             self._tell(f"signal {self.number} {name} {self._serial}")
+            self.hearing.told()
 
     def resize(self, rows: int, columns: int) -> None:
         """Tell the command how large its terminal is, in characters."""

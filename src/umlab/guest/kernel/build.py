@@ -42,6 +42,8 @@ _OBJECT = re.compile(rb"^ {2}(?:CC|AS|HOSTCC)\b", re.MULTILINE)
 _TELLING = (
     rb"No space left|undefined reference|multiple definition",
     rb"\berror:",
+    # What unpacks a source: the first one knows why, the others that it has failed.
+    rb"^(?:tar|xz|gzip|bzip2|zstd): ",
     rb"\*\*\* |rror[: ]|cannot ",
 )
 #: What writes coverage down at the end of a kernel: its linker script leaves out the destructors that gcc
@@ -145,10 +147,13 @@ def remove(name: str) -> None:
     """
     check_kernel_name(name)
     work = cache_directory(BUILD) / name
-    only_left_over = work.exists() and name not in kernel_names()
+    in_store = name in kernel_names()
+    if not (in_store or work.exists()):
+        # Says which there are; a lock would only stay behind.
+        remove_kernel(name)
     with _locked(work, name):
         shutil.rmtree(work, ignore_errors=True)
-        if not only_left_over:
+        if in_store:
             remove_kernel(name)
 
 

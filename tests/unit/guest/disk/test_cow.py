@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from support.cow_files import KINDS, SECTOR, header, places, write_cow
+from support.forbidden import refuse_read_only
 from umlab.errors import LabError, LocalProtocolError
 from umlab.guest.disk.cow import CowFile, create_cow, rebase_cow
 from umlab.guest.disk.cow_check import cow_facts, cow_problems, dependents, other_dependents
@@ -224,6 +225,20 @@ def test_backing_file_that_moved_is_written_into_the_header(tmp_path: Path, back
     expected = header(kind, bytes(moved), int(moved.stat().st_mtime), SIZE)
     assert path.read_bytes()[: len(expected)] == expected
     assert path.read_bytes()[places(kind, SIZE)[0] :] == rest
+
+
+def test_read_only_file_is_rebased_by_its_owner_and_stays_so(
+    backing: Path, cow: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse_read_only(monkeypatch)
+    moved = backing.rename(backing.with_name("moved"))
+    cow.chmod(0o444)
+    assert rebase_cow(str(cow), str(moved))
+    assert cow.stat().st_mode & 0o777 == 0o444
+    assert problems(cow) == []
+    monkeypatch.setattr(os, "geteuid", lambda: cow.stat().st_uid + 1)
+    with pytest.raises(LabError, match=f"cannot open {cow}: Permission denied"):
+        rebase_cow(str(cow), str(moved), unsafe=True)
 
 
 def test_copy_with_another_time_is_compared_where_it_counts(tmp_path: Path, backing: Path, cow: Path) -> None:

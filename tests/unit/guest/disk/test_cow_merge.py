@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from support.cow_files import KINDS, SECTOR, merged, places, write_cow
+from support.forbidden import refuse_read_only
 from umlab.errors import LabError
 from umlab.guest.disk.cow import CowFile
 from umlab.guest.disk.cow_check import cow_facts
@@ -118,6 +119,13 @@ def test_merge_in_place_puts_the_image_where_the_backing_file_was(pair: Pair) ->
     assert int(pair.backing.stat().st_mtime) != cow_facts(str(pair.cow)).mtime
     with pytest.raises(LabError, match="mtime mismatch"):
         merge_in_place(str(pair.cow))
+
+
+def test_read_only_file_is_merged_in_place(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_read_only(monkeypatch)
+    pair.cow.chmod(0o444)
+    merge_in_place(str(pair.cow))
+    assert pair.backing.read_bytes() == pair.expected
 
 
 def test_another_backing_file_may_be_named(pair: Pair) -> None:

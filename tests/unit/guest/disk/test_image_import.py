@@ -115,7 +115,9 @@ def test_archive_that_does_not_fit_says_what_helps(tmp_path: Path, store: Path) 
         (b"OOOM\0\0\0\3" + bytes(5000), "is a COW file; merge it .*: umlab cow merge"),
         (gzip.compress(os.urandom(1 << 20), mtime=0)[:500_000], "gzip failed: .*unexpected end"),
         (lzma.compress(b"x" * 100)[:40], "xz failed: .*"),
-        (b"", "is empty"),
+        (b"", "file makes no image: a disk of 0 bytes is too small"),
+        (bytes(32768), "a disk of 32768 bytes is too small"),
+        (lzma.compress(bytes(512)), "a disk of 512 bytes is too small"),
     ],
 )
 def test_what_is_no_image_is_refused_and_leaves_nothing(

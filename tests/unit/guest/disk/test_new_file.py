@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -87,6 +89,38 @@ def test_file_that_may_not_be_written_to_is_not_replaced(
     with pytest.raises(PermissionError), new_file(str(folder / "old"), replace=True):
         pass
     assert (folder / "old").read_bytes() == b"before"
+
+
+def test_signal_waits_until_the_file_has_its_name_and_that_is_told(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "old").write_bytes(b"before")
+    link, told = os.link, []
+
+    def interrupted(*words: Any, **options: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        link(*words, **options)
+
+    monkeypatch.setattr(os, "link", interrupted)
+
+    def make(name: str, replace: bool) -> None:
+        with new_file(str(folder / name), replace=replace, done=lambda: told.append(name)) as fd:
+            os.write(fd, b"after")
+        signal.raise_signal(signal.SIGINT)
+
+    for name in ("new", "old"):
+        with pytest.raises(KeyboardInterrupt):
+            make(name, name == "old")
+        assert (folder / name).read_bytes() == b"after"
+    assert told == ["new", "old"]
+    assert sorted(os.listdir(folder)) == ["new", "old"]
+
+
+def test_link_that_leads_nowhere_is_not_replaced(folder: Path) -> None:
+    (folder / "loop").symlink_to("loop")
+    with pytest.raises(OSError, match="Too many levels") as refused, new_file(f"{folder}/loop", replace=True):
+        pass
+    assert refused.value.errno == errno.ELOOP
 
 
 @pytest.mark.parametrize("replace", [False, True])

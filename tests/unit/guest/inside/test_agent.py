@@ -12,6 +12,7 @@ from support.deadline import scaled, wait_until_async
 from support.scripted_agent import AGAIN, KILLED, LINE, ScriptedAgent, freed, opened, run
 from umlab.errors import CommandTimeout, GuestFailed, LocalProtocolError, RemoteProtocolError, StateError
 from umlab.guest.inside import agent as agent_module
+from umlab.guest.inside import hearing
 from umlab.guest.inside import session as session_module
 from umlab.guest.inside.agent import ExecResult
 from umlab.guest.inside.agent_line import SESSIONS
@@ -238,6 +239,30 @@ class TestGivingUp:
         greeted.end(1, 0, b"y")
         assert (await running).stdout == b"y"
         assert greeted.heard.empty()
+
+
+class TestHearing:
+    async def test_guest_that_hears_no_signal_hangs(
+        self, greeted: ScriptedAgent, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        session = await opened(greeted, Request("x"))
+        monkeypatch.setattr(hearing, "HEARING_TIME", scaled(0.5))
+        session.signal("USR1")
+        async with session.hearing.watched():
+            greeted.say("1 heard\n1 heard\n")
+            session.signal("USR2")
+            for _ in range(2):
+                assert (await greeted.told()).startswith("signal 1 USR")
+            greeted.say("1 heard\n")
+            await asyncio.sleep(scaled(0.6))
+
+        async def watch() -> None:
+            async with session.hearing.watched():
+                await asyncio.wait_for(asyncio.Event().wait(), scaled(5))
+
+        session.signal("TERM")
+        with pytest.raises(StateError, match="the guest hangs"):
+            await watch()
 
 
 class TestGreeting:

@@ -1,4 +1,4 @@
-"""Throw bytes at the bodies and frames of the API: they are understood, or `RequestError` says why not.
+"""Throw bytes at the bodies and frames of the API: they are understood or refused, in the documented ways.
 
 Run: ``python tests/fuzz/fuzz_api.py [libFuzzer options] [corpus]``, for example with ``-max_total_time=60``.
 """
@@ -23,7 +23,7 @@ with atheris.instrument_imports(include=["umlab.api"]):
 def one_input(data: bytes) -> None:
     """Feed one input to everything that takes a body or a text frame."""
     for body in BODIES:
-        with contextlib.suppress(RequestError):
+        with contextlib.suppress(RequestError, LabError):
             body.parse(data)
     with contextlib.suppress(RequestError, LabError):
         GuestSpec(umid="left", **given_fields(GUEST_BODY.parse(data)))

@@ -56,11 +56,16 @@ class JsonBody:
         self._examples = examples
 
     async def __call__(self, request: Request) -> Any:
-        """Return the value.  Raises RequestError."""
+        """Return the value.  Raises RequestError or LabError."""
         return self.parse(await request.body())
 
     def parse(self, data: bytes) -> Any:
-        """Return the value.  Raises RequestError."""
+        """Return the value.
+
+        Raises:
+            LabError: A device cannot be like this.
+            RequestError: It is not of the model.
+        """
         try:
             return self.adapter.validate_json(data, strict=True)
         except ValidationError as error:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from support.deadline import wait_until_async
+from support.deadline import scaled, wait_until_async
 from support.kept_lab import KeptLab
 from support.real_keeper import start
 from umlab.daemon.device_order import DeviceOrder
@@ -87,7 +87,7 @@ class TestLife:
         os.killpg(pid, signal.SIGKILL)
         await wait_until_async(lambda: kept.lab.guest("g").state == "ended", 10, "its end")
         assert kept.lab.guest("g").status == -signal.SIGKILL
-        await asyncio.wait_for(kept.lab.consoles.wait_log("g", "con0", 1 << 30), 10)
+        await asyncio.wait_for(kept.lab.consoles.wait_log("g", "con0", 1 << 30), scaled(10))
         assert await kept.lab.put_guest(kept.spec(memory=64 << 20))
         assert await kept.ready() != pid
         assert str(pid) not in kept.log()
@@ -121,7 +121,7 @@ class TestLife:
                     break
                 except LimitReached:
                     await asyncio.sleep(0.01)
-        await asyncio.wait_for(waiting, 20)
+        await asyncio.wait_for(waiting, scaled(20))
         await wait_until_async(lambda: kept.log().count("\n") == 101, 30, "all of it")
         whole = kept.log().encode()
         total = len(whole)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from support.deadline import scaled
 from umlab.guest import landlock, launch, mounts
 
 has_mounts = os.geteuid() == 0 and mounts.is_possible()
@@ -28,7 +29,7 @@ def run(
     """Run a shell script under the launcher."""
     command = [sys.executable, "-I", "-S", launch.__file__, str(parent or os.getpid()), "-", "256"]
     command += [means, str(len(writable)), *writable, "/bin/sh", "-c", script]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, start_new_session=True)
+    return subprocess.run(command, capture_output=True, text=True, timeout=scaled(60), start_new_session=True)
 
 
 def python(code: str) -> str:
@@ -141,7 +142,7 @@ def test_who_may_not_mount_is_refused_and_starts_nothing() -> None:
     words = launch.command_line([], ["mounts", "0", "/bin/sh", "-c", "echo started"])
     if has_mounts:
         words = ["setpriv", "--bounding-set=-sys_admin", *words]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=scaled(60))
     assert done.returncode == 125
     assert "cannot have mounts of its own: Operation not permitted" in done.stdout
     assert "started" not in done.stdout
@@ -286,7 +287,7 @@ def test_missing_kernel_is_named() -> None:
         "0",
         "/no/such/kernel",
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=scaled(60))
     assert done.returncode == 125
     assert "No such file" in done.stdout
 
@@ -313,7 +314,7 @@ def test_files_become_3_and_on_in_their_order_and_no_other_is_left(count: int) -
     )
     command = launch.command_line(files, ["none", "0", sys.executable, "-I", "-S", "-c", code])
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=60, pass_fds=files, start_new_session=True
+        command, capture_output=True, text=True, timeout=scaled(60), pass_fds=files, start_new_session=True
     )
     for _, writer in pipes:
         os.close(writer)
@@ -339,7 +340,7 @@ def test_files_that_have_the_first_numbers_already_stay_apart() -> None:
     )
     source = os.path.dirname(os.path.dirname(os.path.dirname(launch.__file__)))
     done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", code, source], capture_output=True, text=True, timeout=60
+        [sys.executable, "-I", "-S", "-c", code, source], capture_output=True, text=True, timeout=scaled(60)
     )
     assert done.stdout == "through\n", done.stderr
 
@@ -351,9 +352,8 @@ def test_descriptor_limit_is_the_one_that_is_given_and_can_be_raised_again() -> 
 def test_few_descriptors_are_enough() -> None:
     reader, writer = os.pipe2(os.O_CLOEXEC)
     command = launch.command_line([writer], ["none", "0", "/bin/sh", "-c", "echo through >&3"])
-    subprocess.run(
-        ["sh", "-c", 'ulimit -n 32; exec "$@"', "sh", *command], pass_fds=[writer], timeout=60, check=True
-    )
+    limited = ["sh", "-c", 'ulimit -n 32; exec "$@"', "sh", *command]
+    subprocess.run(limited, pass_fds=[writer], timeout=scaled(60), check=True)
     os.close(writer)
     assert os.read(reader, 10) == b"through\n"
     os.close(reader)

@@ -23,6 +23,8 @@ from umlab.errors import RemoteProtocolError, TruncatedMessage
 BLOCK = 512
 #: Bytes of a name; Linux has no longer path.
 MAX_NAME = 4096
+#: Folders within each other that are copied.  Walking and removing takes a call, and a descriptor, for each.
+MAX_DEPTH = 128
 #: Members for files with holes, and the unit of a part's place.
 HOLES, PARTS, PART_UNIT = ".umlab-holes", ".umlab-parts", 64 * 1024
 _READ_SIZE = 1 << 20
@@ -192,7 +194,9 @@ def measure(paths: Sequence[str]) -> int:
         except OSError:
             continue
         total += _data_size(status) if stat.S_ISREG(status.st_mode) else 0
-        for folder, _, files in os.walk(path):
+        for folder, folders, files in os.walk(path):
+            if folder.count("/") - path.count("/") >= MAX_DEPTH:
+                folders.clear()
             for file in files:
                 try:
                     total += _data_size(os.lstat(os.path.join(folder, file)))
@@ -217,6 +221,9 @@ class _Writer:
 
     def write(self, path: str, name: str) -> Iterator[bytes]:
         """Yield a file, or a folder with all that is in it."""
+        if name.count("/") > MAX_DEPTH:
+            self._on_problem(f"{path}: lies too deep; left out")
+            return
         info = tarfile.TarInfo(name)
         try:
             status = os.lstat(path)

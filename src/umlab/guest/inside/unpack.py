@@ -19,7 +19,7 @@ from types import TracebackType
 
 from umlab.errors import RemoteProtocolError
 from umlab.guest.disk.staging import abandoned, remove, stage
-from umlab.guest.inside.archive import Member
+from umlab.guest.inside.archive import MAX_DEPTH, Member
 
 #: What of a mode is kept; and what the owner has of his own in any case.
 _MODE, _OWN_MODE, _OWN_FOLDER = 0o755, 0o600, 0o700
@@ -117,6 +117,9 @@ class Unpacker:
         parts = _below(member.name)
         if parts is None:
             self._on_problem(f"{member.name}: its name leads elsewhere; left out")
+            return None
+        if len(parts) > MAX_DEPTH:
+            self._on_problem(f"{member.name}: lies too deep; left out")
             return None
         return (_CONTENT, *parts)
 

@@ -17,6 +17,7 @@ from support.require import require_program
 from umlab.errors import RemoteProtocolError
 from umlab.guest.inside.archive import (
     HOLES,
+    MAX_DEPTH,
     PART_UNIT,
     PARTS,
     ArchiveReader,
@@ -220,6 +221,31 @@ def test_what_cannot_be_copied_is_left_out(tmp_path: Path) -> None:
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         assert tar.getnames() == ["tree", "tree/file", "tree"]
     assert measure([str(tree), str(tmp_path / "nothing")]) <= 1
+
+
+def test_folders_that_lie_too_deep_are_left_out(tmp_path: Path) -> None:
+    names = ["/".join(["."] + ["a"] * depth) for depth in range(1500)]
+    data = archive(*(member(name, tarfile.DIRTYPE) for name in names))
+    with Unpacker(str(tmp_path / "place"), lambda problem: None) as unpacker:
+        for event in ArchiveReader().feed(data):
+            unpacker.take(event)
+    assert list(tmp_path.iterdir()) == []
+    # What is there already is gone through as well.
+    for _ in range(2):
+        assert len(unpack(data, tmp_path / "place", step=1 << 20)) == 1499 - MAX_DEPTH
+    deepest = tmp_path / "place" / "/".join("a" * MAX_DEPTH)
+    assert list(deepest.iterdir()) == []
+    assert pack((str(tmp_path / "place"), "."))[1] == []
+    (deepest / "a").mkdir()
+    assert pack((str(tmp_path / "place"), "."))[1] == [f"{deepest}/a: lies too deep; left out"]
+    below = os.open(deepest, os.O_RDONLY)
+    for _ in range(1300):
+        os.mkdir("b", dir_fd=below)
+        above, below = below, os.open("b", os.O_RDONLY, dir_fd=below)
+        os.close(above)
+    os.close(below)
+    assert measure([str(tmp_path / "place")]) == 0
+    subprocess.run(["rm", "-r", deepest], check=True)
 
 
 def test_file_that_becomes_shorter_does_not_break_the_archive(tmp_path: Path) -> None:

@@ -131,7 +131,8 @@ def test_program_that_is_no_kernel_is_told_with_one_that_is(
     assert str(refusal.value).endswith("Debian's is /usr/bin/linux, from the package user-mode-linux")
 
 
-def test_what_a_program_leaves_behind_is_ended(tmp_path: Path) -> None:
+def test_what_a_program_leaves_behind_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel_config, "TIMEOUT", 60)
     kernel = program(tmp_path, "sleep 600 >/dev/null & echo CONFIG_UML=y")
     # That it has ended is what every test is checked for.
     assert read_kernel_config(kernel) == {"CONFIG_UML": "y"}

@@ -41,6 +41,8 @@ _GUESTS_OWN = frozenset({"dev", "proc", "run", "sys"})
 _EMPTY_FOLDERS = ("/tmp/", "/var/tmp/")
 #: Bytes of a path for which a kernel's command line has room in any case.
 _MAX_TOLD = 1024
+#: Bytes of memory below which kernels boot now and then only, or a command is killed before it has begun.
+_MIN_MEMORY = 64 << 20
 #: Devices ``ubdb`` to ``ubdp``.
 _MAX_DISKS = 15
 #: Busybox, in every root.
@@ -108,6 +110,8 @@ def make_order(options: RunOptions, environment: Mapping[str, str]) -> RunOrder:
     Raises:
         UmlabError: Something that it needs is missing or not usable; names it.
     """
+    if options.memory < _MIN_MEMORY:
+        raise LabError(f"--mem: {options.memory >> 10} KiB, a command needs at least {_MIN_MEMORY >> 20}M")
     kernel = find_kernel(options.kernel)
     base = str(runs_directory())
     umid = f"run-{secrets.token_hex(4)}"

@@ -109,7 +109,7 @@ def test_wrong_command_line_is_a_failure_of_ours(run: Run, words: tuple[str, ...
         (("--disk", "/nowhere:cow"), "/nowhere"),
         (("--net", "nowhere"), "nowhere does not run; start it with: umlab switch run nowhere --background"),
         (("--net", "./nowhere"), "nobody listens at"),
-        (("--mem", "1M"), "at least 33554432 are needed"),
+        (("--mem", "36M"), "--mem: 36864 KiB, a command needs at least 64M"),
         (("--log", "/nowhere/log"), "cannot write to /nowhere/log: No such file or directory"),
         (("-e", "A-B=1"), "'A-B' is not the name of a variable"),
     ],
@@ -155,7 +155,7 @@ def test_kernel_that_dies_is_told_with_its_last_words(
 
 def test_kernel_without_words_is_told_as_one_and_so_is_what_it_lacks(run: Run, kernel: Path) -> None:
     kernel.write_text("#!/bin/sh\n[ $1 != --version ] || echo 6.1.99\n")
-    done = run("run", "--root", "tiny", "--mem", "36M", "--kernel", str(kernel), "--", "true")
+    done = run("run", "--root", "tiny", "--mem", "64M", "--kernel", str(kernel), "--", "true")
     assert (done.status, done.err.splitlines()) == (
         125,
         [

@@ -70,7 +70,7 @@ def test_guest_that_boots_is_waited_for(lab: BackgroundLab) -> None:
 
 def test_streams_status_and_surroundings(lab: BackgroundLab) -> None:
     assert sh("echo out; echo bad >&2; exit 3") == ExecResult(3, b"out\n", b"bad\n")
-    assert sh("kill -9 $$").status == 137
+    assert sh("kill -9 $$") == ExecResult(137, b"", b"")
     with Client("ring") as client:
         facts = client.exec(
             "left", ["sh", "-c", 'echo "$A" $PWD'], environment={"A": "'b  c"}, directory="/etc"
@@ -101,6 +101,12 @@ def test_more_commands_than_sessions_wait_for_their_turn(lab: BackgroundLab) -> 
     assert [each.stdout for each in results] == [b"%d\n" % number for number in range(12)]
 
 
+def test_commands_follow_each_other(lab: BackgroundLab) -> None:
+    # What copies their output is begun anew meanwhile.
+    for number in range(25):
+        assert sh(f"echo {number}; echo e >&2") == ExecResult(0, b"%d\n" % number, b"e\n")
+
+
 def test_what_nobody_waits_for_is_killed(lab: BackgroundLab) -> None:
     with begin("yes") as running:
         # It waits in the guest until somebody reads, and other commands do not.
@@ -116,6 +122,10 @@ def test_what_a_command_leaves_behind_holds_nobody_up(lab: BackgroundLab) -> Non
     assert sh("tail -f /dev/null & echo begun", timeout=scaled(20)).stdout == b"begun\n"
     assert processes("tail") == 1
     assert sh("killall tail").status == 0
+    # More than there are sessions: what was left behind is cut off, and never heard again.
+    with ThreadPoolExecutor(10) as pool:
+        for script in ("(sleep 2; echo late) & echo begun", "sleep 0.4; echo begun"):
+            assert {each.stdout for each in pool.map(sh, [script] * 10)} == {b"begun\n"}
 
 
 def test_terminal_window_and_keys(lab: BackgroundLab) -> None:
@@ -240,6 +250,12 @@ def test_stopped_guest_is_waited_for_until_the_time_is_over(lab: BackgroundLab) 
         finally:
             client.mconsole("left", "go")
     assert sh("echo on").stdout == b"on\n"
+
+
+def test_agent_that_is_killed_begins_anew(lab: BackgroundLab) -> None:
+    with pytest.raises(StateError, match="the agent in guest left was killed"):
+        sh("kill -9 -1")
+    assert sh("echo again").stdout == b"again\n"
 
 
 def test_command_does_not_outlive_its_daemon(lab: BackgroundLab) -> None:

@@ -292,10 +292,15 @@ class Agent:
 
     async def _begin(self, greeting: Greeting) -> None:
         """Take note that the agent has begun, perhaps anew."""
-        again = self._begun is not None and self._begun.boot == greeting.boot
+        if self._begun is None:
+            # An earlier owner of the lines heard the last greeting.
+            what = f"guest {self._umid} has rebooted, or its agent was killed"
+        elif self._begun.boot == greeting.boot:
+            what = f"the agent in guest {self._umid} was killed"
+        else:
+            what = f"guest {self._umid} has rebooted"
         self._begun = greeting
         self._tell(f"begin {greeting.boot} {greeting.pid}")
-        what = f"the agent in guest {self._umid} was killed" if again else f"guest {self._umid} has rebooted"
         await self._forget_sessions(StateError(f"{what}, what ran in it is lost"))
         self._use_share(greeting.has_files)
         # What an earlier owner of the lines has left running has ended.

@@ -156,9 +156,12 @@ def test_terminal_is_the_commands(place: Path, environment: Environment) -> None
 
 @pytest.mark.any_user
 def test_panic_is_told_with_the_last_words(place: Path, environment: Environment) -> None:
-    command = "echo out; echo to-stderr >&2; echo c >/proc/sysrq-trigger"
+    command = "echo out; echo to-stderr >&2; read -r go; echo c >/proc/sysrq-trigger"
     with started(environment, "--json", "--root", "tiny", "--mem", "96M", "--", "sh", "-c", command) as run:
-        output, errors = run.communicate(timeout=LONG)
+        assert run.stderr is not None
+        # A panic waits for nothing that is on its way.
+        assert {run.stderr.readline(), run.stderr.readline()} == {b"out\n", b"to-stderr\n"}
+        output, errors = run.communicate(b"go\n", timeout=LONG)
 
     record = json.loads(output)
     assert (run.returncode, record["status"]) == (125, 125)
@@ -172,7 +175,6 @@ def test_panic_is_told_with_the_last_words(place: Path, environment: Environment
     )
     assert (record["root"], record["command"]) == ("tiny", ["sh", "-c", command])
     assert b"Kernel panic - not syncing: sysrq triggered crash" in errors
-    assert {b"out", b"to-stderr"} <= set(errors.splitlines())
     assert left(place) == []
 
 

@@ -22,7 +22,8 @@ from umlab.guest.containment import check_containment, restrictions
 from umlab.guest.group import Group, LocalStarter, Order, Starter
 from umlab.guest.inside.agent import Agent
 from umlab.guest.inside.agent_line import SESSIONS
-from umlab.guest.inside.root import OVERLAY, build_initramfs, kernel_release
+from umlab.guest.inside.root import OVERLAY, build_initramfs
+from umlab.guest.kernel.answer import kernel_release
 from umlab.guest.kernel.store import modules_directory
 from umlab.guest.rundir import RunDirectory
 

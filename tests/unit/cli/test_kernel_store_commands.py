@@ -86,8 +86,8 @@ def test_kernel_elsewhere_is_listed_and_one_that_is_broken_is_told(run: Run, fak
             assert done.out.splitlines()[-1].startswith(str(program))
             assert record["path"] == str(program)
         else:
-            assert "does not tell its version" in done.out.splitlines()[-1]
-            assert "does not tell its version" in record["error"]
+            assert "does not know --version" in done.out.splitlines()[-1]
+            assert "does not know --version" in record["error"]
 
 
 def test_kernel_that_is_not_there_is_no_success_and_those_in_the_store_are_listed_anyway(

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from support.cli_run import Run
-from support.deadline import scaled
+from support.deadline import scaled, wait_until
 from support.lab_thread import LabThread
 from umlab.cli.run_order import RunOptions, RunOrder, make_order
 from umlab.cli.run_stream import Pipes, Terminal, choose_streams
@@ -264,20 +264,29 @@ def test_disk_in_use_is_refused(order: MakeOrder, disk: Path) -> None:
 def test_disk_of_a_run_is_refused_to_another_before_its_guest_has_opened_it(
     run: Run, kernel: Path, disk: Path
 ) -> None:
-    """What is started in the place of the kernel runs another one, and never opens the disk."""
-    program = f"{sys.executable} -c 'from umlab.cli.main import main; main()' run --root tiny"
-    other = Path(f"{kernel}.other")
-    other.write_text("#!/bin/sh\necho 6.1.98\n")
-    other.chmod(0o755)
+    """What is started in the place of the kernel waits, and never opens the disk."""
+    gate = f"{kernel}.gate"
+    os.mkfifo(gate)
+    kernel.write_text(f"#!/bin/sh\ncase $1 in --version) exec echo 6.1.99 ;; esac\nread -r line <{gate}\n")
+    words = ["run", "--root", "tiny", "--kernel", str(kernel), "--disk"]
+    program = [sys.executable, "-c", "from umlab.cli.main import main; main()", *words]
     for first, second in ((disk, disk), (f"{disk}:cow", disk), (disk, f"{disk}:cow")):
-        kernel.write_text(
-            "#!/bin/sh\n"
-            "case $1 in --version) exec echo 6.1.99 ;; esac\n"
-            f"{program} --disk {second} --kernel {other} -- true 2>&1\n"
-        )
-        done = run("run", "--root", "tiny", "--kernel", str(kernel), "--disk", str(first), "--", "true")
+        with subprocess.Popen([*program, str(first), "--", "true"], stderr=subprocess.PIPE) as running:
+            # It can be opened when the kernel reads there.
+            opened = wait_until(lambda: _opened(gate), 20, "the kernel runs")
+            assert opened
+            with open(opened, "w"):
+                done = run(*words, str(second), "--", "true")
+            assert running.wait(scaled(20)) == 125
         assert done.status == 125
         assert f"{disk} is in use by another run; stop that first" in done.complaint
+
+
+def _opened(fifo: str) -> int | None:
+    try:
+        return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError:
+        return None
 
 
 def test_cow_file_is_no_backing_file(order: MakeOrder, disk: Path, tmp_path: Path) -> None:

@@ -91,24 +91,6 @@ def build_initramfs(
     return cpio.serialize_archive(members)
 
 
-def kernel_release(kernel: str) -> str:
-    """Return what a UML kernel's ``--version`` says; blocks while it runs.
-
-    Raises:
-        LabError: There is no such kernel, or it does not say.
-    """
-    try:
-        done = subprocess.run(
-            [kernel, "--version"], stdin=subprocess.DEVNULL, capture_output=True, timeout=10, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise LabError(f"cannot run the kernel {kernel}: {error}") from None
-    words = done.stdout.decode("ascii", "replace").split()
-    if done.returncode != 0 or len(words) != 1:
-        raise LabError(f"{kernel} is not a User Mode Linux kernel: it does not tell its version")
-    return words[0]
-
-
 def _modules(
     modules: Sequence[str], optional: Sequence[str], release: str, directory: str | None
 ) -> list[tuple[str, str]]:

@@ -5,22 +5,11 @@ Source: Linux arch/um/kernel/um_arch.c; arch/um/drivers/Kconfig.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
-import select
-import signal
-import subprocess
-import time
 from dataclasses import dataclass
 
-from umlab.errors import LabError
-from umlab.guest.cmdline import DEFAULT_KERNEL
+from umlab.guest.kernel.answer import ask, no_kernel
 
-#: Seconds that a kernel has for its answer, which takes it some milliseconds.
-TIMEOUT = 10.0
-#: Bytes of an answer; Debian's kernel has 82 KiB.
-MAX_CONFIG = 1 << 20
 _OPTION = re.compile(rb"^(CONFIG_[A-Za-z0-9_]+)=(.*)$", re.MULTILINE)
 #: Its second comment names the release, as in ``# Linux/um 6.1.176 Kernel Configuration``.
 _RELEASE = re.compile(rb"^# Linux/\S+ (\d{1,4}\.\d{1,4})\b", re.MULTILINE)
@@ -84,9 +73,9 @@ def read_kernel_config(kernel: str) -> dict[str, str]:
     Raises:
         LabError: It cannot be run, or is no UML kernel.
     """
-    config = parse_config(_output_of(kernel))
+    config = parse_config(ask(kernel, "--showconfig"))
     if config.get("CONFIG_UML") != "y":
-        raise _no_kernel(kernel, "its --showconfig does not say CONFIG_UML=y")
+        raise no_kernel(kernel, "its --showconfig does not say CONFIG_UML=y")
     return config
 
 
@@ -126,71 +115,3 @@ def _missing_release(kind: str, config: dict[str, str]) -> tuple[str, ...]:
     if since is None or tuple(map(int, config.get("release", "0.0").split("."))) >= since:
         return ()
     return ("Linux {}.{}".format(*since),)
-
-
-def _output_of(kernel: str) -> bytes:
-    """Return what a program writes when it is asked for its configuration; nothing of it runs on.
-
-    Raises:
-        LabError: It cannot be run, fails, writes too much, or does not end in time.
-    """
-    deadline = time.monotonic() + TIMEOUT
-    try:
-        # A path without a slash would be looked for in PATH.
-        process = subprocess.Popen(
-            [os.path.abspath(kernel), "--showconfig"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise LabError(f"cannot run the kernel {kernel}: {reason}") from None
-    assert process.stdout is not None
-    try:
-        output = _read_all(kernel, process.stdout.fileno(), deadline)
-        _await_end(kernel, process.pid, deadline)
-    finally:
-        process.stdout.close()
-        # It has not been reaped, so the number is still its group's, with all that it has left behind.
-        with contextlib.suppress(OSError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    if process.returncode != 0:
-        raise _no_kernel(kernel, "it does not know --showconfig")
-    return output
-
-
-def _read_all(kernel: str, fd: int, deadline: float) -> bytes:
-    output = b""
-    while True:
-        _await_readable(kernel, fd, deadline)
-        data = os.read(fd, 65_536)
-        if not data:
-            return output
-        output += data
-        if len(output) > MAX_CONFIG:
-            raise _no_kernel(kernel, f"its --showconfig writes more than {MAX_CONFIG >> 20} MiB")
-
-
-def _await_end(kernel: str, pid: int, deadline: float) -> None:
-    pidfd = os.pidfd_open(pid)
-    try:
-        _await_readable(kernel, pidfd, deadline)
-    finally:
-        os.close(pidfd)
-
-
-def _await_readable(kernel: str, fd: int, deadline: float) -> None:
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-        raise _no_kernel(kernel, f"its --showconfig does not end within {TIMEOUT:g} seconds")
-
-
-def _no_kernel(kernel: str, reason: str) -> LabError:
-    return LabError(
-        f"{kernel} is not a User Mode Linux kernel: {reason}; "
-        f"Debian's is {DEFAULT_KERNEL}, from the package user-mode-linux"
-    )

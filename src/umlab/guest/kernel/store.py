@@ -13,7 +13,7 @@ from pathlib import Path
 from umlab._name import check_name
 from umlab.errors import LabError
 from umlab.guest.cmdline import DEFAULT_KERNEL
-from umlab.guest.inside.root import kernel_release
+from umlab.guest.kernel.answer import kernel_release
 from umlab.guest.kernel.module import MODULES_ROOT
 from umlab.guest.kernel.tree import built_program, is_tree, modules_in_place
 from umlab.guest.place import KERNELS, data_base, data_directory

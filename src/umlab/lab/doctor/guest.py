@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from umlab.errors import LabError, RemoteProtocolError
-from umlab.guest.inside.root import find_busybox, kernel_release
+from umlab.guest.inside.root import find_busybox
+from umlab.guest.kernel.answer import kernel_release
 from umlab.guest.kernel.config import TransportSupport, read_kernel_config, transports_of
 from umlab.guest.kernel.module import load_index
 from umlab.guest.kernel.store import modules_directory

@@ -13,7 +13,7 @@ from umlab.errors import LabError
 from umlab.guest.inside import root
 from umlab.guest.inside.agent_line import SESSIONS
 from umlab.guest.inside.cpio import Member, parse_archive
-from umlab.guest.inside.root import build_initramfs, find_busybox, kernel_release
+from umlab.guest.inside.root import build_initramfs, find_busybox
 
 
 @pytest.fixture
@@ -118,24 +118,3 @@ def test_dynamic_program_is_told_from_a_static_one(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(shutil, "which", lambda name: os.path.realpath("/bin/sh"))
     with pytest.raises(LabError, match="not statically linked"):
         find_busybox()
-
-
-def test_release_is_what_the_kernel_says(tmp_path: Path) -> None:
-    kernel = tmp_path / "linux"
-    kernel.write_text("#!/bin/sh\necho 6.1.2-test\n")
-    kernel.chmod(0o755)
-    assert kernel_release(str(kernel)) == "6.1.2-test"
-
-
-@pytest.mark.parametrize("script", ["exit 1", "echo two words", "echo"])
-def test_program_without_a_release_is_no_kernel(tmp_path: Path, script: str) -> None:
-    kernel = tmp_path / "linux"
-    kernel.write_text(f"#!/bin/sh\n{script}\n")
-    kernel.chmod(0o755)
-    with pytest.raises(LabError, match="not a User Mode Linux kernel"):
-        kernel_release(str(kernel))
-
-
-def test_missing_kernel_is_named() -> None:
-    with pytest.raises(LabError, match="/no/such/linux"):
-        kernel_release("/no/such/linux")

@@ -121,7 +121,7 @@ async def test_options_that_were_not_taken_are_told(fake: FakeMake) -> None:
         ("echo \"make: *** No rule to make target 'x'.  Stop.\"; exit 2", "No rule to make"),
         ("exit 7", "failed: make ended with status 7"),
         ("kill -KILL $$", "failed: make ended with status -9"),
-        ('printf "#!/bin/sh\\nexit 1\\n" >"$FAKE/kernel"', "not tell its version"),
+        ('printf "#!/bin/sh\\nexit 1\\n" >"$FAKE/kernel"', "not know --version"),
         ('echo text >"$FAKE/kernel"', "no program at all"),
     ],
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from umlab.errors import LabError
-from umlab.guest.kernel import config as kernel_config
+from umlab.guest.kernel import answer
 from umlab.guest.kernel.config import TransportSupport, parse_config, read_kernel_config, transports_of
 
 LEGACY = {"CONFIG_UML_NET": "y", "CONFIG_UML_NET_DAEMON": "y"}
@@ -123,7 +123,7 @@ def test_program_is_asked_by_its_own_path(tmp_path: Path, monkeypatch: pytest.Mo
 def test_program_that_is_no_kernel_is_told_with_one_that_is(
     script: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kernel_config, "TIMEOUT", 0.5 if "sleep" in script else 60)
+    monkeypatch.setattr(answer, "TIMEOUT", 0.5 if "sleep" in script else 60)
     kernel = program(tmp_path, script)
     with pytest.raises(LabError, match=words) as refusal:
         read_kernel_config(kernel)
@@ -132,7 +132,7 @@ def test_program_that_is_no_kernel_is_told_with_one_that_is(
 
 
 def test_what_a_program_leaves_behind_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel_config, "TIMEOUT", 60)
+    monkeypatch.setattr(answer, "TIMEOUT", 60)
     kernel = program(tmp_path, "sleep 600 >/dev/null & echo CONFIG_UML=y")
     # That it has ended is what every test is checked for.
     assert read_kernel_config(kernel) == {"CONFIG_UML": "y"}

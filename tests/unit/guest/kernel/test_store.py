@@ -151,7 +151,7 @@ def test_new_one_takes_the_place_of_the_old_one_as_a_whole(store: Path, tmp_path
         assert sorted(os.listdir(store / "mine")) == [release, "linux"]
     assert kernel_names() == os.listdir(store) == ["mine"]
     kernel(tmp_path / "new/linux", "#!/bin/sh\nexit 1\n")
-    with pytest.raises(LabError, match="does not tell its version"):
+    with pytest.raises(LabError, match="does not know --version"):
         replace_kernel(tmp_path / "new", "mine")
     assert find_kernel("mine").release == "2.0"
 

@@ -122,6 +122,8 @@ def test_what_a_command_leaves_behind_holds_nobody_up(lab: BackgroundLab) -> Non
     assert sh("tail -f /dev/null & echo begun", timeout=scaled(20)).stdout == b"begun\n"
     assert processes("tail") == 1
     assert sh("killall tail").status == 0
+    # What copies a command's output is not meant.
+    assert sh("killall cat; echo on").stdout == sh("echo on").stdout == b"on\n"
     # More than there are sessions: what was left behind is cut off, and never heard again.
     with ThreadPoolExecutor(10) as pool:
         for script in ("(sleep 2; echo late) & echo begun", "sleep 0.4; echo begun"):

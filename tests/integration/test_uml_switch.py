@@ -155,7 +155,7 @@ def test_default_socket_comes_with_a_hint(short_dir: Path) -> None:
     """The real default is a fixed path that may be in use here, so another one stands in for it."""
     control = short_dir / "uml.ctl"
     code = (
-        "import sys; from umlab.compat.uml_switch import Options;"
+        "import sys; from umlab.compat._switch_options import Options;"
         "from umlab.compat._switch_process import run; run(Options('prog', sys.argv[1]))"
     )
     command = [sys.executable, "-c", code, str(control)]

@@ -49,14 +49,18 @@ class _Guarded(io.BufferedWriter):
     already would be written again.
     """
 
-    def __init__(self, fd: int, on_error: Callable[[OSError], None]) -> None:
+    def __init__(self, fd: int, on_error: Callable[[OSError], None], *, at_once: bool) -> None:
         super().__init__(io.FileIO(fd, "wb", closefd=False))
         self._on_error: Callable[[OSError], None] | None = on_error
+        self._at_once = at_once
 
     def write(self, data: Any, /) -> int:
         if self._on_error is not None:
             try:
-                return super().write(data)
+                written = super().write(data)
+                if self._at_once:
+                    super().flush()
+                return written
             except OSError as error:
                 self._lose(error)
         return memoryview(data).nbytes
@@ -79,9 +83,11 @@ def _guarded(stream: TextIO | None, fd: int, on_error: Callable[[OSError], None]
     """Return a stream like this one, or this one where it is not the process's own."""
     if stream is not None and (not isinstance(stream, io.TextIOWrapper) or _number(stream) != fd):
         return stream
-    binary = _Guarded(fd, on_error)
     if stream is None:
+        binary = _Guarded(fd, on_error, at_once=False)
         return io.TextIOWrapper(binary, errors="backslashreplace", line_buffering=fd == 2)
+    # As where Python is told to buffer nothing.
+    binary = _Guarded(fd, on_error, at_once=stream.write_through)
     return io.TextIOWrapper(
         binary,
         stream.encoding,

@@ -31,9 +31,10 @@ copy() {
 	for each in 1 2 3 4 5 6 7 8 9 10; do
 		outs="$outs $n.out$pipe $n.out$((1 - pipe))" errs="$errs $n.err$pipe $n.err$((1 - pipe))"
 	done
-	$box cat $outs >&4 3>&- 5>&- 7>&- 8>&- 2>/dev/null &
+	# Not $box: whoever kills all that is called cat does not mean these.
+	$busybox cat $outs >&4 3>&- 5>&- 7>&- 8>&- 2>/dev/null &
 	copiers=$!
-	$box cat $errs >&5 3>&- 4>&- 7>&- 8>&- 2>/dev/null &
+	$busybox cat $errs >&5 3>&- 4>&- 7>&- 8>&- 2>/dev/null &
 	copiers="$copiers $!"
 	echo $((1 - pipe)) $copiers >$n.copiers
 }

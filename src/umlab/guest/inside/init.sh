@@ -40,9 +40,13 @@ ip link set lo up
 new=/new
 case "$root" in
 tiny)
-	# This one would take all memory, and what runs with it.
+	# This one's files would take all memory, and what runs with it.
 	mount -t tmpfs -o mode=0755 tmpfs $new
-	cp -a /bin /etc /lib /mnt /root /sbin /var $new/
+	mkdir $new/bin $new/etc $new/lib $new/mnt $new/root $new/var
+	mount --bind /bin $new/bin
+	mount --bind /lib $new/lib
+	ln -s bin $new/sbin
+	cp /etc/* $new/etc/
 	;;
 host)
 	mkdir -p /host /layer

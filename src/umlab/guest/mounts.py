@@ -13,6 +13,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import stat
 
 from umlab.guest.syscall import checked, system_call
 
@@ -62,8 +63,10 @@ def restrict_writes(writable: list[str], *, devices: bool) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     checked(libc.unshare(_CLONE_NEWNS), "have mounts of its own")
     _set_attributes(_MountAttr(propagation=_MS_PRIVATE), "separate the mounts")
+    named = writable if devices else [*writable, *filter(os.path.exists, _DEVICES)]
     # What is mounted below a place comes along and stays as it is; an outer place comes before an inner one.
-    paths = sorted({os.path.realpath(path) for path in (*writable, *filter(os.path.exists, _DEVICES))})
+    # A device needs no mount where devices are left, and /dev/ptmx alone on one does not find its terminals.
+    paths = sorted({os.path.realpath(path) for path in named if not (devices and _is_device(path))})
     flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | _AT_RECURSIVE
     trees = []
     for path in paths:
@@ -78,6 +81,10 @@ def restrict_writes(writable: list[str], *, devices: bool) -> None:
         os.close(tree)
     # Where we are may be in one of them.
     os.chdir(os.getcwd())
+
+
+def _is_device(path: str) -> bool:
+    return stat.S_ISCHR(os.stat(path).st_mode)
 
 
 def _set_attributes(attributes: _MountAttr, what: str) -> None:

@@ -203,12 +203,12 @@ def test_hundreds_of_guests_with_few_descriptors(runtime: Path) -> None:
         assert [record["guest"] for record in records] == names
         assert [each["guest"] for each in records if f" host-{each['guest']} " not in each["output"]] == []
 
-        too_few = _with_descriptors(10, ["console", *paths, "--json", "--", "version"], runtime)
+        too_few = _with_descriptors(8, ["console", *paths, "--json", "--", "version"], runtime)
         records = [json.loads(line) for line in too_few.stdout.splitlines()]
         assert [record["guest"] for record in records] == names
         for record in records:
             if record["ok"]:
                 assert f" host-{record['guest']} " in record["output"]
             else:
-                assert "Too many open files (the limit is 10; raise it: ulimit -n)" in record["error"]
+                assert "Too many open files (the limit is 8; raise it: ulimit -n)" in record["error"]
         assert too_few.returncode != 0

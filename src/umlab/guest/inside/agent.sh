@@ -60,7 +60,7 @@ while read -r verb n what more <&3; do
 	case "$verb" in
 	open)
 		# Not with "&": commands would ignore the interrupt signal.
-		$box start-stop-daemon -S -b -m -p $n.shell -x $box -- sh session $n "$what"
+		$box start-stop-daemon -S -b -m -p $n.shell -x $box -- sh session $n "$what" 9>&-
 		sessions="$sessions $n"
 		;;
 	signal)

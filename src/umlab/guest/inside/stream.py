@@ -106,6 +106,9 @@ class Stream:
         data = take_all(self._sock)
         self._here += data
         self._received += len(data)
+        if data:
+            # Who waits for the socket would not hear of it.
+            self._wake()
 
     async def _woken(self) -> bool:
         """Wait for bytes or news; say whether either came before everything had been silent long enough."""
